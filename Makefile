@@ -1,0 +1,35 @@
+# Everything runs in .venv, which `make setup` makes from the hash-pinned lock file.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+export JAX_PLATFORMS ?= cpu
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: setup lint test lock clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements/dev.txt setup.cfg
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'gptjax needs Python 3.11 or newer; set PYTHON=python3.12, say.' >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: setup
+	$(PY) -m pytest
+
+# Needs uv. One file serves Python 3.11 to 3.13: where versions differ, it says so in a marker.
+LOCK = uv pip compile setup.cfg --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
+lock:
+	$(LOCK) --extra data --extra serve --extra track --extra dev --output-file requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) runs
