@@ -94,7 +94,7 @@ def parser(
 def parse(
     made: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> argparse.Namespace:
-    """Parses flags; for a parser with `config`, `flags.config` becomes the ConfigDict."""
+    """Parses flags; with `config`, `flags.config` becomes the ConfigDict."""
     argv = list(sys.argv[1:] if argv is None else argv)
     overrides = [a for a in argv if a.startswith('--config.')]
     flags = made.parse_args([a for a in argv if not a.startswith('--config.')])
@@ -170,7 +170,7 @@ def _names(config: Any, prefix: str = '') -> list[str]:
 
 
 def _parse_as(old: Any, text: str, name: str) -> Any:
-    """`text` as a value of the type of `old`; a setting that is None takes any literal."""
+    """`text` as a value of the type of `old`; where that is None, any literal."""
     if isinstance(old, str):
         return text
     try:
@@ -190,7 +190,7 @@ def _parse_as(old: Any, text: str, name: str) -> Any:
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Runs an entry point: a UserError is one message and exit code 2, Ctrl-C is 130."""
+    """Runs an entry point: a UserError is one message and exit code 2, Ctrl-C 130."""
     try:
         main()
     except UserError as error:

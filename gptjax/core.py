@@ -16,7 +16,7 @@ Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight), never
 
 
 class Loss(NamedTuple):
-    """What a loss function returns: sums with their weights, so that parts of a batch add.
+    """What a loss function returns: sums and weights, so that parts of a batch add.
 
     The loss is the sum over `terms` of sum / weight, each totalled over the whole batch
     first; `metrics` are reported and not trained on. Weights depend on the batch alone.

@@ -1,0 +1,1 @@
+"""Models: pure functions of parameters, written in a restricted Flax Linen."""
