@@ -1,0 +1,244 @@
+"""The engine: prompts in, completions out, for a batch that lives and ends together.
+
+A batch is prefilled once: prompts are padded on the right to a power of two, so that
+few shapes compile. Then one jitted loop decodes a chunk of tokens at a time and leaves
+early when all rows are done; between chunks the host turns tokens into text, looks for
+stop strings and hands the pieces out. What a request yields depends on neither its
+batch nor the size of a chunk: the key of a token is fold_in(key(seed), position).
+"""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax import command, core
+from gptjax.generate import loop, sampling
+from gptjax.model import gpt
+from gptjax.text import stream as text_stream
+from gptjax.text import tokenizer as text_tokenizer
+
+BATCH = 32  # rows decoded together
+SHORTEST = 16  # the smallest bucket of prompt lengths
+ENDS = ('<|endoftext|>', '<|end|>')  # the control tokens that a model may say
+
+
+class PromptTooLong(command.UserError):
+    """The prompt leaves no room for a single token in the context of the model."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to continue, and how. Each field means the same whatever the batch."""
+
+    prompt: tuple[int, ...]
+    max_tokens: int  # at least 1; what is left of the context bounds it too
+    temperature: float = 1.0  # 0 is greedy
+    top_k: int = 0  # 0 is off
+    top_p: float = 1.0  # 1 is off
+    seed: int = 0
+    stop: tuple[str, ...] = ()  # strings that end the text before themselves
+    stop_tokens: tuple[int, ...] | None = None  # None: both ends of the tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A part of a completion; the last one of a request has a `finish_reason`."""
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: str | None  # 'stop' (a stop token or string) or 'length'
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """A whole answer. `tokens` hold the token that stopped it, `text` does not."""
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: str
+    prompt_tokens: int
+
+
+class Row:
+    """The progress of one request on the host."""
+
+    def __init__(
+        self, request: Request, room: int, tokenizer: text_tokenizer.Tokenizer
+    ) -> None:
+        ends = tuple(tokenizer.control[name] for name in ENDS)
+        self.request = request
+        self.stops = ends if request.stop_tokens is None else request.stop_tokens
+        self.left = min(request.max_tokens, room)
+        self.last = 0  # the token to decode next
+        self.position = len(request.prompt) - 1  # of `last`
+        self.finish_reason: str | None = None
+        self.text = text_stream.TextStream(tokenizer, request.stop)
+
+    def push(self, tokens: Sequence[int]) -> Piece:
+        """Takes sampled tokens up to the one that ends the request."""
+        text, taken = '', []
+        for token in tokens:
+            if self.finish_reason is not None:
+                break
+            taken.append(token)
+            self.left -= 1
+            if token in self.stops:
+                self.finish_reason = 'stop'
+            else:
+                text += self.text.push([token])
+                if self.text.stopped:
+                    self.finish_reason = 'stop'
+                elif self.left == 0:
+                    self.finish_reason = 'length'
+        if self.finish_reason is not None:
+            text += self.text.finish()
+            if self.text.stopped:
+                self.finish_reason = 'stop'
+        if taken:
+            self.last = taken[-1]
+            self.position += len(taken)
+        return Piece(text, tuple(taken), self.finish_reason)
+
+
+class Engine:
+    """Generates with one model. Not for two threads at once."""
+
+    def __init__(
+        self,
+        model: gpt.GPT,
+        params: core.Params,
+        tokenizer: text_tokenizer.Tokenizer,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.context = model.arch.T
+        self._params = gpt.unstack(params)
+        may_say_V = np.arange(model.arch.V) < tokenizer.vocab_size
+        for name, token in tokenizer.control.items():
+            may_say_V[token] = name in ENDS
+        allowed_V = jnp.asarray(may_say_V)
+        self._prefill = jax.jit(functools.partial(loop.prefill, model, allowed_V))
+        self._decode = jax.jit(
+            functools.partial(loop.decode, model, allowed_V), donate_argnames='cache'
+        )
+
+    def document(self, text: str) -> tuple[int, ...]:
+        """The prompt of a text to continue, as documents begin in training."""
+        return (
+            self.tokenizer.control['<|endoftext|>'],
+            *self.tokenizer.encode(text),
+        )
+
+    def check(self, request: Request) -> None:
+        """Raises UserError for what cannot be done, PromptTooLong for the context."""
+        vocab_size, prompt = self.tokenizer.vocab_size, request.prompt
+        if not prompt:
+            raise command.UserError('the prompt has no token; it needs at least one.')
+        if not all(0 <= token < vocab_size for token in prompt):
+            wrong = next(t for t in prompt if not 0 <= t < vocab_size)
+            raise command.UserError(
+                f'the prompt holds token {wrong}; tokens are 0 to {vocab_size - 1}.'
+            )
+        if len(prompt) >= self.context:
+            raise PromptTooLong(
+                f'the prompt has {len(prompt)} tokens, and the context of this model '
+                f'is {self.context}; shorten the prompt to at most {self.context - 1}.'
+            )
+        bounds = (
+            ('max_tokens', request.max_tokens >= 1, 'at least 1'),
+            ('temperature', 0 <= request.temperature < np.inf, '0 (greedy) or more'),
+            ('top_k', request.top_k >= 0, '0 (off) or more'),
+            ('top_p', 0 <= request.top_p <= 1, 'from 0 to 1 (off)'),
+            ('stop', '' not in request.stop, 'strings that are not empty'),
+        )
+        for name, fine, needs in bounds:
+            if not fine:
+                value = getattr(request, name)
+                raise command.UserError(f'{name} is {value!r}; it must be {needs}.')
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """The completions of the requests, in their order; raises as `check`."""
+        pieces: list[list[Piece]] = [[] for _ in requests]
+        for i, piece in self.run(requests):
+            pieces[i].append(piece)
+        return [
+            Completion(
+                ''.join(piece.text for piece in parts),
+                tuple(token for piece in parts for token in piece.tokens),
+                str(parts[-1].finish_reason),
+                len(request.prompt),
+            )
+            for request, parts in zip(requests, pieces, strict=True)
+        ]
+
+    def stream(self, request: Request) -> Iterator[Piece]:
+        """The completion of one request, piece by piece; raises as `check`."""
+        return (piece for _, piece in self.run([request]))
+
+    def run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece]]:
+        """Pieces as they come, each with the index of its request; raises as `check`.
+
+        The first piece of a request is one token, the others are up to loop.CHUNK.
+        Abandoning the iterator ends the work.
+        """
+        for request in requests:
+            self.check(request)
+        return self._run(requests)
+
+    def _run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece]]:
+        for begin in range(0, len(requests), BATCH):
+            batch = requests[begin : begin + BATCH]
+            rows = [
+                Row(request, self.context - len(request.prompt), self.tokenizer)
+                for request in batch
+            ]
+            for tokens_Bt in self._tokens(rows):
+                for i, (row, tokens) in enumerate(zip(rows, tokens_Bt, strict=True)):
+                    if row.finish_reason is None:
+                        yield begin + i, row.push([t for t in tokens if t >= 0])
+
+    def _tokens(self, rows: list[Row]) -> Iterator[list[list[int]]]:
+        """New tokens of each row, padded with -1; the caller pushes them in between."""
+        B = _power_of_two(len(rows), 1)
+        longest = max(len(row.request.prompt) for row in rows)
+        prompts_BT = np.zeros(
+            (B, min(_power_of_two(longest, SHORTEST), self.context)), np.int32
+        )
+        last_B = np.zeros(B, np.int32)
+        for b, row in enumerate(rows):
+            prompts_BT[b, : len(row.request.prompt)] = row.request.prompt
+            last_B[b] = len(row.request.prompt) - 1
+        settings = _settings(rows, B)
+        first_B, cache = self._prefill(self._params, prompts_BT, last_B, settings)
+        yield np.asarray(first_B)[: len(rows), None].tolist()
+        token_B, position_B, left_B = np.zeros((3, B), np.int32)
+        while any(row.finish_reason is None for row in rows):
+            for b, row in enumerate(rows):
+                token_B[b], position_B[b] = row.last, row.position
+                left_B[b] = row.left if row.finish_reason is None else 0
+            out_BC, cache = self._decode(
+                self._params, token_B, position_B, left_B, settings, cache=cache
+            )
+            yield np.asarray(out_BC)[: len(rows)].tolist()
+
+
+def _power_of_two(n: int, least: int) -> int:
+    return max(least, 1 << (n - 1).bit_length())
+
+
+def _settings(rows: list[Row], B: int) -> loop.Settings:
+    """The settings of the rows; the rows that fill the batch up are greedy."""
+    X = _power_of_two(max(len(row.stops) for row in rows), 4)
+    stops_BX = np.full((B, X), -1, np.int32)
+    seed_words_B2 = np.zeros((B, 2), np.uint32)
+    temperature_B, top_p_B = np.zeros(B, np.float32), np.ones(B, np.float32)
+    top_k_B = np.zeros(B, np.int32)
+    for b, row in enumerate(rows):
+        stops_BX[b, : len(row.stops)] = row.stops
+        seed_words_B2[b] = sampling.seed_words(row.request.seed)
+        temperature_B[b], top_p_B[b] = row.request.temperature, row.request.top_p
+        top_k_B[b] = min(row.request.top_k, np.iinfo(np.int32).max)
+    return loop.Settings(temperature_B, top_k_B, top_p_B, seed_words_B2, stops_BX)

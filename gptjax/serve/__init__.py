@@ -1,0 +1,1 @@
+"""Serving: an HTTP interface that OpenAI clients speak, and a chat page."""

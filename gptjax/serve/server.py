@@ -1,0 +1,104 @@
+"""A server from workdirs: bind, load, warm up, say where, serve until told to stop."""
+
+from collections.abc import Callable, Sequence
+import errno
+from pathlib import Path
+import signal
+import socket
+from typing import Any
+
+import uvicorn
+
+from gptjax import command
+from gptjax.generate import engine as engine_lib
+from gptjax.serve import app as app_lib
+from gptjax.serve import worker
+
+
+def run(
+    load: Callable[[str], Any], workdirs: Sequence[str], host: str, port: int
+) -> None:
+    """Serves the model of each workdir, named as its folder, until SIGINT or SIGTERM.
+
+    `load` turns a workdir into model, params and tokenizer. Raises UserError for a port
+    that cannot be had, before any model is loaded.
+    """
+    names = [Path(workdir).resolve().name for workdir in workdirs]
+    for name in names:
+        if names.count(name) > 1:
+            raise command.UserError(
+                f'two workdirs are called {name!r}, and that names their models; '
+                'rename one.'
+            )
+    with bind(host, port) as listener:
+        engines = {}
+        for name, workdir in zip(names, workdirs, strict=True):
+            trained = load(workdir)
+            engines[name] = engine_lib.Engine(
+                trained.model, trained.params, trained.tokenizer
+            )
+            warm_up(engines[name])
+        # uvicorn ends in good order, then raises the signal again: all is done by then.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        Server(engines).run([listener])
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; raises UserError when the port cannot be had."""
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, _, _, _, address = found[0]
+        return socket.create_server(address[:2], family=family, backlog=128)
+    except (OSError, OverflowError) as error:
+        number = getattr(error, 'errno', None)
+        if number == errno.EADDRINUSE:
+            why = f'port {port} of {host} is busy'
+        elif number == errno.EACCES:
+            why = f'port {port} needs rights that this user lacks'
+        else:
+            why = f'cannot listen on {host} port {port} ({error})'
+        raise command.UserError(
+            f'{why}; stop what listens there, or choose another with --port (0 takes '
+            'any that is free) or --host.'
+        ) from None
+
+
+def warm_up(engine: engine_lib.Engine) -> None:
+    """Compiles what a single request needs, for each bucket of prompt lengths."""
+    length = engine_lib.SHORTEST
+    while True:
+        prompt = engine.document('')[:1] * min(length, engine.context - 1)
+        engine.generate([engine_lib.Request(prompt, max_tokens=2)])
+        if length >= engine.context:
+            return
+        length *= 2
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our application, one line when ready, and a prompt end."""
+
+    def __init__(self, engines: dict[str, engine_lib.Engine]) -> None:
+        self._names = list(engines)
+        self._jobs = worker.Worker(app_lib.QUEUE_LIMIT)
+        super().__init__(
+            uvicorn.Config(
+                app_lib.create(engines, self._jobs),
+                log_level='warning',
+                server_header=False,
+                timeout_graceful_shutdown=10,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        assert sockets is not None
+        host, port = sockets[0].getsockname()[:2]
+        host = f'[{host}]' if ':' in host else host
+        print(f'serving {", ".join(self._names)} at http://{host}:{port}', flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._jobs.stop()  # running answers end with an error, not with a cut
+        await super().shutdown(sockets)
