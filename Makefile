@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export JAX_PLATFORMS ?= cpu
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: setup lint test lock clean
+.PHONY: setup lint test golden lock clean
 
 setup: $(VENV)/.installed
 
@@ -25,11 +25,21 @@ lint: setup
 test: setup
 	$(PY) -m pytest
 
+# Golden files of the tests, made by the oracles; `make test` only reads them.
+golden: $(VENV)-parity/.installed
+	$(VENV)-parity/bin/python tests/golden/make_gpt2.py
+
+$(VENV)-parity/.installed: requirements/parity.txt
+	$(PYTHON) -m venv $(VENV)-parity
+	$(VENV)-parity/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/parity.txt
+	@touch $@
+
 # Needs uv. One file serves Python 3.11 to 3.13: where versions differ, it says so in a marker.
 LOCK = uv pip compile setup.cfg --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
 lock:
 	$(LOCK) --extra data --extra serve --extra track --extra dev --output-file requirements/dev.txt
+	$(LOCK) --extra parity --output-file requirements/parity.txt
 
 clean:
 	rm -rf $(VENV) runs

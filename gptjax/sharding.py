@@ -52,27 +52,29 @@ class Sharding:
         Raises ValueError for an axis no table knows and for two dimensions on one mesh
         axis.
         """
-        table = RULES[self.rules]
-        dims: list[tuple[str, ...] | None] = []
-        for axis in axes:
-            if axis is not None and axis not in LOGICAL_AXES:
-                raise ValueError(f'unknown logical axis {axis!r} in {tuple(axes)}')
-            dims.append(table.get(axis) if axis else None)
-        used = [mesh_axis for dim in dims for mesh_axis in dim or ()]
+        dims = [self._mesh_axes(axis) for axis in axes]
+        used = [mesh_axis for dim in dims for mesh_axis in dim]
         if len(set(used)) < len(used):
             raise ValueError(
                 f'rules {self.rules!r} put two dimensions of {tuple(axes)} '
                 f'on one mesh axis: {dims}'
             )
-        return P(*dims)
+        return P(*(dim or None for dim in dims))
+
+    def _mesh_axes(self, axis: str | None) -> tuple[str, ...]:
+        if axis is not None and axis not in LOGICAL_AXES:
+            raise ValueError(f'unknown logical axis {axis!r}')
+        return RULES[self.rules].get(axis, ()) if axis else ()
+
+    def _parts(self, axis: str | None) -> int:
+        return math.prod(self.mesh.shape[name] for name in self._mesh_axes(axis))
 
     def named(
         self, axes: Sequence[str | None], shape: Sequence[int] | None = None
     ) -> NamedSharding:
         """The sharding of an array; with its shape, checks that dimensions divide."""
-        spec = self.spec(axes)
-        for size, axis, mesh_axes in zip(shape or (), axes, spec, strict=False):
-            parts = math.prod(self.mesh.shape[a] for a in mesh_axes or ())
+        for size, axis in zip(shape or (), axes, strict=False):
+            parts = self._parts(axis)
             if size % parts:
                 raise command.UserError(
                     f'axis {axis!r} of an array {tuple(shape or ())} has size {size}, '
@@ -80,7 +82,7 @@ class Sharding:
                     f'{self.rules!r}) do not divide; change the size to '
                     f'{math.ceil(size / parts) * parts}, or the mesh.'
                 )
-        return NamedSharding(self.mesh, spec)
+        return NamedSharding(self.mesh, self.spec(axes))
 
     def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
         """Tells the partitioner how `x` is to lie, one logical axis a dimension."""
@@ -93,7 +95,7 @@ class Sharding:
     @property
     def batch_shards(self) -> int:
         """Into how many parts the rows of a batch are split."""
-        return math.prod(self.mesh.shape[a] for a in RULES[self.rules]['batch'])
+        return self._parts('batch')
 
     def check_batch(self, rows: int, name: str) -> None:
         """Raises UserError if `rows`, the setting `name`, do not split evenly."""
