@@ -69,6 +69,7 @@ def test_logits_equal_those_of_transformers(golden):
         (golden['tokens'][:1, :7], golden['short_logits']),
     ):
         positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-        ours = model.apply({'params': params}, tokens, positions, np.ones_like(tokens))
+        rows = (jnp.asarray(x) for x in (tokens, positions, np.ones_like(tokens)))
+        ours = model.apply({'params': params}, *rows)
         np.testing.assert_allclose(ours, logits, atol=1e-4)
         assert np.abs(logits).max() > 1  # so that 1e-4 says something
