@@ -1,0 +1,1 @@
+"""From raw text to token shards with a manifest, and from shards to batches."""

@@ -1,0 +1,336 @@
+"""From a corpus to a dataset: collect, tokenizer, shards, manifest.
+
+Each finished piece appears by an atomic rename. A build that is killed at any moment
+and run again goes on after the last finished piece and ends with the same bytes.
+Documents are streamed, in a pass for each stage: memory holds a shard of each split and
+a batch of documents.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+import json
+import os
+from pathlib import Path
+import shutil
+from typing import Any
+
+from gptjax import command
+from gptjax.data import dataset, documents, progress, shards, storage, table
+from gptjax.data import split as split_lib
+from gptjax.text import table as text_table
+from gptjax.text import tokenizer as tokenizer_lib
+
+_PROGRESS = '.progress'  # the records of an unfinished build, in its folder
+_BATCH = 1 << 20  # characters that are tokenized together
+_NAMED = 20  # skipped pieces that are named; beyond, they are counted
+
+Options = Mapping[str, Any]
+
+
+def build(
+    output: Path | str,
+    *,
+    corpus: Options,
+    tokenizer: Options,
+    held_out: Options,
+    shard_tokens: int,
+) -> dataset.Dataset:
+    """Builds a dataset in the folder `output`, finishes one begun there, or opens it.
+
+    corpus: {'name': entry of `table.CORPORA`, and its options}.
+    tokenizer: options of `gptjax.text.table.make`; it is trained on the train split.
+    held_out: {'fraction': share of validation, 'by': 'document' or 'tail'}.
+    shard_tokens: the least number of tokens of a shard; the last one has what is left.
+
+    Raises UserError for wrong options or sources, for an empty split, for a folder that
+    holds something else, and where the documents are not those that it was begun with.
+    """
+    output = Path(output)
+    settings = {
+        'corpus': dict(corpus),
+        'tokenizer': dict(tokenizer),
+        'held_out': dict(held_out),
+        'shard_tokens': shard_tokens,
+    }
+    if shard_tokens < 1:
+        raise command.UserError(f'shard_tokens is {shard_tokens}; it needs to be >= 1.')
+    with storage.lock(output):
+        begun = _begun(output, settings)
+        plan = {'settings': _portable(settings), **_collect(corpus, held_out)}
+        if begun is not None:
+            _check_unchanged(output, begun, plan)
+        work = output / _PROGRESS
+        if not (output / 'manifest.json').exists():
+            work.mkdir(exist_ok=True)
+            storage.write_json(work / 'plan.json', plan)
+        made = _tokenizer(output, plan, corpus, tokenizer)
+        if not (output / 'manifest.json').exists():
+            manifest = _write(output, plan, corpus, made)
+            manifest['digest'] = storage.json_digest(manifest)
+            storage.write_json(output / 'manifest.json', manifest)
+        shutil.rmtree(work, ignore_errors=True)
+        return dataset.open(output)
+
+
+def ensure(path: str, workdir_data: Path | str, spec: Options) -> dataset.Dataset:
+    """The dataset at `path`, or, where that is raw text, one that is built of it.
+
+    The raw text is built once, in the folder `workdir_data`, with `spec`: the sections
+    corpus (without its path), tokenizer, held_out and shard_tokens of `build`.
+    Raises UserError as `build` and `dataset.open` do.
+    """
+    folder = Path(path)
+    if (folder / 'manifest.json').exists():
+        return dataset.open(folder)
+    if not path or not folder.exists():
+        raise command.UserError(
+            f'data.path is {path!r}, which does not exist; set it to a built dataset '
+            '(python -m gptjax.data) or to raw text.'
+        )
+    if (folder / _PROGRESS).exists():
+        raise command.UserError(
+            f'{path} holds a dataset whose build was interrupted; run the command that '
+            'builds it again.'
+        )
+    options = {**spec, 'corpus': {**spec['corpus'], 'path': path}}
+    return command.splat(build, 'data', options, output=workdir_data)
+
+
+def _portable(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without paths: another path to the same content is the same build."""
+    kept = {
+        name: {k: v for k, v in value.items() if k != 'path'}
+        if isinstance(value, dict)
+        else value
+        for name, value in settings.items()
+    }
+    return json.loads(json.dumps(kept))
+
+
+def _begun(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The plan of the build that `output` holds, if it holds one of these settings."""
+    if (output / 'manifest.json').exists():
+        begun = dataset.open(output).manifest['plan']
+    else:
+        begun = storage.read_json(output / _PROGRESS / 'plan.json')
+    if begun is None:
+        others = [path.name for path in output.iterdir() if path.name != _PROGRESS]
+        if others:
+            raise command.UserError(
+                f'{output} is not empty ({min(others)}) and holds no dataset; choose '
+                'an output folder of its own.'
+            )
+        return None
+    before, now = _flat(begun['settings']), _flat(_portable(settings))
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            raise command.UserError(
+                f'{output} holds a build with {name}={before.get(name)!r}, and this '
+                f'one has {now.get(name)!r}; delete the folder or choose another.'
+            )
+    return begun
+
+
+def _flat(settings: Options) -> dict[str, Any]:
+    flat = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update({f'{name}.{k}': v for k, v in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def _check_unchanged(output: Path, begun: Options, now: Options) -> None:
+    if begun['documents_sha256'] != now['documents_sha256']:
+        raise command.UserError(
+            f'the documents of the corpus are not those that {output} was begun with '
+            f'({begun["documents"]:,} documents of {begun["characters"]:,} characters '
+            f'then, {now["documents"]:,} of {now["characters"]:,} now); delete the '
+            'folder or choose another.'
+        )
+
+
+def _documents(corpus: Options) -> Iterator[documents.Document]:
+    for found in table.collect(corpus):
+        if isinstance(found, documents.Document):
+            yield found
+
+
+def _collect(corpus: Options, held_out: Options) -> dict[str, Any]:
+    """One pass over the corpus: what it holds, and the digest of it."""
+    skipped: Counter[str] = Counter()
+    sources: Counter[tuple[str, str]] = Counter()
+    sizes: Counter[tuple[str, str]] = Counter()
+    counts: Counter[str] = Counter()
+    digest, kind = hashlib.sha256(), None
+    tally = command.splat(split_lib.Tally, 'held_out', held_out)
+    with progress.stage('collecting') as advance:
+        for found in table.collect(corpus):
+            if isinstance(found, documents.Skipped):
+                skipped[found.reason] += 1
+                if skipped[found.reason] <= _NAMED:
+                    progress.say(f'warning: skipped {found.source}: {found.reason}')
+                continue
+            kind = kind or found.kind
+            if found.kind != kind:
+                raise command.UserError(
+                    f'{found.source} is of kind {found.kind} in a corpus of {kind}.'
+                )
+            digest.update(hashlib.sha256(found.content()).digest())
+            tally.add(found)
+            sources[found.group, found.licence] += 1
+            sizes[found.group, found.licence] += found.size
+            counts['documents'] += 1
+            advance(1)
+    for reason, count in skipped.items():
+        progress.say(f'warning: skipped in all: {count:,} of {reason}')
+    if kind is None:
+        raise command.UserError(
+            f'corpus {corpus["name"]!r} has no documents'
+            f'{" that could be read" if skipped else ""}; check its options.'
+        )
+    tally.check()
+    return {
+        'kind': kind,
+        'documents': counts['documents'],
+        'characters': tally.characters,
+        'documents_sha256': digest.hexdigest(),
+        'skipped': dict(skipped),
+        'sources': [[*key, n, sizes[key]] for key, n in sorted(sources.items())],
+    }
+
+
+def _tokenizer(
+    output: Path, plan: Options, corpus: Options, options: Options
+) -> tokenizer_lib.Tokenizer:
+    """The tokenizer of the build: made once, and again where it is made from files."""
+    folder = output / 'tokenizer'
+    if folder.exists() and 'path' not in options:
+        return text_table.load(folder)
+
+    def texts() -> Iterator[str]:
+        for name, part in _parts(_documents(corpus), plan):
+            if name == 'train':
+                yield from part.texts()
+
+    if 'name' not in options:
+        raise command.UserError(
+            'tokenizer lacks a name; add it to the config file, '
+            "e.g. tokenizer = dict(name='bytes')."
+        )
+    progress.say(f'tokenizer: {options["name"]}')
+    made = text_table.make(texts, **options)
+    if not folder.exists():
+        partial = output / _PROGRESS / 'tokenizer'
+        shutil.rmtree(partial, ignore_errors=True)
+        made.save(partial)
+        os.replace(partial, folder)
+    elif made.digest != text_table.load(folder).digest:
+        raise command.UserError(
+            f'{output} was begun with another tokenizer than the one that '
+            f'{options["path"]} has now; delete the folder or choose another.'
+        )
+    return made
+
+
+def _parts(
+    found: Iterable[documents.Document], plan: Options
+) -> Iterator[tuple[str, documents.Document]]:
+    """The parts of the documents with their splits, in order."""
+    held_out = plan['settings']['held_out']
+    split = split_lib.Split(**held_out, characters=plan['characters'])
+    for document in found:
+        yield from split(document)
+
+
+def _write(
+    output: Path, plan: Options, corpus: Options, tokenizer: tokenizer_lib.Tokenizer
+) -> dict[str, Any]:
+    """Writes the shards that are not there yet, and returns the manifest."""
+    dtype = '<u2' if tokenizer.vocab_size <= 2**16 else '<u4'
+    size = plan['settings']['shard_tokens']
+    writers = {
+        name: shards.Writer(output, output / _PROGRESS, name, dtype, size)
+        for name in split_lib.SPLITS
+    }
+    there = {name: writer.documents for name, writer in writers.items()}
+    digest = hashlib.sha256()
+    batch: list[tuple[str, documents.Document]] = []
+
+    def flush() -> None:
+        encoded = shards.encode(tokenizer, [document for _, document in batch])
+        for (name, document), tokens in zip(batch, encoded, strict=True):
+            writers[name].add(document, tokens)
+        batch.clear()
+
+    def digested(advance: Any) -> Iterator[documents.Document]:
+        for document in _documents(corpus):
+            digest.update(hashlib.sha256(document.content()).digest())
+            yield document
+            advance(1)
+
+    characters = 0
+    with progress.stage('writing shards', plan['documents']) as advance:
+        for name, part in _parts(digested(advance), plan):
+            if there[name] > 0:
+                there[name] -= 1
+                continue
+            batch.append((name, part))
+            characters += part.size
+            if characters >= _BATCH:
+                flush()
+                characters = 0
+        flush()
+    if digest.hexdigest() != plan['documents_sha256']:
+        raise command.UserError(
+            f'the corpus changed while {output} was built of it; delete the folder and '
+            'build it again.'
+        )
+    for writer in writers.values():
+        writer.close()
+    return _manifest(plan, tokenizer, dtype, writers)
+
+
+def _manifest(
+    plan: Options,
+    tokenizer: tokenizer_lib.Tokenizer,
+    dtype: str,
+    writers: Mapping[str, shards.Writer],
+) -> dict[str, Any]:
+    tokens: Counter[tuple[str, str]] = Counter()
+    splits = {}
+    for name, writer in writers.items():
+        records = [dict(record) for record in writer.finished]
+        for record in records:
+            for group, licence, count in record.pop('sources'):
+                tokens[group, licence] += count
+        totals = {
+            key: sum(record[key] for record in records)
+            for key in ('documents', 'tokens', 'bytes')
+        }
+        splits[name] = {'segments': [{'name': 'base', 'shards': records}], **totals}
+    return {
+        'format': dataset.FORMAT,
+        'kind': plan['kind'],
+        'dtype': dtype,
+        'plan': plan,
+        'tokenizer': {
+            'name': tokenizer.name,
+            'digest': tokenizer.digest,
+            'vocab_size': tokenizer.vocab_size,
+        },
+        'splits': splits,
+        'sources': [
+            {
+                'source': group,
+                'licence': licence,
+                'documents': count,
+                'bytes': size,
+                'tokens': tokens[group, licence],
+            }
+            for group, licence, count, size in plan['sources']
+        ],
+        'skipped': plan['skipped'],
+    }

@@ -1,0 +1,42 @@
+"""Preference pairs of your own, as .jsonl.
+
+A line is `{"prompt": ..., "chosen": "...", "rejected": "..."}`; the prompt is the
+user's text, or the messages of a conversation that the two answers continue.
+"""
+
+from collections.abc import Iterator
+
+from gptjax import command
+from gptjax.data import documents
+from gptjax.data.corpora import chat, files
+
+
+def collect(
+    path: str, licence: str
+) -> Iterator[documents.Document | documents.Skipped]:
+    """Pairs in the order of files and lines.
+
+    licence: SPDX identifier of all of them. A line of invalid UTF-8 comes as Skipped.
+    Raises UserError, with file and line, for a line without prompt or answers.
+    """
+    for name, file in files.find(path, ('.jsonl',)):
+        for line in files.json_lines(name, file):
+            if isinstance(line, documents.Skipped):
+                yield line
+                continue
+            place, record = line
+            prompt = record.get('prompt')
+            if isinstance(prompt, str):
+                prompt = [{'role': 'user', 'content': prompt}]
+            answers = {
+                k: files.string(record, k, place) for k in ('chosen', 'rejected')
+            }
+            for answer in answers.values():
+                reply = {'role': 'assistant', 'content': answer}
+                if not isinstance(prompt, list):
+                    raise command.UserError(
+                        f'{place} has prompt={prompt!r}; it needs a string or messages.'
+                    )
+                chat.conversation(place, [*prompt, reply])
+            pair = {'prompt': prompt, **answers}
+            yield documents.Document(place, name, licence, pair=pair)

@@ -1,0 +1,162 @@
+"""A built dataset: a folder of token shards with a manifest that vouches for them.
+
+manifest.json       counts, sources, licences, digests (of itself too)
+tokenizer/          as `gptjax.text.table.load` reads it
+train/00000.tokens  token ids, uint16 or uint32, little endian, documents in order
+     /00000.offsets where each sequence begins, and the end (int64)
+     /00000.mask    chat and pairs: 1 where the token is learned (uint8)
+     /00000.jsonl   id, source and licence of each document, one a line
+validation/...
+"""
+
+import concurrent.futures
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gptjax import command
+from gptjax.data import rows as rows_lib
+from gptjax.data import split as split_lib
+from gptjax.data import storage
+from gptjax.text import table as text_table
+from gptjax.text import tokenizer as tokenizer_lib
+
+FORMAT = 1
+
+
+def open(folder: Path | str) -> 'Dataset':
+    """The dataset in `folder`, after a look at every byte of it.
+
+    Raises UserError, with the name of the file, where the manifest or a shard is
+    missing or is not what was built.
+    """
+    folder = Path(folder)
+    path = folder / 'manifest.json'
+    try:
+        manifest = storage.read_json(path)
+        vouched = manifest is not None and manifest.pop('digest')
+        intact = manifest is None or vouched == storage.json_digest(manifest)
+    except (ValueError, KeyError, AttributeError):
+        intact = False
+    if not intact:
+        raise command.UserError(f'{path} is damaged; build the dataset again.')
+    if manifest is None:
+        raise command.UserError(
+            f'{folder} holds no dataset: it has no manifest.json. A build that was '
+            'interrupted is finished by running it again.'
+        )
+    if manifest['format'] != FORMAT:
+        raise command.UserError(
+            f'{path} has format {manifest["format"]}, and this version reads {FORMAT}; '
+            'build the dataset again.'
+        )
+    manifest['digest'] = vouched
+    digests = {
+        folder / name: digest
+        for shard in _shards(manifest, *split_lib.SPLITS)
+        for name, digest in shard['sha256'].items()
+    }
+    with (
+        concurrent.futures.ThreadPoolExecutor() as pool
+    ):  # hashing leaves Python's lock
+        list(pool.map(_check, digests, digests.values()))
+    return Dataset(folder, manifest)
+
+
+def _check(path: Path, digest: str) -> None:
+    try:
+        found = storage.file_digest(path)
+    except FileNotFoundError:
+        raise command.UserError(
+            f'{path} is missing; build the dataset again.'
+        ) from None
+    if found != digest:
+        raise command.UserError(
+            f'{path} is damaged: its SHA-256 is {found[:12]}..., and the manifest says '
+            f'{digest[:12]}...; build the dataset again.'
+        )
+
+
+def _shards(manifest: dict[str, Any], *splits: str) -> list[dict[str, Any]]:
+    return [
+        shard
+        for split in splits
+        for segment in manifest['splits'][split]['segments']
+        for shard in segment['shards']
+    ]
+
+
+class Dataset:
+    """A verified dataset; see `open`.
+
+    kind: 'text', 'chat' or 'pairs'.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]):
+        self.folder = folder
+        self.manifest = manifest
+        self.kind: str = manifest['kind']
+
+    def tokenizer(self) -> tokenizer_lib.Tokenizer:
+        """The tokenizer of the tokens; UserError where it is missing or another one."""
+        tokenizer = text_table.load(self.folder / 'tokenizer')
+        if tokenizer.digest != self.manifest['tokenizer']['digest']:
+            raise command.UserError(
+                f'{self.folder / "tokenizer"} is not the tokenizer that the tokens '
+                'were made with; build the dataset again.'
+            )
+        return tokenizer
+
+    def bytes(self, split: str) -> int:
+        """UTF-8 bytes of what a model learns to write in a split: texts, or answers."""
+        return command.lookup(self.manifest['splits'], split, 'split')['bytes']
+
+    def rows(self, split: str, T: int) -> rows_lib.Rows:
+        """The rows of T tokens of a split; UserError where the split is empty."""
+        command.lookup(self.manifest['splits'], split, 'split')
+        shards = _shards(self.manifest, split)
+        if not shards:
+            raise command.UserError(
+                f'the {split} split of {self.folder} is empty; build the dataset with '
+                'another held_out.fraction.'
+            )
+        counts = [shard['tokens'] for shard in shards]
+        files = [self.folder / shard['file'] for shard in shards]
+        dtype = np.dtype(self.manifest['dtype'])
+        tokens = rows_lib.Stream(files, counts, dtype)
+        if self.kind == 'text':
+            return rows_lib.TextRows(tokens, T)
+        masks = [file.with_suffix('.mask') for file in files]
+        starts = [
+            np.fromfile(file.with_suffix('.offsets'), '<i8')[:-1] + bound
+            for file, bound in zip(files, tokens.bounds[:-1], strict=True)
+        ]
+        sequences = rows_lib.Sequences(
+            tokens,
+            rows_lib.Stream(masks, counts, np.dtype('u1')),
+            np.concatenate([*starts, tokens.bounds[-1:]]),
+        )
+        made = rows_lib.ChatRows if self.kind == 'chat' else rows_lib.PairRows
+        return made(sequences, T)
+
+    def summary(self) -> str:
+        """A table for people: documents, bytes, tokens by source and licence."""
+        lines: list[tuple[str, ...]]
+        lines = [('source', 'licence', 'documents', 'bytes', 'tokens')]
+        for row in self.manifest['sources']:
+            counts = (f'{row[k]:,}' for k in ('documents', 'bytes', 'tokens'))
+            lines.append((row['source'], row['licence'], *counts))
+        for split, row in sorted(self.manifest['splits'].items()):
+            counts = (f'{row[k]:,}' for k in ('documents', 'bytes', 'tokens'))
+            lines.append((f'of these {split}', '', *counts))
+        for reason, count in sorted(self.manifest['skipped'].items()):
+            lines.append((f'skipped: {reason}', '', f'{count:,}', '', ''))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return '\n'.join(
+            '  '.join(
+                cell.ljust(width) if i < 2 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )

@@ -1,0 +1,86 @@
+"""One document of a corpus, with where it comes from and under which licence."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+import functools
+import hashlib
+import json
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text, a conversation or a preference pair: exactly one of the three.
+
+    id: stable and unique in its corpus; the split into train and validation hashes it.
+    source: a path below a name, 'cpython-3.11.7/Lib/textwrap.py'; see `group`.
+    licence: an SPDX identifier, or 'unknown'.
+    messages: [{'role': ..., 'content': ...}, ...].
+    pair: {'prompt': messages, 'chosen': assistant text, 'rejected': assistant text}.
+    """
+
+    id: str
+    source: str
+    licence: str
+    text: str | None = None
+    messages: list[dict[str, str]] | None = None
+    pair: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if sum(x is not None for x in (self.text, self.messages, self.pair)) != 1:
+            raise ValueError(f'{self.id} needs one of text, messages and pair.')
+
+    @property
+    def kind(self) -> str:
+        """'text', 'chat' or 'pairs'."""
+        if self.text is not None:
+            return 'text'
+        return 'chat' if self.messages is not None else 'pairs'
+
+    @property
+    def group(self) -> str:
+        """The part of `source` under which the manifest counts the document."""
+        return self.source.split('/', 1)[0]
+
+    def texts(self) -> Iterator[str]:
+        """Every text in the document: what a tokenizer trains on."""
+        if self.text is not None:
+            yield self.text
+        for message in self.messages or (self.pair or {}).get('prompt', ()):
+            yield message['content']
+        if self.pair is not None:
+            yield self.pair['chosen']
+            yield self.pair['rejected']
+
+    @functools.cached_property
+    def size(self) -> int:
+        """UTF-8 bytes of what a model learns to write: the text, or the answers."""
+        return sum(len(text.encode()) for text in self._answers())
+
+    def _answers(self) -> Iterator[str]:
+        if self.messages is None:
+            prompt = 0 if self.pair is None else len(self.pair['prompt'])
+            yield from list(self.texts())[prompt:]
+        else:
+            for message in self.messages:
+                if message['role'] == 'assistant':
+                    yield message['content']
+
+    def content(self) -> bytes:
+        """One canonical byte string of all fields, for digests."""
+        head = [self.id, self.source, self.licence, self.messages, self.pair]
+        body = (self.text or '').encode()
+        return json.dumps(head, sort_keys=True).encode() + b'\n' + body
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A piece of a source that could not become a document: counted and reported."""
+
+    source: str
+    reason: str
+
+
+def stable_id(name: str) -> str:
+    """16 hexadecimal digits that depend on `name` alone."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16]

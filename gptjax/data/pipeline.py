@@ -1,0 +1,127 @@
+"""Batches as a pure function of (rows, seed, row), read ahead of the training step.
+
+Row r of the endless stream is row `permute(r % n, n, mix(seed, r // n))` of the split's
+n: each epoch is another permutation. A batch is consecutive rows of the stream, so that
+the whole state of the data is one integer, and neither the number of processes nor of
+threads nor the loader changes what is read.
+
+TensorFlow is imported here only, when it is first needed.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+import concurrent.futures
+import itertools
+from typing import Any
+
+import numpy as np
+
+from gptjax import command
+from gptjax.data import permute
+from gptjax.data import rows as rows_lib
+
+_AHEAD = 2  # batches that are read ahead
+_THREADS = 2
+
+
+def batch(
+    rows: rows_lib.Rows, *, seed: int, batch_size: int, row: int
+) -> dict[str, Any]:
+    """The batch of rows `row`, ..., `row + batch_size - 1` of the stream: pure."""
+    return _read(rows, seed, row + np.arange(batch_size))
+
+
+def batches(
+    rows: rows_lib.Rows,
+    *,
+    seed: int,
+    batch_size: int,
+    start_row: int,
+    owned: Sequence[int] | None,
+    loader: str,
+) -> Iterator[dict[str, Any]]:
+    """Batches without end, in order, from row `start_row` of the stream.
+
+    batch_size: rows of the whole batch. owned: which of these this process reads, None
+    for all; the arrays have that many rows. loader: 'tfdata' or 'threads', which yield
+    the same. Closing the iterator ends its threads. Raises UserError for another
+    loader.
+    """
+    offsets = np.arange(batch_size) if owned is None else np.asarray(owned, np.int64)
+    made = command.lookup({'tfdata': _tfdata, 'threads': _threads}, loader, 'loader')
+    return made(rows, seed, offsets + start_row, batch_size)
+
+
+def _read(rows: rows_lib.Rows, seed: int, stream: np.ndarray) -> dict[str, Any]:
+    n = len(rows)
+    return rows.read(permute.permute(stream % n, n, permute.mix(seed, stream // n)))
+
+
+def _threads(
+    rows: rows_lib.Rows, seed: int, first: np.ndarray, step: int
+) -> Iterator[dict[str, Any]]:
+    pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
+    pending: deque[concurrent.futures.Future[dict[str, Any]]] = deque()
+    try:
+        for number in itertools.count():
+            pending.append(pool.submit(_read, rows, seed, first + number * step))
+            if len(pending) > _AHEAD:
+                yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _tfdata(
+    rows: rows_lib.Rows, seed: int, first: np.ndarray, step: int
+) -> Iterator[dict[str, Any]]:
+    tf = tensorflow()
+    n = len(rows)
+
+    def indices(number: Any) -> Any:
+        stream = first + number * step
+        return permute_tf(stream % n, n, permute.mix(seed, stream // n))
+
+    def read(chosen: np.ndarray) -> list[np.ndarray]:
+        return [rows.read(chosen)[key] for key in rows_lib.KEYS]
+
+    def arrays(chosen: Any) -> Any:
+        return tf.numpy_function(read, [chosen], rows_lib.DTYPES, stateful=False)
+
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = _THREADS
+    dataset = (
+        tf.data.Dataset.range(2**62)
+        .map(indices, num_parallel_calls=_THREADS)
+        .map(arrays, num_parallel_calls=_THREADS)
+        .prefetch(_AHEAD)
+        .with_options(options)
+    )
+    iterator = iter(dataset)
+    try:
+        for values in iterator:
+            yield {k: v.numpy() for k, v in zip(rows_lib.KEYS, values, strict=True)}
+    finally:
+        del iterator  # the only reference: its threads end with it
+
+
+def permute_tf(i: Any, n: int, key: Any) -> Any:
+    """`permute.permute` on int64 tensors, bit for bit."""
+    tf = tensorflow()
+    (image,) = tf.while_loop(
+        lambda image: tf.reduce_any(image >= n),
+        lambda image: [tf.where(image >= n, permute.once(image, n, key), image)],
+        [permute.once(i, n, key)],
+    )
+    return image
+
+
+def tensorflow() -> Any:
+    """The TensorFlow module, told to leave the accelerators to JAX."""
+    import tensorflow as tf
+
+    hide: Callable[..., None] = tf.config.set_visible_devices
+    for kind in ('GPU', 'TPU'):
+        hide([], kind)
+    return tf

@@ -1,0 +1,157 @@
+"""Documents to token ids, and ids to shards, which a kill leaves whole or absent."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gptjax.data import documents, storage
+from gptjax.text import chat
+from gptjax.text import tokenizer as tokenizer_lib
+
+_PIECE = 1 << 20  # characters of a long text that are tokenized at once
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The token sequences of a document (two for a pair), and what of them is learned.
+
+    A text has one sequence, `<|endoftext|>` and its tokens, and no mask.
+    """
+
+    sequences: list[np.ndarray]  # uint32
+    masks: list[np.ndarray]  # uint8
+
+
+def encode(
+    tokenizer: tokenizer_lib.Tokenizer, batch: Sequence[documents.Document]
+) -> list[Encoded]:
+    """The documents of a batch, all of one kind, as token ids."""
+    if not batch or batch[0].text is None:
+        return [_encode_turns(tokenizer, document) for document in batch]
+    begin = np.array([tokenizer.control['<|endoftext|>']], np.uint32)
+    pieces = [list(_pieces(document.text or '')) for document in batch]
+    short = iter(tokenizer.encode_batch([p[0] for p in pieces if len(p) == 1]))
+    encoded = []
+    for texts in pieces:
+        found = [next(short)] if len(texts) == 1 else map(tokenizer.encode, texts)
+        ids = [np.array(one, np.uint32) for one in found]
+        encoded.append(Encoded([np.concatenate([begin, *ids])], []))
+    return encoded
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text in pieces of bounded length, cut at the end of a line if there is one.
+
+    A list of all tokens of a long text would take 40 times the memory of the text.
+    """
+    start = 0
+    while len(text) - start > _PIECE:
+        end = text.rfind('\n', start, start + _PIECE) + 1 or start + _PIECE
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def _encode_turns(
+    tokenizer: tokenizer_lib.Tokenizer, document: documents.Document
+) -> Encoded:
+    if document.messages is not None:
+        ids, mask = chat.encode(tokenizer, document.messages)
+        return Encoded([np.array(ids, np.uint32)], [np.array(mask, np.uint8)])
+    assert document.pair is not None
+    prompt = document.pair['prompt']
+    known = len(chat.prompt(tokenizer, prompt))
+    sequences, masks = [], []
+    for which in ('chosen', 'rejected'):
+        answer = {'role': 'assistant', 'content': document.pair[which]}
+        ids, mask = chat.encode(tokenizer, [*prompt, answer])
+        sequences.append(np.array(ids, np.uint32))
+        masks.append(np.array(mask, np.uint8))
+        masks[-1][:known] = 0  # the prompt may hold earlier answers
+    return Encoded(sequences, masks)
+
+
+class Writer:
+    """Writes the shards of one split, each closed by the document that fills it.
+
+    Where a build was killed, `finished` shards are there already; the first `documents`
+    documents of the split, which they hold, must not be added again.
+
+    output: the dataset's folder. progress: where the record of each finished shard
+    goes, after the shard itself. shard_tokens: a shard is closed at that many tokens or
+    more.
+    """
+
+    def __init__(
+        self, output: Path, progress: Path, split: str, dtype: str, shard_tokens: int
+    ):
+        self._output = output
+        self._progress = progress
+        self._split = split
+        self._dtype = dtype
+        self._shard_tokens = shard_tokens
+        self.finished: list[dict[str, Any]] = []
+        while record := storage.read_json(self._record(len(self.finished))):
+            self.finished.append(record)
+        self.documents = sum(record['documents'] for record in self.finished)
+        self._begin()
+
+    def _record(self, number: int) -> Path:
+        return self._progress / f'{self._split}-{number:05}.json'
+
+    def _begin(self) -> None:
+        self._tokens: list[np.ndarray] = []
+        self._mask: list[np.ndarray] = []
+        self._ledger: list[str] = []
+        self._counts = {'tokens': 0, 'documents': 0, 'bytes': 0}
+        self._sources: Counter[tuple[str, str]] = Counter()
+
+    def add(self, document: documents.Document, encoded: Encoded) -> None:
+        """Appends a document; closes the shard if that fills it."""
+        self._tokens += [ids.astype(self._dtype) for ids in encoded.sequences]
+        self._mask += encoded.masks
+        row = {k: getattr(document, k) for k in ('id', 'source', 'licence')}
+        self._ledger.append(json.dumps(row, sort_keys=True) + '\n')
+        tokens = sum(map(len, encoded.sequences))
+        self._sources[document.group, document.licence] += tokens
+        self._counts['tokens'] += tokens
+        self._counts['documents'] += 1
+        self._counts['bytes'] += document.size
+        if self._counts['tokens'] >= self._shard_tokens:
+            self.close()
+
+    def close(self) -> None:
+        """Writes what is there as a shard; its record last, which makes it finished."""
+        if not self._tokens:
+            return
+        number = len(self.finished)
+        stem = f'{self._split}/{number:05}'
+        ends = np.cumsum([0] + [len(ids) for ids in self._tokens])
+        contents = {
+            'tokens': np.concatenate(self._tokens).tobytes(),
+            'offsets': ends.astype('<i8').tobytes(),
+            'jsonl': ''.join(self._ledger).encode(),
+        }
+        if self._mask:
+            contents['mask'] = np.concatenate(self._mask).tobytes()
+        (self._output / self._split).mkdir(exist_ok=True)
+        digests = {
+            f'{stem}.{suffix}': storage.write(
+                self._output / f'{stem}.{suffix}', content
+            )
+            for suffix, content in contents.items()
+        }
+        record = {
+            'file': f'{stem}.tokens',
+            'sha256': digests,
+            **self._counts,
+            'sources': [[*key, n] for key, n in sorted(self._sources.items())],
+        }
+        storage.write_json(self._record(number), record)
+        self.finished.append(record)
+        self._begin()

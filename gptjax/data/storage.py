@@ -1,0 +1,65 @@
+"""Files that are either whole or absent, with their digests, and a lock on a folder."""
+
+from collections.abc import Iterator
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from pathlib import Path
+import sys
+from typing import Any
+
+
+def write(path: Path, content: bytes) -> str:
+    """Writes a file by an atomic rename, so that a kill leaves it whole or absent.
+
+    Returns the SHA-256 of the content.
+    """
+    partial = path.with_name(path.name + '.partial')
+    with partial.open('wb') as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON with sorted keys by an atomic rename."""
+    write(path, (json.dumps(value, indent=1, sort_keys=True) + '\n').encode())
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file, or None where there is no such file."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, read in pieces."""
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def json_digest(value: Any) -> str:
+    """The SHA-256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Holds a folder for one process; the system frees it when the process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f'waiting: another process builds {folder}', file=sys.stderr)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,133 @@
+"""Rows against slow references, over shards that cut them anywhere."""
+
+import numpy as np
+import pytest
+
+from gptjax.data import rows as rows_lib
+
+END = 9  # what stands for <|endoftext|> here
+
+
+def stream(folder, values, cuts, dtype='<u2', name='tokens'):
+    """The values as shards that are cut at `cuts`."""
+    parts = np.split(np.array(values, dtype), cuts)
+    files = []
+    for number, part in enumerate(parts):
+        files.append(folder / f'{number}.{name}')
+        part.tofile(files[-1])
+    return rows_lib.Stream(files, [len(part) for part in parts], np.dtype(dtype))
+
+
+def random_documents(seed, count, longest):
+    rng = np.random.default_rng(seed)
+    return [
+        [END, *(10 + rng.integers(0, 500, rng.integers(1, longest))).tolist()]
+        for _ in range(count)
+    ]
+
+
+def slow_text_rows(documents, T):
+    """One row after another, one token after another."""
+    flat = [token for document in documents for token in document]
+    rows = []
+    for start in range(0, len(flat), T):
+        row = []
+        segment, position = 1, 0
+        for place in range(start, min(start + T, len(flat))):
+            if flat[place] == END and place > start:
+                segment, position = segment + 1, 0
+            target = flat[place + 1] if place + 1 < len(flat) else END
+            row.append((flat[place], target, segment, position, 1.0))
+            position += 1
+        rows.append(row + [(0, 0, 0, 0, 0.0)] * (T - len(row)))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize('T', [1, 4, 16, 64, 5000])
+@pytest.mark.parametrize('cuts', [[], [1], [100, 101, 340]])
+def test_text_rows_are_the_stream_cut_every_T_tokens(tmp_path, T, cuts):
+    documents = random_documents(0, 40, 60)
+    flat = sum(documents, [])
+    rows = rows_lib.TextRows(stream(tmp_path, flat, cuts), T)
+    expected = slow_text_rows(documents, T)
+    order = np.random.default_rng(1).permutation(len(rows))
+    found = rows.read(order)
+    assert len(rows) == len(expected)
+    for number, (key, dtype) in enumerate(
+        zip(rows_lib.KEYS, rows_lib.DTYPES, strict=True)
+    ):
+        assert found[key].dtype == dtype
+        np.testing.assert_array_equal(found[key], expected[order, :, number], key)
+    assert found['weights'].sum() == len(flat)  # each target exactly once
+
+
+def test_a_row_that_is_asked_for_twice_is_there_twice(tmp_path):
+    rows = rows_lib.TextRows(stream(tmp_path, [END, *range(10, 40)], [7]), 4)
+    found = rows.read(np.array([7, 2, 7]))
+    np.testing.assert_array_equal(found['tokens'][0], found['tokens'][2])
+    np.testing.assert_array_equal(found['weights'][0], [1, 1, 1, 0])
+    np.testing.assert_array_equal(found['tokens'][1], [17, 18, 19, 20])
+
+
+def sequences(folder, found, cuts):
+    """Sequences over shards; the mask is 1 on even tokens."""
+    starts = np.cumsum([0] + [len(one) for one in found])
+    flat = np.concatenate(found)
+    cuts = starts[cuts]
+    return rows_lib.Sequences(
+        stream(folder, flat, cuts),
+        stream(folder, flat % 2 == 0, cuts, 'u1', 'mask'),
+        starts,
+    )
+
+
+@pytest.mark.parametrize('cuts', [[], [1, 20]])
+@pytest.mark.parametrize('T', [64, 200])
+def test_packed_rows_hold_every_conversation_once(tmp_path, T, cuts):
+    found = [np.array(one) for one in random_documents(2, 50, 64)]
+    rows = rows_lib.ChatRows(sequences(tmp_path, found, cuts), T)
+    arrays = rows.read(np.arange(len(rows)))
+    seen = []
+    for row in range(len(rows)):
+        tokens, targets, segments, positions, weights = (
+            arrays[key][row] for key in rows_lib.KEYS
+        )
+        used = int((segments > 0).sum())
+        for array in (tokens, targets, segments, positions, weights):
+            assert not array[used:].any()
+        for segment in range(1, segments.max() + 1):
+            here = np.flatnonzero(segments == segment)
+            np.testing.assert_array_equal(np.diff(here), 1)
+            np.testing.assert_array_equal(positions[here], np.arange(len(here)))
+            np.testing.assert_array_equal(tokens[here][1:], targets[here][:-1])
+            np.testing.assert_array_equal(weights[here], targets[here] % 2 == 0)
+            seen.append([*tokens[here].tolist(), int(targets[here][-1])])
+    assert sorted(seen) == sorted(one.tolist() for one in found)
+    assert len(rows) < len(found)
+
+
+def test_a_conversation_longer_than_a_row_is_cut_and_counted(tmp_path, capsys):
+    found = [np.arange(10, 50), np.arange(60, 70)]
+    rows = rows_lib.ChatRows(sequences(tmp_path, found, []), 16)
+    assert '1 of 2 conversations are longer than a row of 16' in capsys.readouterr().err
+    arrays = rows.read(np.arange(2))
+    np.testing.assert_array_equal(arrays['tokens'][0], np.arange(10, 26))
+    np.testing.assert_array_equal(arrays['targets'][0], np.arange(11, 27))
+    assert arrays['segments'][1].sum() == 9
+
+
+def test_pair_rows_put_chosen_before_rejected(tmp_path):
+    found = [np.array(one) for one in random_documents(3, 12, 30)]
+    rows = rows_lib.PairRows(sequences(tmp_path, found, [4]), 32)
+    assert len(rows) == 6
+    arrays = rows.read(np.array([4, 0]))
+    for row, pair in enumerate([4, 0]):
+        for which in (0, 1):
+            ids = found[2 * pair + which]
+            row_of = {key: arrays[key][row, which] for key in rows_lib.KEYS}
+            n = len(ids) - 1
+            expected = (ids[:-1], ids[1:], np.ones(n), np.arange(n), ids[1:] % 2 == 0)
+            for key, values in zip(rows_lib.KEYS, expected, strict=True):
+                padded = np.zeros(32)
+                padded[:n] = values
+                np.testing.assert_array_equal(row_of[key], padded, key)
