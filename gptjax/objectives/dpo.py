@@ -1,0 +1,58 @@
+"""Direct preference optimisation (Rafailov et al., 2023, equation 7)."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gptjax import core
+from gptjax.model import gpt
+from gptjax.objectives import next_token
+
+
+def make(model: gpt.GPT, beta: float) -> core.LossFn:
+    """-log sigmoid(beta (margin - reference margin)), a mean over pairs.
+
+    A margin is the log-probability of the chosen answer less the rejected's;
+    `frozen` is the reference model. Arrays of the batch are (B, 2, T): chosen, rejected;
+    a pair without weights is padding. Metrics: `reward_accuracy`, the share of pairs
+    whose implicit reward beta log(p / p_ref) prefers the chosen answer; `accuracy`, the
+    share whose plain log-probability does.
+    """
+
+    def answers(
+        params: core.Params, batch: core.Batch, key: Array | None
+    ) -> Float[Array, 'B 2']:
+        tokens = batch['tokens']
+        flat = {name: x.reshape(-1, x.shape[-1]) for name, x in batch.items()}
+        logits = model.clone(train=key is not None).apply(
+            {'params': params},
+            flat['tokens'],
+            flat['positions'],
+            flat['segments'],
+            rngs={} if key is None else {'dropout': key},
+        )
+        log_p = next_token.log_likelihood(logits, flat['targets'])
+        return jnp.sum(log_p * flat['weights'], -1).reshape(tokens.shape[:2])
+
+    def loss_fn(
+        params: core.Params, frozen: core.Params, batch: core.Batch, key: Array | None
+    ) -> core.Loss:
+        policy_B2 = answers(params, batch, key)
+        reference_B2 = answers(frozen, batch, None)
+        reward_B2 = beta * (policy_B2 - reference_B2)
+        reward_margin_B = reward_B2[:, 0] - reward_B2[:, 1]
+        pair_B = (jnp.sum(batch['weights'], (1, 2)) > 0).astype(jnp.float32)
+        pairs = jnp.sum(pair_B)
+        ranked_B = policy_B2[:, 0] > policy_B2[:, 1]
+        return core.Loss(
+            terms={
+                'loss': (-jnp.sum(jax.nn.log_sigmoid(reward_margin_B) * pair_B), pairs)
+            },
+            metrics={
+                'reward_accuracy': (jnp.sum((reward_margin_B > 0) * pair_B), pairs),
+                'reward_margin': (jnp.sum(reward_margin_B * pair_B), pairs),
+                'accuracy': (jnp.sum(ranked_B * pair_B), pairs),
+            },
+        )
+
+    return loss_fn

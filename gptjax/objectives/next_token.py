@@ -1,0 +1,46 @@
+"""Next-token prediction: pretraining, and fine-tuning where the data weigh answers."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from gptjax import core
+from gptjax.model import gpt
+
+
+def log_likelihood(
+    logits_BTV: Float[Array, 'B T V'], targets_BT: Int[Array, 'B T']
+) -> Float[Array, 'B T']:
+    """The log-probability of each target, in nats, float32."""
+    picked_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)[..., 0]
+    return picked_BT - jax.nn.logsumexp(logits_BTV, axis=-1)
+
+
+def make(model: gpt.GPT) -> core.LossFn:
+    """Cross-entropy of `targets` weighted by `weights`, per weighted token.
+
+    The batch has tokens, targets, segments, positions (int32 B T) and weights (float32
+    B T). Fine-tuning on conversations is the same loss, with weight on the assistant's
+    tokens alone.
+    """
+
+    def loss_fn(
+        params: core.Params, frozen: core.Params, batch: core.Batch, key: Array | None
+    ) -> core.Loss:
+        logits_BTV = model.clone(train=key is not None).apply(
+            {'params': params},
+            batch['tokens'],
+            batch['positions'],
+            batch['segments'],
+            rngs={} if key is None else {'dropout': key},
+        )
+        weights_BT = batch['weights']
+        nats_BT = -log_likelihood(logits_BTV, batch['targets'])
+        right_BT = jnp.argmax(logits_BTV, axis=-1) == batch['targets']
+        weight = jnp.sum(weights_BT)
+        return core.Loss(
+            terms={'loss': (jnp.sum(nats_BT * weights_BT), weight)},
+            metrics={'accuracy': (jnp.sum(right_BT * weights_BT), weight)},
+        )
+
+    return loss_fn

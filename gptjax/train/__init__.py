@@ -1,0 +1,1 @@
+"""Training: one step, one loop, checkpoints that notice damage, exact resume."""

@@ -1,0 +1,42 @@
+"""python -m gptjax.train --config=configs/NAME.py --workdir=DIR"""
+
+from pathlib import Path
+import sys
+
+from gptjax import command
+
+
+def main() -> None:
+    parser = command.parser(
+        'train',
+        'Trains a model, from the newest checkpoint in the workdir. Ctrl-C saves and '
+        'exits with code 130; the same command goes on.',
+        config=True,
+    )
+    parser.add_argument('--workdir', required=True, type=Path, metavar='DIR')
+    parser.add_argument(
+        '--allow_config_change',
+        action='store_true',
+        help='go on although the config differs from the one of the workdir',
+    )
+    group = parser.add_argument_group(
+        'several processes', 'Found from the environment on TPU pods and under Slurm.'
+    )
+    group.add_argument('--coordinator', metavar='HOST:PORT', help='of process 0')
+    group.add_argument('--process_count', type=int, metavar='N')
+    group.add_argument('--process_id', type=int, metavar='I')
+    flags = command.parse(parser)
+
+    from gptjax.train import distributed
+
+    distributed.initialize(flags.coordinator, flags.process_count, flags.process_id)
+
+    from gptjax.train import build, loop
+
+    run = build.build(flags.config, flags.workdir, flags.allow_config_change)
+    if not loop.train(run):
+        sys.exit(130)
+
+
+if __name__ == '__main__':
+    command.run(main)

@@ -1,0 +1,337 @@
+"""From a config to a run: the only reader of training configs.
+
+Each section goes to the constructor that it names; an option that no constructor knows,
+or one that is missing, is an error with the nearest name.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import json
+from pathlib import Path
+import sys
+from typing import Any
+
+from flax import linen as nn
+import jax
+from jax.experimental import multihost_utils
+import optax
+
+from gptjax import command, core
+from gptjax import sharding as sharding_lib
+from gptjax.data import build as data_build
+from gptjax.data import dataset
+from gptjax.model import config as model_config
+from gptjax.model import gpt
+from gptjax.objectives import table as objective_table
+from gptjax.text import table as text_table
+from gptjax.text import tokenizer as tokenizer_lib
+from gptjax.train import checkpoint, optim
+from gptjax.train import table as train_table
+
+SECTIONS = (
+    'model', 'data', 'optimizer', 'objective', 'mesh', 'compute', 'checkpoint', 'eval',
+    'run',
+)  # fmt: skip
+
+# What may differ when a run goes on; all else needs --allow_config_change.
+FREE_ON_RESUME = ('steps', 'epochs', 'checkpoint.', 'eval.', 'mesh.', 'run.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    path: str  # a built dataset, or raw text for which `build` says how
+    batch_size: int  # rows of T tokens in a step, over all devices
+    loader: str  # 'tfdata', or 'threads' on machines without TensorFlow
+    build: Mapping[str, Any] | None = None  # a data config, for a raw `path`
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    every: int  # steps
+    keep: int  # the newest so many
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    every: int  # steps
+    rows: int  # of the held-out split; 0 is all
+    patience: int  # evaluations without a better loss before training stops; 0 is off
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    log_every: int  # steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All that the loop needs, made from one config."""
+
+    workdir: Path
+    seed: int
+    steps: int
+    model: gpt.GPT
+    start_params: Callable[[], core.Params]
+    reference: bool
+    loss_fn: core.LossFn
+    optimizer: optax.GradientTransformation
+    schedule: optim.Schedule
+    data: Data
+    rows: dataset.Rows
+    eval_rows: dataset.Rows
+    checkpoint: Checkpoint
+    eval: Eval
+    options: Options
+
+
+def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
+    """Everything of a run, from a ConfigDict. Writes config.json and tokenizer/.
+
+    Raises UserError for any setting that is unknown, missing or does not fit.
+    """
+    settings = json.loads(config.to_json())
+    _check_sections(settings)
+    _check_unchanged(settings, workdir, allow_config_change)
+    sharding = command.splat(sharding_lib.make, 'mesh', settings['mesh'])
+    compute = command.splat(model_config.Compute, 'compute', settings['compute'])
+    data = command.splat(Data, 'data', settings['data'])
+    sharding.check_batch(data.batch_size, 'data.batch_size')
+    if data.batch_size % (compute.accumulate * sharding.batch_shards):
+        raise command.UserError(
+            f'data.batch_size is {data.batch_size}, which {compute.accumulate} '
+            f'microbatches on {sharding.batch_shards} data shards do not divide; set '
+            f'it to a multiple of {compute.accumulate * sharding.batch_shards}, or change '
+            'compute.accumulate.'
+        )
+    arch, start_params = _start(settings, sharding, compute)
+    name, options = _named(settings['objective'], 'objective')
+    objective = command.lookup(objective_table.OBJECTIVES, name, 'objective')
+    built = _dataset(data, workdir, objective)
+    tokenizer = built.tokenizer()
+    _check_tokenizer(tokenizer, arch, settings['model'])
+    model = gpt.GPT(arch, compute, sharding)
+    rows = built.rows('train', arch.T)
+    steps = _steps(settings, len(rows), data.batch_size)
+    schedule, optimizer = _optimizer(settings['optimizer'], steps)
+    run = Run(
+        workdir=workdir,
+        seed=settings['seed'],
+        steps=steps,
+        model=model,
+        start_params=start_params,
+        reference=objective.reference,
+        loss_fn=command.splat(objective.make, 'objective', options, model=model),
+        optimizer=optimizer,
+        schedule=schedule,
+        data=data,
+        rows=rows,
+        eval_rows=built.rows('validation', arch.T),
+        checkpoint=command.splat(Checkpoint, 'checkpoint', settings['checkpoint']),
+        eval=command.splat(Eval, 'eval', settings['eval']),
+        options=command.splat(Options, 'run', settings['run']),
+    )
+    if jax.process_index() == 0:
+        tokenizer.save(workdir / 'tokenizer')
+        (workdir / 'config.json').write_text(json.dumps(settings, indent=1))
+    return run
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A model as a workdir holds it, on one device."""
+
+    workdir: Path
+    model: gpt.GPT
+    params: core.Params
+    tokenizer: tokenizer_lib.Tokenizer
+    config: dict[str, Any]
+    step: int
+
+
+def load(workdir: Path) -> Trained:
+    """The newest whole checkpoint of a workdir; the best one if it stopped early."""
+    manifest, arch = _saved(workdir)
+    on_cpu = jax.default_backend() == 'cpu'  # which is slower in bfloat16
+    dtype = 'float32' if on_cpu else 'bfloat16'
+    compute = model_config.Compute(dtype, remat='none', scan_unroll=1, accumulate=1)
+    model = gpt.GPT(arch, compute, sharding_lib.single())
+    return Trained(
+        workdir=workdir,
+        model=model,
+        params=_restore_params(workdir, manifest, model),
+        tokenizer=text_table.load(workdir / 'tokenizer'),
+        config=json.loads((workdir / 'config.json').read_text()),
+        step=manifest['step'],
+    )
+
+
+def held_out(trained: Trained) -> tuple[dataset.Dataset, core.LossFn]:
+    """The dataset that a workdir was trained on, and its loss."""
+    settings = trained.config
+    name, options = _named(settings['objective'], 'objective')
+    objective = command.lookup(objective_table.OBJECTIVES, name, 'objective')
+    data = command.splat(Data, 'data', settings['data'])
+    built = _dataset(data, trained.workdir, objective)
+    return built, objective.make(model=trained.model, **options)
+
+
+def _check_sections(settings: Mapping[str, Any]) -> None:
+    known = ('seed', 'steps', 'epochs', *SECTIONS)
+    for name in settings:
+        if name not in known:
+            raise command.UserError(
+                f'unknown setting {name!r}; {command.did_you_mean(name, known)}'
+            )
+    missing = [name for name in ('seed', *SECTIONS) if name not in settings]
+    if missing:
+        raise command.UserError(f'the config lacks {", ".join(missing)}; add it.')
+    if ('steps' in settings) == ('epochs' in settings):
+        raise command.UserError('the config sets one of steps and epochs, not both.')
+
+
+def _check_unchanged(settings: Mapping[str, Any], workdir: Path, allowed: bool) -> None:
+    path = workdir / 'config.json'
+    if not path.exists():
+        return
+    old, new = _flat(json.loads(path.read_text())), _flat(settings)
+    changes = [
+        f'{name}: {old.get(name)!r} -> {new.get(name)!r}'
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    bound = [c for c in changes if not c.startswith(FREE_ON_RESUME)]
+    if bound and not allowed:
+        raise command.UserError(
+            f'{workdir} holds a run of another config ({"; ".join(bound)}); take '
+            'another workdir, or give --allow_config_change to go on with the new one.'
+        )
+    if changes and jax.process_index() == 0:
+        print(f'settings changed: {"; ".join(changes)}', file=sys.stderr)
+
+
+def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {prefix.rstrip('.'): tree}
+    flat = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f'{prefix}{name}.')
+    return flat
+
+
+def _named(section: Mapping[str, Any], what: str) -> tuple[str, dict[str, Any]]:
+    options = dict(section)
+    if 'name' not in options:
+        raise command.UserError(f'{what} lacks name; add it to the config file.')
+    return options.pop('name'), options
+
+
+def _start(
+    settings: Mapping[str, Any],
+    sharding: sharding_lib.Sharding,
+    compute: model_config.Compute,
+) -> tuple[model_config.Architecture, Callable[[], core.Params]]:
+    """The architecture, and what makes the parameters at step 0."""
+    section = settings['model']
+    if 'init_from' not in section:
+        arch = command.splat(model_config.Architecture, 'model', section)
+        model = gpt.GPT(arch, compute, sharding)
+        return arch, lambda: gpt.init(model, jax.random.key(settings['seed']))
+    return command.splat(
+        _from_workdir, 'model', section, sharding=sharding, compute=compute
+    )
+
+
+def _from_workdir(
+    init_from: str,
+    dropout: float,
+    sharding: sharding_lib.Sharding,
+    compute: model_config.Compute,
+) -> tuple[model_config.Architecture, Callable[[], core.Params]]:
+    manifest, arch = _saved(Path(init_from))
+    arch = dataclasses.replace(arch, dropout=dropout)
+    model = gpt.GPT(arch, compute, sharding)
+    return arch, lambda: _restore_params(Path(init_from), manifest, model)
+
+
+def _saved(workdir: Path) -> tuple[dict[str, Any], model_config.Architecture]:
+    """The manifest of the checkpoint to use, and the architecture it holds."""
+    if not workdir.is_dir():
+        raise command.UserError(
+            f'no workdir {str(workdir)!r}; train one with '
+            f'python -m gptjax.train --config=... --workdir={workdir}'
+        )
+    checkpoints = checkpoint.Checkpoints(workdir, keep=1)
+    manifest = checkpoints.newest()
+    if manifest is None:
+        raise command.UserError(f'{workdir} has no checkpoint yet; train it first.')
+    best = manifest['host']['best_step']
+    if manifest['host']['stopped_early'] and best != manifest['step']:
+        manifest = checkpoints.newest(best) or manifest
+    checkpoints.close()
+    return manifest, model_config.Architecture(**manifest['host']['architecture'])
+
+
+def _restore_params(
+    workdir: Path, manifest: Mapping[str, Any], model: gpt.GPT
+) -> core.Params:
+    boxed = gpt.abstract(model)
+    checkpoints = checkpoint.Checkpoints(workdir, keep=1)
+    params = checkpoints.restore_params(
+        manifest, nn.unbox(boxed), model.sharding.of_boxed(boxed)
+    )
+    checkpoints.close()
+    return params
+
+
+def _dataset(
+    data: Data, workdir: Path, objective: objective_table.Objective
+) -> dataset.Dataset:
+    """Opens data.path; raw text is built into the workdir first, by one process."""
+    if jax.process_count() > 1 and data.build is not None:
+        if jax.process_index() == 0:
+            data_build.ensure(Path(data.path), workdir / 'data', data.build)
+        multihost_utils.sync_global_devices('dataset built')
+    built = data_build.ensure(Path(data.path), workdir / 'data', data.build)
+    if built.kind not in objective.kinds:
+        raise command.UserError(
+            f'{data.path} is a dataset of {built.kind}, and this objective trains on '
+            f'{" or ".join(objective.kinds)}; set data.path or objective.name.'
+        )
+    return built
+
+
+def _check_tokenizer(
+    tokenizer: tokenizer_lib.Tokenizer,
+    arch: model_config.Architecture,
+    section: Mapping[str, Any],
+) -> None:
+    if tokenizer.vocab_size > arch.V:
+        raise command.UserError(
+            f'the tokenizer has {tokenizer.vocab_size} ids and model.V is {arch.V}; '
+            f'set model.V to at least {tokenizer.vocab_size}.'
+        )
+    if 'init_from' in section:
+        old = text_table.load(Path(section['init_from']) / 'tokenizer')
+        if old.digest != tokenizer.digest:
+            raise command.UserError(
+                f'the dataset and {section["init_from"]} have different tokenizers; '
+                'build the data with that workdir as its tokenizer '
+                f'(name="folder", path="{section["init_from"]}").'
+            )
+
+
+def _steps(settings: Mapping[str, Any], rows: int, batch_size: int) -> int:
+    if 'steps' in settings:
+        return settings['steps']
+    return max(1, round(settings['epochs'] * rows / batch_size))
+
+
+def _optimizer(
+    section: Mapping[str, Any], steps: int
+) -> tuple[optim.Schedule, optax.GradientTransformation]:
+    name, options = _named(section, 'optimizer')
+    make = command.lookup(train_table.OPTIMIZERS, name, 'optimizer')
+    names = ('learning_rate', 'warmup_steps', 'final_learning_rate')
+    shape = {key: options.pop(key) for key in names if key in options}
+    schedule = command.splat(optim.warmup_cosine, 'optimizer', shape, steps=steps)
+    return schedule, command.splat(make, 'optimizer', options, schedule=schedule)

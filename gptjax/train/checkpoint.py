@@ -1,0 +1,219 @@
+"""Checkpoints: Orbax writes the arrays, and a manifest says whether they are whole.
+
+    checkpoints/00000100/state/          params and rest, by Orbax, in the background
+    checkpoints/00000100/manifest.json   written last: size and sha256 of every file,
+                                         a digest of every array, and host state
+
+Orbax has no checksum over array data: a flipped bit restores without a word. Here a step
+counts as saved once its manifest stands, and restores if every file matches it.
+"""
+
+from collections.abc import Mapping
+import hashlib
+import json
+import os
+from pathlib import Path
+import shutil
+import sys
+import threading
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from gptjax import command, core, trees
+from gptjax.train import state as state_lib
+
+
+class Checkpoints:
+    """The checkpoints of one workdir; saves run in the background, one at a time."""
+
+    def __init__(self, workdir: Path, keep: int):
+        self._folder = workdir.absolute() / 'checkpoints'
+        self._keep = keep
+        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._finisher: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def steps(self) -> list[int]:
+        """The steps that have a manifest, oldest first."""
+        return sorted(int(p.parent.name) for p in self._folder.glob('*/manifest.json'))
+
+    def save(
+        self, state: state_lib.State, host: Mapping[str, Any], pinned: int | None
+    ) -> None:
+        """Begins to save `state` and the JSON values `host`; returns once copied.
+
+        Of the older steps, `pinned` and the newest `keep` stay. Raises the error of the save before, if that one failed.
+        """
+        self.wait()
+        step = int(state.step)
+        folder = self._folder / f'{step:08d}'
+        if jax.process_index() == 0 and folder.exists():
+            shutil.rmtree(folder)  # left half-written by a run that was killed
+        arrays = {
+            name: {
+                'shape': list(leaf.shape),
+                'dtype': str(leaf.dtype),
+                'digest': digest,
+            }
+            for (name, leaf), digest in zip(
+                trees.paths(state), trees.digest(state).values(), strict=True
+            )
+        }
+        rest = {'step': state.step, 'key': state.key, 'opt_state': state.opt_state}
+        self._orbax.save(
+            folder / 'state',
+            args=ocp.args.Composite(
+                params=ocp.args.StandardSave(state.params),
+                rest=ocp.args.StandardSave(rest),
+            ),
+        )
+        manifest = {'format': 1, 'step': step, 'host': dict(host), 'arrays': arrays}
+        self._finisher = threading.Thread(
+            target=self._finish, args=(folder, manifest, pinned)
+        )
+        self._finisher.start()
+
+    def _finish(
+        self, folder: Path, manifest: dict[str, Any], pinned: int | None
+    ) -> None:
+        try:
+            self._orbax.wait_until_finished()
+            if jax.process_index() == 0:
+                manifest['files'] = {
+                    str(path.relative_to(folder)): _fingerprint(path)
+                    for path in sorted((folder / 'state').rglob('*'))
+                    if path.is_file()
+                }
+                _write_json(folder / 'manifest.json', manifest)
+                self._delete_old(pinned)
+        except Exception as error:  # raised again in the main thread, by wait()
+            self._error = error
+
+    def _delete_old(self, pinned: int | None) -> None:
+        for step in self.steps()[: -self._keep]:
+            if step != pinned:
+                folder = self._folder / f'{step:08d}'
+                (folder / 'manifest.json').unlink()  # from here on it does not count
+                shutil.rmtree(folder)
+
+    def wait(self) -> None:
+        """Waits until the save that is under way is complete, and raises its error."""
+        if self._finisher is not None:
+            self._finisher.join()
+            self._finisher = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def close(self) -> None:
+        self.wait()
+        self._orbax.close()
+
+    def newest(self, step: int | None = None) -> dict[str, Any] | None:
+        """The manifest of the newest step (or of `step`) whose files are all whole.
+
+        A damaged step is named on standard error and passed over.
+        """
+        steps = self.steps() if step is None else [step]
+        for candidate in reversed(steps):
+            fault = self._fault(candidate)
+            if fault is None:
+                return _read_json(self._path(candidate) / 'manifest.json')
+            print(f'checkpoint {candidate} is damaged: {fault}', file=sys.stderr)
+        if steps:
+            raise command.UserError(
+                f'no checkpoint in {self._folder} is whole ({len(steps)} tried); '
+                'restore the files, or start in another workdir.'
+            )
+        return None
+
+    def restore(
+        self,
+        manifest: Mapping[str, Any],
+        shapes: state_lib.State,
+        shardings: state_lib.State,
+    ) -> state_lib.State:
+        """The state of a step, on any mesh, checked against the arrays' digests."""
+        like = _like(shapes, shardings)
+        rest = {'step': like.step, 'key': like.key, 'opt_state': like.opt_state}
+        found = self._orbax.restore(
+            self._path(manifest['step']) / 'state',
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(like.params),
+                rest=ocp.args.StandardRestore(rest),
+            ),
+        )
+        state = state_lib.State(params=found.params, **found.rest)
+        _check_arrays(manifest, state)
+        return state
+
+    def restore_params(
+        self, manifest: Mapping[str, Any], shapes: core.Params, shardings: core.Params
+    ) -> core.Params:
+        """The parameters alone, for all that does not train."""
+        found = self._orbax.restore(
+            self._path(manifest['step']) / 'state',
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(_like(shapes, shardings))
+            ),
+        )
+        _check_arrays(manifest, {'params': found.params})
+        return found.params
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f'{step:08d}'
+
+    def _fault(self, step: int) -> str | None:
+        """What is wrong with a step's files, or None."""
+        try:
+            files = _read_json(self._path(step) / 'manifest.json')['files']
+        except (OSError, ValueError, KeyError) as error:
+            return f'manifest.json cannot be read ({error})'
+        for name, expected in files.items():
+            path = self._path(step) / name
+            if not path.is_file():
+                return f'{name} is missing'
+            if _fingerprint(path) != expected:
+                return f'{name} has changed since it was written'
+        return None
+
+
+def _like(shapes: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=place
+        ),
+        shapes,
+        shardings,
+    )
+
+
+def _check_arrays(manifest: Mapping[str, Any], tree: Any) -> None:
+    for name, digest in trees.digest(tree).items():
+        if manifest['arrays'][name]['digest'] != digest:
+            raise command.UserError(
+                f'array {name} of checkpoint {manifest["step"]} is not what was saved: '
+                f'digest {digest}, expected {manifest["arrays"][name]["digest"]}.'
+            )
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open('rb') as file:
+        digest = hashlib.file_digest(file, 'sha256').hexdigest()
+    return {'size': path.stat().st_size, 'sha256': digest}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Writes whole or not at all, and on the disk before it returns."""
+    temporary = path.with_suffix('.tmp')
+    with temporary.open('w') as file:
+        json.dump(value, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)

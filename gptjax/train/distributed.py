@@ -1,0 +1,59 @@
+"""Joining the processes of a run, by flags or by what the environment says."""
+
+import os
+
+import jax
+
+from gptjax import command
+
+# Where one of these is set, a launcher started this process as one of several.
+_LAUNCHERS = (
+    ('JAX_COORDINATOR_ADDRESS', lambda value: True),
+    ('SLURM_NTASKS', lambda value: int(value) > 1),
+    ('OMPI_COMM_WORLD_SIZE', lambda value: int(value) > 1),
+    ('TPU_WORKER_HOSTNAMES', lambda value: ',' in value),
+)
+
+
+def initialize(
+    coordinator: str | None, process_count: int | None, process_id: int | None
+) -> None:
+    """Joins the other processes, if there are any; call it before any array is made.
+
+    Raises UserError if some of the three are given, and not all.
+    """
+    given = {
+        '--coordinator': coordinator,
+        '--process_count': process_count,
+        '--process_id': process_id,
+    }
+    missing = [flag for flag, value in given.items() if value is None]
+    if len(missing) == 3:
+        if any(
+            name in os.environ and several(os.environ[name])
+            for name, several in _LAUNCHERS
+        ):
+            _from_environment()
+        return
+    if missing:
+        raise command.UserError(
+            f'{", ".join(missing)} missing; give --coordinator, --process_count and '
+            '--process_id together, or none where a launcher sets the environment.'
+        )
+    assert process_count is not None
+    assert process_id is not None
+    if not 0 <= process_id < process_count:
+        raise command.UserError(
+            f'--process_id is {process_id} of {process_count} processes; it counts '
+            f'from 0 to {process_count - 1}.'
+        )
+    jax.distributed.initialize(coordinator, process_count, process_id)
+
+
+def _from_environment() -> None:
+    """JAX knows Slurm, Open MPI and TPU pods; its own variables are read here."""
+    count, index = os.environ.get('JAX_NUM_PROCESSES'), os.environ.get('JAX_PROCESS_ID')
+    jax.distributed.initialize(
+        num_processes=int(count) if count else None,
+        process_id=int(index) if index else None,
+    )

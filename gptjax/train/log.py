@@ -1,0 +1,130 @@
+"""What a run says: metrics.jsonl, TensorBoard events, and a line of progress."""
+
+from collections.abc import Mapping
+import importlib.util
+import json
+from pathlib import Path
+import sys
+import time
+from typing import Any
+
+
+class Log:
+    """The writer of one workdir; a `quiet` one (not the first process) writes nothing.
+
+    A run that goes on from step n first drops the lines after n: they were written by
+    a process that ended before its next checkpoint, and will be written again.
+    """
+
+    def __init__(self, workdir: Path, start_step: int, steps: int, quiet: bool):
+        self._steps = steps
+        self._start = (start_step, time.perf_counter())
+        self._quiet = quiet
+        self._live = sys.stderr.isatty()
+        self._events: _Events | None = None
+        if quiet:
+            return
+        path = workdir / 'metrics.jsonl'
+        _drop_after(path, start_step)
+        self._file = path.open('a')
+        if importlib.util.find_spec('tensorboard'):
+            self._events = _Events(workdir / 'tensorboard')
+        else:
+            self.say('no TensorBoard events: pip install gptjax[track] for them')
+
+    def say(self, text: str) -> None:
+        """A line of prose on standard error."""
+        if not self._quiet:
+            print(
+                f'\r\033[K{text}' if self._live else text, file=sys.stderr, flush=True
+            )
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """One line of metrics.jsonl; `record` has a step."""
+        if self._quiet:
+            return
+        self._file.write(json.dumps(record) + '\n')
+        self._file.flush()
+        if self._events:
+            self._events.write(record)
+        self._progress(record)
+
+    def _progress(self, record: Mapping[str, Any]) -> None:
+        step, (start_step, start_time) = record['step'], self._start
+        left = (time.perf_counter() - start_time) / max(step - start_step, 1)
+        left *= self._steps - step
+        parts = [f'step {step}/{self._steps}', f'loss {record["loss"]:.4f}']
+        if record['eval_loss'] is not None:
+            parts.append(f'eval {record["eval_loss"]:.4f}')
+        parts.append(f'{record["tokens_per_second"] / 1000:.1f}k tokens/s')
+        if record['mfu'] is not None:
+            parts.append(f'MFU {record["mfu"]:.0%}')
+        parts.append(f'ETA {int(left) // 60}:{int(left) % 60:02d}')
+        line = '  '.join(parts)
+        # On a terminal one line is written over, except where it has an evaluation.
+        end = '' if self._live and record['eval_loss'] is None else '\n'
+        start = '\r\033[K' if self._live else ''
+        print(f'{start}{line}', end=end, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if not self._quiet:
+            self._file.close()
+            if self._events:
+                self._events.close()
+
+
+class _Events:
+    """Scalars for TensorBoard, written without TensorFlow."""
+
+    def __init__(self, folder: Path):
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer import record_writer
+
+        self._event = event_pb2.Event
+        self._summary = summary_pb2.Summary
+        folder.mkdir(parents=True, exist_ok=True)
+        # A file for each process that wrote: TensorBoard merges those of one folder.
+        name = f'events.out.tfevents.{time.time_ns()}'
+        self._file = (folder / name).open('wb')
+        self._writer = record_writer.RecordWriter(self._file)
+        self._put(self._event(wall_time=time.time(), file_version='brain.Event:2'))
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        values = [
+            self._summary.Value(tag=name, simple_value=float(value))
+            for name, value in record.items()
+            if name != 'step' and value is not None
+        ]
+        self._put(
+            self._event(
+                wall_time=time.time(),
+                step=record['step'],
+                summary=self._summary(value=values),
+            )
+        )
+
+    def _put(self, event: Any) -> None:
+        self._writer.write(event.SerializeToString())
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def read(workdir: Path) -> list[dict[str, Any]]:
+    """The records of metrics.jsonl; a last line cut short by a kill is left out."""
+    records = []
+    path = workdir / 'metrics.jsonl'
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def _drop_after(path: Path, step: int) -> None:
+    records = [r for r in read(path.parent) if r['step'] <= step]
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(''.join(json.dumps(r) + '\n' for r in records))
+    temporary.rename(path)

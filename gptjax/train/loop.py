@@ -1,0 +1,248 @@
+"""The one training loop: dispatch step n, then log step n - 1; evaluate, save, stop."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import functools
+import signal
+import time
+from types import FrameType
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from gptjax import core
+from gptjax.model import gpt
+from gptjax.train import build, checkpoint, evaluate, feed, flops, log
+from gptjax.train import state as state_lib
+from gptjax.train import step as step_lib
+
+
+@dataclasses.dataclass
+class Host:
+    """What the host knows of a run besides its arrays; saved with every checkpoint."""
+
+    architecture: dict[str, Any]
+    row: int = 0  # the next row of the data stream
+    seconds: float = 0.0  # of training, over all processes that carried it on
+    best_loss: float | None = None  # of an evaluation
+    best_step: int | None = None
+    without_gain: int = 0  # evaluations since then
+    stopped_early: bool = False
+
+
+def train(run: build.Run) -> bool:
+    """Trains to `run.steps`, from the newest checkpoint; False if interrupted."""
+    loop = _Loop(run)
+    with _interruptible() as interrupted:
+        try:
+            return loop.to_the_end(interrupted)
+        finally:
+            loop.checkpoints.close()
+            loop.log.close()
+
+
+class _Loop:
+    """One run in one process: the state, and what is done with it between steps."""
+
+    def __init__(self, run: build.Run):
+        self.run = run
+        self.sharding = sharding = run.model.sharding
+        self.checkpoints = checkpoint.Checkpoints(run.workdir, run.checkpoint.keep)
+        self.feeder = feed.Feed(sharding, run.data.batch_size)
+        shapes, places = state_lib.shardings_of(
+            gpt.abstract(run.model), run.optimizer, sharding
+        )
+        manifest = self.checkpoints.newest()
+        self.frozen: core.Params = run.start_params() if run.reference else {}
+        if manifest is None:
+            self.host = Host(dataclasses.asdict(run.model.arch))
+            self.state = state_lib.create(
+                run.start_params(), run.optimizer, run.seed, places
+            )
+        else:
+            self.host = Host(**manifest['host'])
+            self.state = self.checkpoints.restore(manifest, shapes, places)
+        self.step = int(self.state.step)
+        self.train_step = jax.jit(
+            functools.partial(
+                step_lib.train_step,
+                loss_fn=run.loss_fn,
+                optimizer=run.optimizer,
+                accumulate=run.model.compute.accumulate,
+            ),
+            out_shardings=(places, sharding.replicated),
+            donate_argnums=0,
+        )
+        self.eval_step = jax.jit(
+            functools.partial(step_lib.eval_step, loss_fn=run.loss_fn),
+            out_shardings=sharding.replicated,
+        )
+        self.log = log.Log(
+            run.workdir, self.step, run.steps, quiet=jax.process_index() != 0
+        )
+
+    def to_the_end(self, interrupted: list[bool]) -> bool:
+        """Trains until the last step (True) or an interrupt (False), and saves."""
+        run, host = self.run, self.host
+        if self.step >= run.steps or host.stopped_early:
+            self.log.say(f'{run.workdir} is complete at step {self.step}.')
+            return True
+        self._say_start()
+        batches = self.feeder.stream(run.rows, run.seed, host.row, run.data.loader)
+        self.clock = _Clock(run, self.step)
+        pending: tuple[int, Any] | None = None  # a step whose metrics are on their way
+        while True:
+            self.state, metrics = self.train_step(
+                self.state, self.frozen, next(batches)
+            )
+            self.step += 1
+            host.row += run.data.batch_size
+            if pending:
+                self._write(*pending, eval_loss=None)
+                pending = None
+            stop = self._agreed(interrupted)
+            last = self.step == run.steps or stop
+            if self.step % run.eval.every == 0 or last:
+                self._write(self.step, metrics, self._evaluate(metrics))
+            elif self.step % run.options.log_every == 0:
+                pending = self.step, metrics
+            last = last or host.stopped_early
+            best = run.eval.patience > 0 and host.best_step == self.step
+            if self.step % run.checkpoint.every == 0 or last or best:
+                self._save(metrics)
+            if last:
+                break
+        if stop:
+            self.checkpoints.wait()
+            self.log.say(
+                f'interrupted: saved at step {self.step} of {run.steps}; the same '
+                'command goes on from there.'
+            )
+        return not stop
+
+    def _evaluate(self, metrics: Any) -> float:
+        run, host = self.run, self.host
+        with self.clock.paused(metrics):
+            means = evaluate.evaluate(
+                self.eval_step,
+                self.state.params,
+                self.frozen,
+                self.feeder,
+                run.eval_rows,
+                run.eval.rows,
+            )
+        loss = means['loss']
+        host.without_gain += 1
+        if host.best_loss is None or loss < host.best_loss:
+            host.best_loss, host.best_step, host.without_gain = loss, self.step, 0
+        if run.eval.patience and host.without_gain >= run.eval.patience:
+            host.stopped_early = True
+            self.log.say(
+                f'stopping at step {self.step}: {host.without_gain} evaluations '
+                f'without a better loss than {host.best_loss:.4f} of step {host.best_step}'
+            )
+        return loss
+
+    def _save(self, metrics: Any) -> None:
+        with self.clock.paused(metrics):
+            host = dataclasses.replace(
+                self.host, seconds=self.host.seconds + self.clock.seconds
+            )
+            pinned = self.host.best_step if self.run.eval.patience else None
+            self.checkpoints.save(self.state, dataclasses.asdict(host), pinned)
+
+    def _write(self, step: int, metrics: Any, eval_loss: float | None) -> None:
+        values = {name: float(value) for name, value in metrics.items()}
+        speed = self.clock.speed(step)
+        record = {
+            'step': step,
+            'loss': values.pop('loss'),
+            'eval_loss': eval_loss,
+            'tokens_per_second': speed,
+            'mfu': self.clock.mfu(speed),
+            'learning_rate': float(self.run.schedule(step - 1)),
+            'gradient_norm': values.pop('gradient_norm'),
+            'seconds': self.host.seconds + self.clock.seconds,
+            **values,
+        }
+        self.log.write(record)
+
+    def _agreed(self, interrupted: list[bool]) -> bool:
+        """Whether to stop, the same answer on every process.
+
+        With several processes they ask each other every `log_every` steps: that costs
+        an exchange, and all must leave at the same step.
+        """
+        if jax.process_count() == 1:
+            return bool(interrupted)
+        if self.step % self.run.options.log_every:
+            return False
+        answers = multihost_utils.process_allgather(np.array(bool(interrupted)))
+        return bool(np.any(answers))
+
+    def _say_start(self) -> None:
+        run, arch = self.run, self.run.model.arch
+        weights = sum(x.size for x in jax.tree.leaves(self.state.params))
+        mesh = ' x '.join(f'{a} {n}' for a, n in self.sharding.mesh.shape.items())
+        at = f'from step {self.step} ' if self.step else ''
+        self.log.say(
+            f'training {at}to step {run.steps}: {weights / 1e6:.2f}M parameters, '
+            f'{len(run.rows)} rows of {arch.T} tokens, batches of '
+            f'{run.data.batch_size} rows, mesh {mesh} ({self.sharding.rules}), '
+            f'{jax.devices()[0].device_kind}'
+        )
+
+
+class _Clock:
+    """Seconds of training alone: evaluation and saving are taken out."""
+
+    def __init__(self, run: build.Run, step: int):
+        self._tokens = run.data.batch_size * run.model.arch.T
+        devices = run.model.sharding.mesh.devices
+        peak = flops.peak(devices.flat[0])
+        self._peak = peak * devices.size if peak else None
+        self._flops = run.model.arch.flops_per_token()
+        self._start = time.perf_counter()
+        self._last = (step, 0.0)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    @contextlib.contextmanager
+    def paused(self, metrics: Any) -> Iterator[None]:
+        """Leaves out what happens inside, once the step of `metrics` is done."""
+        jax.block_until_ready(metrics)
+        before = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - before
+
+    def speed(self, step: int) -> float:
+        """Tokens per second since the last call."""
+        last_step, last_seconds = self._last
+        self._last = step, self.seconds
+        return (step - last_step) * self._tokens / (self.seconds - last_seconds)
+
+    def mfu(self, speed: float) -> float | None:
+        """The share of the devices' peak that went into the model's own products."""
+        return speed * self._flops / self._peak if self._peak else None
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[list[bool]]:
+    """Ctrl-C fills the list, and the loop sees it; a second one ends at once."""
+    interrupted: list[bool] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        interrupted.append(True)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,64 @@
+"""Optimizers and learning-rate schedules."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gptjax import command, core, trees
+
+Schedule = Callable[[Any], jax.Array]
+
+
+def warmup_cosine(
+    learning_rate: float, warmup_steps: int, steps: int, final_learning_rate: float
+) -> Schedule:
+    """Linear from 0 to `learning_rate`, then half a cosine to `final_learning_rate`.
+
+    The update of step n (from 0) uses the value at n + 1, so that the first is not 0.
+    """
+    if warmup_steps < 0 or warmup_steps > steps:
+        raise command.UserError(
+            f'optimizer.warmup_steps is {warmup_steps} of {steps} steps; set it to at '
+            f'most the number of steps ({max(steps // 10, 0)} is a tenth).'
+        )
+    cosine_steps = max(steps - warmup_steps, 1)
+
+    def schedule(step: Any) -> jax.Array:
+        n = jnp.asarray(step, jnp.float32) + 1
+        warm = n / max(warmup_steps, 1)
+        progress = jnp.clip((n - warmup_steps) / cosine_steps, 0, 1)
+        cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        decayed = final_learning_rate + (learning_rate - final_learning_rate) * cosine
+        return jnp.where(n < warmup_steps, warm * learning_rate, decayed)
+
+    return schedule
+
+
+def adamw(
+    schedule: Schedule,
+    *,
+    b1: float,
+    b2: float,
+    eps: float,
+    weight_decay: float,
+    clip_norm: float,
+) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter, 2019) after clipping by the global norm.
+
+    Decay falls on weights of products and embeddings, not on biases and norm scales.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.adamw(
+            schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=_decayed
+        ),
+    )
+
+
+def _decayed(params: core.Params) -> core.Params:
+    return trees.map_with_path(
+        lambda path, _: not path.endswith(('bias', 'scale')), params
+    )

@@ -1,0 +1,65 @@
+"""The state of a run: everything that a step changes, and where it lies."""
+
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from gptjax import core
+from gptjax import sharding as sharding_lib
+
+
+class State(NamedTuple):
+    """What a step takes and gives, all of it in the checkpoint.
+
+    The row of the data stream is a 64-bit integer of the host, kept by the loop and in
+    the checkpoint beside this.
+    """
+
+    step: jax.Array  # int32
+    key: jax.Array  # uint32[2], the data of a threefry key
+    params: core.Params
+    opt_state: Any
+
+
+def create(
+    params: core.Params,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    shardings: State,
+) -> State:
+    """The state at step 0, each array born where `shardings` puts it."""
+    opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
+    step, key = jax.device_put(
+        (jnp.int32(0), jax.random.key_data(jax.random.key(seed))),
+        (shardings.step, shardings.key),
+    )
+    return State(step, key, params, opt_state)
+
+
+def shardings_of(
+    boxed: core.Params,
+    optimizer: optax.GradientTransformation,
+    sharding: sharding_lib.Sharding,
+) -> tuple[State, State]:
+    """(shapes, shardings) of the state; optimizer moments lie as their parameters do.
+
+    `boxed` is the tree of Linen's boxed parameter shapes.
+    """
+    param_shardings = sharding.of_boxed(boxed)
+    params = nn.unbox(boxed)
+    opt_state = jax.eval_shape(optimizer.init, params)
+    key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+    shapes = State(jax.ShapeDtypeStruct((), jnp.int32), key, params, opt_state)
+    opt_shardings = optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda _, like: like,
+        opt_state,
+        param_shardings,
+        transform_non_params=lambda _: sharding.replicated,
+    )
+    return shapes, State(
+        sharding.replicated, sharding.replicated, param_shardings, opt_shardings
+    )

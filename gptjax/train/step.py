@@ -1,0 +1,95 @@
+"""The one train step, for every stage; and its counterpart that only evaluates."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gptjax import core
+from gptjax.train import state as state_lib
+
+
+def train_step(
+    state: state_lib.State,
+    frozen: core.Params,
+    batch: core.Batch,
+    *,
+    loss_fn: core.LossFn,
+    optimizer: optax.GradientTransformation,
+    accumulate: int,
+) -> tuple[state_lib.State, dict[str, jax.Array]]:
+    """One update from one batch, in `accumulate` microbatches; pure.
+
+    Weights of the loss are totalled over the whole batch before any gradient is taken:
+    accumulation changes the order of sums and nothing else (dropout aside). Returns the
+    new state and means over the batch: `loss`, each term and metric, `gradient_norm`.
+    """
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    # Weights depend on the batch alone, so XLA drops all else of this evaluation.
+    totals = {
+        name: weight
+        for name, (_, weight) in loss_fn(
+            state.params, frozen, batch, None
+        ).terms.items()
+    }
+
+    def objective(
+        params: core.Params, microbatch: core.Batch, key: jax.Array
+    ) -> tuple[jax.Array, core.Loss]:
+        loss = loss_fn(params, frozen, microbatch, key)
+        return sum(_ratio(s, totals[n]) for n, (s, _) in loss.terms.items()), loss
+
+    gradient = jax.grad(objective, has_aux=True)
+    if accumulate == 1:
+        grads, loss = gradient(state.params, batch, key)
+    else:
+        grads, loss = _accumulated(gradient, state.params, batch, key, accumulate)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    new_state = state_lib.State(state.step + 1, state.key, params, opt_state)
+    return new_state, {**means(loss), 'gradient_norm': optax.tree.norm(grads)}
+
+
+def eval_step(
+    params: core.Params, frozen: core.Params, batch: core.Batch, *, loss_fn: core.LossFn
+) -> core.Loss:
+    """The sums of one batch, without dropout and without an update."""
+    return loss_fn(params, frozen, batch, None)
+
+
+def means(loss: core.Loss) -> dict[str, jax.Array]:
+    """Sums as means; `loss` is the sum of all terms."""
+    parts = {**loss.terms, **loss.metrics}
+    values = {name: _ratio(*part) for name, part in parts.items()}
+    return {**values, 'loss': sum(values[name] for name in loss.terms)}
+
+
+def _ratio(total: jax.Array, weight: jax.Array) -> jax.Array:
+    """total / weight, and 0 where nothing has weight."""
+    return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0.0)
+
+
+def _accumulated(
+    gradient: Any, params: core.Params, batch: core.Batch, key: jax.Array, parts: int
+) -> tuple[core.Params, core.Loss]:
+    """Sums of gradients and of losses over microbatches, one after another.
+
+    Microbatch i takes every `parts`-th row, so that each device keeps its own rows.
+    """
+    split = jax.tree.map(
+        lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1),
+        batch,
+    )
+
+    def one(carry: Any, inputs: tuple[Any, jax.Array]) -> tuple[Any, None]:
+        microbatch, index = inputs
+        new = gradient(params, microbatch, jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, carry, new), None
+
+    first = jax.tree.map(lambda x: x[0], split)
+    shapes = jax.eval_shape(functools.partial(gradient, params), first, key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(one, zeros, (split, jnp.arange(parts)))
+    return total

@@ -1,0 +1,5 @@
+"""The optimizers by name."""
+
+from gptjax.train import optim
+
+OPTIMIZERS = {'adamw': optim.adamw}
