@@ -1,0 +1,172 @@
+"""What a tokenizer is: every id stands for a byte string, control tokens for none.
+
+A tokenizer is therefore a table of byte strings plus an `encode`. Because bytes are all
+that ids stand for, `decode(encode(text)) == text` holds for any text, and a control
+token never comes out of text: `<|end|>` typed by a user is seven characters like any
+others.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+import json
+import os
+from pathlib import Path
+import types
+from typing import Protocol, runtime_checkable
+
+from gptjax import command
+
+CONTROL = ('<|endoftext|>', '<|system|>', '<|user|>', '<|assistant|>', '<|end|>')
+DESCRIPTION = 'tokenizer.json'
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """The protocol. `digest` is over the saved files: equal digest, equal tokenizer."""
+
+    name: str
+    vocab_size: int
+    control: Mapping[str, int]
+    digest: str
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, never a control id; UserError for a lone surrogate."""
+        ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`[encode(text) for text in texts]`, in parallel."""
+        ...
+
+    def token_bytes(self, token: int) -> bytes:
+        """What an id stands for: bytes, perhaps not UTF-8; b'' for control tokens."""
+        ...
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of ids: their bytes joined, invalid UTF-8 replaced by U+FFFD."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes `tokenizer.json` and the files it names into `folder`."""
+        ...
+
+
+class ByteTable:
+    """What all tokenizers share: the table of byte strings, and how they are kept.
+
+    `pieces[token]` are the bytes of an id and `files` the content of the files that the
+    tokenizer is made from, by name.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        pieces: Sequence[bytes],
+        control: Mapping[str, int],
+        files: Mapping[str, bytes],
+    ) -> None:
+        self._pieces = tuple(pieces)
+        self._files = dict(files)
+        self.vocab_size = len(self._pieces)
+        self.control: Mapping[str, int] = types.MappingProxyType(dict(control))
+        self.digest = hashlib.sha256(self._description()).hexdigest()
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of an id; UserError where the tokenizer has no such id."""
+        if not 0 <= token < self.vocab_size:
+            raise command.UserError(
+                f'{token} is not an id of this tokenizer, which has 0 to '
+                f'{self.vocab_size - 1}; take model and tokenizer from one workdir.'
+            )
+        return self._pieces[token]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of ids: their bytes joined, invalid UTF-8 replaced by U+FFFD."""
+        return b''.join(map(self.token_bytes, tokens)).decode('utf-8', 'replace')
+
+    def save(self, folder: Path) -> None:
+        """Writes the files, then `tokenizer.json`, which holds their digests.
+
+        Each file appears whole or not at all, and `tokenizer.json` comes last, so that
+        a save that was killed is seen and can be run again.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self._files.items():
+            _write(folder / name, content)
+        _write(folder / DESCRIPTION, self._description())
+
+    def _description(self) -> bytes:
+        digests = {
+            name: hashlib.sha256(content).hexdigest()
+            for name, content in self._files.items()
+        }
+        described = {'name': self.name, 'files': digests}
+        return (json.dumps(described, indent=2, sort_keys=True) + '\n').encode()
+
+
+def read(folder: Path) -> tuple[str, dict[str, bytes]]:
+    """The name of a saved tokenizer and the content of its files.
+
+    Raises UserError where `tokenizer.json` or a file is missing or does not fit.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise command.UserError(
+            f'{folder} holds no {DESCRIPTION}; a tokenizer is saved in the folder '
+            f'tokenizer/ of a built dataset or a workdir.'
+        )
+    try:
+        description = json.loads(path.read_bytes())
+        name, digests = description['name'], dict(description['files'])
+        if not isinstance(name, str):
+            raise TypeError(f'its name is {name!r}')
+    except (ValueError, TypeError, KeyError) as error:
+        raise command.UserError(
+            f'{path} is damaged ({error}); save the tokenizer again.'
+        ) from error
+    files = {}
+    for file, digest in digests.items():
+        try:
+            files[file] = (folder / file).read_bytes()
+        except OSError as error:
+            raise command.UserError(
+                f'{path} names {file}, which cannot be read ({error.strerror}); '
+                f'save the tokenizer again.'
+            ) from error
+        if hashlib.sha256(files[file]).hexdigest() != digest:
+            raise command.UserError(
+                f'{folder / file} is damaged: its sha256 is not the one in '
+                f'{DESCRIPTION}; save the tokenizer again.'
+            )
+    return name, files
+
+
+def file(files: Mapping[str, bytes], name: str) -> bytes:
+    """The content of a saved file; UserError where `tokenizer.json` names no such."""
+    if name not in files:
+        raise command.UserError(
+            f'{DESCRIPTION} names no {name}; save the tokenizer again.'
+        )
+    return files[name]
+
+
+def utf8(text: str) -> bytes:
+    """The text in UTF-8; UserError for a lone surrogate, which is half a character."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise command.UserError(
+            f'character {error.start} of the text is the lone surrogate '
+            f'{text[error.start]!a}, which is not a character; read the text with '
+            f"encoding='utf-8' or remove it."
+        ) from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file that is seen whole or not at all."""
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
+    with unfinished.open('wb') as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
