@@ -20,6 +20,7 @@ from gptjax import command, core
 from gptjax import sharding as sharding_lib
 from gptjax.data import build as data_build
 from gptjax.data import dataset
+from gptjax.data import rows as rows_lib
 from gptjax.model import config as model_config
 from gptjax.model import gpt
 from gptjax.objectives import table as objective_table
@@ -77,8 +78,8 @@ class Run:
     optimizer: optax.GradientTransformation
     schedule: optim.Schedule
     data: Data
-    rows: dataset.Rows
-    eval_rows: dataset.Rows
+    rows: rows_lib.Rows
+    eval_rows: rows_lib.Rows
     checkpoint: Checkpoint
     eval: Eval
     options: Options
@@ -100,8 +101,8 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         raise command.UserError(
             f'data.batch_size is {data.batch_size}, which {compute.accumulate} '
             f'microbatches on {sharding.batch_shards} data shards do not divide; set '
-            f'it to a multiple of {compute.accumulate * sharding.batch_shards}, or change '
-            'compute.accumulate.'
+            f'it to a multiple of {compute.accumulate * sharding.batch_shards}, or '
+            'change compute.accumulate.'
         )
     arch, start_params = _start(settings, sharding, compute)
     name, options = _named(settings['objective'], 'objective')
@@ -287,11 +288,14 @@ def _dataset(
     data: Data, workdir: Path, objective: objective_table.Objective
 ) -> dataset.Dataset:
     """Opens data.path; raw text is built into the workdir first, by one process."""
-    if jax.process_count() > 1 and data.build is not None:
-        if jax.process_index() == 0:
-            data_build.ensure(Path(data.path), workdir / 'data', data.build)
-        multihost_utils.sync_global_devices('dataset built')
-    built = data_build.ensure(Path(data.path), workdir / 'data', data.build)
+    if data.build is None:
+        built = dataset.open(data.path)
+    else:
+        if jax.process_index() > 0:
+            multihost_utils.sync_global_devices('dataset built')
+        built = data_build.ensure(data.path, workdir / 'data', data.build)
+        if jax.process_index() == 0 and jax.process_count() > 1:
+            multihost_utils.sync_global_devices('dataset built')
     if built.kind not in objective.kinds:
         raise command.UserError(
             f'{data.path} is a dataset of {built.kind}, and this objective trains on '

@@ -4,8 +4,8 @@
     checkpoints/00000100/manifest.json   written last: size and sha256 of every file,
                                          a digest of every array, and host state
 
-Orbax has no checksum over array data: a flipped bit restores without a word. Here a step
-counts as saved once its manifest stands, and restores if every file matches it.
+Orbax has no checksum over array data: a flipped bit restores without a word. Here a
+step counts as saved once its manifest stands, and restores if every file matches it.
 """
 
 from collections.abc import Mapping
@@ -44,7 +44,8 @@ class Checkpoints:
     ) -> None:
         """Begins to save `state` and the JSON values `host`; returns once copied.
 
-        Of the older steps, `pinned` and the newest `keep` stay. Raises the error of the save before, if that one failed.
+        Of the older steps, `pinned` and the newest `keep` stay. Raises the error of
+        the save before, if that one failed.
         """
         self.wait()
         step = int(state.step)

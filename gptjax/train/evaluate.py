@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 
 from gptjax import core
-from gptjax.data import dataset
+from gptjax.data import rows as rows_lib
 from gptjax.train import feed
 
 
@@ -14,7 +14,7 @@ def evaluate(
     params: core.Params,
     frozen: core.Params,
     feeder: feed.Feed,
-    rows: dataset.Rows,
+    rows: rows_lib.Rows,
     limit: int = 0,
 ) -> dict[str, float]:
     """Means over `rows` (evenly spread `limit` of them, or all); sums are in float64.

@@ -7,7 +7,8 @@ import numpy as np
 
 from gptjax import core
 from gptjax import sharding as sharding_lib
-from gptjax.data import dataset, pipeline
+from gptjax.data import pipeline
+from gptjax.data import rows as rows_lib
 
 
 class Feed:
@@ -35,7 +36,7 @@ class Feed:
         return {name: place(array) for name, array in local.items()}
 
     def stream(
-        self, rows: dataset.Rows, seed: int, start_row: int, loader: str
+        self, rows: rows_lib.Rows, seed: int, start_row: int, loader: str
     ) -> Iterator[core.Batch]:
         """Batches of the shuffled, endless stream of `rows`, from `start_row` on."""
         local = pipeline.batches(
@@ -48,7 +49,7 @@ class Feed:
         )
         return map(self.put, local)
 
-    def once(self, rows: dataset.Rows, limit: int) -> Iterator[core.Batch]:
+    def once(self, rows: rows_lib.Rows, limit: int) -> Iterator[core.Batch]:
         """Each row once, in order; rows of weight 0 fill the last batch.
 
         With `limit`, that many rows spread evenly over the whole; 0 is all of them.

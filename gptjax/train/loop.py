@@ -142,7 +142,8 @@ class _Loop:
             host.stopped_early = True
             self.log.say(
                 f'stopping at step {self.step}: {host.without_gain} evaluations '
-                f'without a better loss than {host.best_loss:.4f} of step {host.best_step}'
+                f'without a better loss than {host.best_loss:.4f} of step '
+                f'{host.best_step}'
             )
         return loss
 
