@@ -166,14 +166,11 @@ def load(workdir: Path) -> Trained:
     )
 
 
-def held_out(trained: Trained) -> tuple[dataset.Dataset, core.LossFn]:
-    """The dataset that a workdir was trained on, and its loss."""
-    settings = trained.config
-    name, options = _named(settings['objective'], 'objective')
-    objective = command.lookup(objective_table.OBJECTIVES, name, 'objective')
-    data = command.splat(Data, 'data', settings['data'])
-    built = _dataset(data, trained.workdir, objective)
-    return built, objective.make(model=trained.model, **options)
+def dataset_of(trained: Trained) -> dataset.Dataset:
+    """The dataset that a workdir was trained on."""
+    name, _ = _named(trained.config['objective'], 'objective')
+    data = command.splat(Data, 'data', trained.config['data'])
+    return _dataset(data, trained.workdir, objective_table.OBJECTIVES[name])
 
 
 def _check_sections(settings: Mapping[str, Any]) -> None:
