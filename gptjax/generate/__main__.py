@@ -1,12 +1,14 @@
 """python -m gptjax.generate: continues a prompt, on standard output alone."""
 
+import pathlib
+
 from gptjax import command
 
 
 def main() -> None:
     parser = command.parser('generate', 'Continues a prompt with a trained model.')
     add = parser.add_argument
-    add('--workdir', required=True, help='of a training run')
+    add('--workdir', type=pathlib.Path, required=True, help='of a training run')
     add('--prompt', required=True, help='- reads standard input')
     add('--chat', action='store_true', help='the prompt is what the user says')
     add('--max_tokens', type=int, default=256, metavar='N')

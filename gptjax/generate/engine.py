@@ -18,12 +18,13 @@ import numpy as np
 from gptjax import command, core
 from gptjax.generate import loop, sampling
 from gptjax.model import gpt
+from gptjax.text import chat
 from gptjax.text import stream as text_stream
 from gptjax.text import tokenizer as text_tokenizer
 
 BATCH = 32  # rows decoded together
 SHORTEST = 16  # the smallest bucket of prompt lengths
-ENDS = ('<|endoftext|>', '<|end|>')  # the control tokens that a model may say
+ENDS = (chat.BEGIN, chat.END)  # the control tokens that a model may say
 
 
 class PromptTooLong(command.UserError):
@@ -128,7 +129,7 @@ class Engine:
     def document(self, text: str) -> tuple[int, ...]:
         """The prompt of a text to continue, as documents begin in training."""
         return (
-            self.tokenizer.control['<|endoftext|>'],
+            self.tokenizer.control[chat.BEGIN],
             *self.tokenizer.encode(text),
         )
 
@@ -241,4 +242,5 @@ def _settings(rows: list[Row], B: int) -> loop.Settings:
         seed_words_B2[b] = sampling.seed_words(row.request.seed)
         temperature_B[b], top_p_B[b] = row.request.temperature, row.request.top_p
         top_k_B[b] = min(row.request.top_k, np.iinfo(np.int32).max)
-    return loop.Settings(temperature_B, top_k_B, top_p_B, seed_words_B2, stops_BX)
+    arrays = (temperature_B, top_k_B, top_p_B, seed_words_B2, stops_BX)
+    return loop.Settings(*map(jnp.asarray, arrays))

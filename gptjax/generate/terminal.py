@@ -27,8 +27,8 @@ def complete(
     engine = engine_lib.Engine(trained.model, trained.params, trained.tokenizer)
     text = _read(prompt)
     if chat:
-        messages = [{'role': 'user', 'content': text}]
-        tokens = tuple(chat_lib.prompt(trained.tokenizer, messages))
+        said: chat_lib.Message = {'role': 'user', 'content': text}
+        tokens = tuple(chat_lib.prompt(trained.tokenizer, [said]))
     else:
         tokens = engine.document(text)
     request = engine_lib.Request(tokens, stop=tuple(stop), **settings)

@@ -1,5 +1,7 @@
 """python -m gptjax.serve: an OpenAI-compatible server with a chat page."""
 
+import pathlib
+
 from gptjax import command
 
 
@@ -10,6 +12,7 @@ def main() -> None:
     add = parser.add_argument
     add(
         '--workdir',
+        type=pathlib.Path,
         action='append',
         required=True,
         help='of a training run; repeated, each is a model named as its folder',

@@ -60,12 +60,11 @@ class Api:
         asked = schema.parse(schema.ChatRequest, await _body(request))
         engine = self._engine(asked.model)
         messages = [message.plain() for message in asked.messages]
+        limit = asked.max_completion_tokens or asked.max_tokens or engine.context
         try:
-            chat.check(messages)
+            prompt = await asyncio.to_thread(chat.prompt, engine.tokenizer, messages)
         except command.UserError as error:
             raise schema.ApiError(400, str(error), 'messages') from None
-        limit = asked.max_completion_tokens or asked.max_tokens or engine.context
-        prompt = await asyncio.to_thread(chat.prompt, engine.tokenizer, messages)
         wanted = engine_lib.Request(tuple(prompt), max_tokens=limit, **asked.settings())
         answer = schema.Answer(chat=True, model=asked.model)
         return await self._answer(request, asked, engine, [wanted], answer)

@@ -20,8 +20,6 @@ from gptjax.generate import engine as engine_lib
 from gptjax.serve import api as api_lib
 from gptjax.serve import schema, worker
 
-QUEUE_LIMIT = 64  # jobs that wait while one runs
-
 
 def create(engines: Mapping[str, engine_lib.Engine], jobs: worker.Worker) -> ASGIApp:
     """The application that serves `engines` by name; it starts and stops `jobs`."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from gptjax import command
+from gptjax.text import chat
 
 MAX_MESSAGES = 512
 MAX_PROMPTS = 32
@@ -44,6 +45,7 @@ NOT_DONE: dict[str, tuple[Any, ...]] = {
     'response_format': ({'type': 'text'},),
     'structured_outputs': (),
     'suffix': ('',),
+    'tool_calls': ([],),
     'tool_choice': ('none', 'auto'),
     'tools': ([],),
     'top_logprobs': (0,),
@@ -131,7 +133,7 @@ class Message(pydantic.BaseModel):
     role: Literal['system', 'developer', 'user', 'assistant']
     content: str | list[TextPart]
 
-    def plain(self) -> dict[str, str]:
+    def plain(self) -> chat.Message:
         """The message as `text.chat` has it; OpenAI's 'developer' is the system."""
         content = self.content
         if not isinstance(content, str):
@@ -153,17 +155,9 @@ def parse(kind: type[Sampling], body: bytes) -> Any:
         request = kind.model_validate_json(body)
     except pydantic.ValidationError as error:
         raise _refusal(error) from None
-    for name, value in (request.model_extra or {}).items():
-        if name not in NOT_DONE or value is None:
-            continue
-        if not any(value == no and type(value) is type(no) for no in NOT_DONE[name]):
-            raise ApiError(
-                400,
-                f'{name} is {_short(value)}, which this server does not do; leave '
-                f'{name} out.',
-                param=name,
-                code='unsupported_parameter',
-            )
+    _refuse_not_done(request, '')
+    for i, message in enumerate(getattr(request, 'messages', ())):
+        _refuse_not_done(message, f'messages.{i}.')
     if request.stream_options is not None and not request.stream:
         raise ApiError(
             400,
@@ -172,6 +166,20 @@ def parse(kind: type[Sampling], body: bytes) -> Any:
             param='stream_options',
         )
     return request
+
+
+def _refuse_not_done(asked: pydantic.BaseModel, place: str) -> None:
+    for name, value in (asked.model_extra or {}).items():
+        if name not in NOT_DONE or value is None:
+            continue
+        if not any(value == no and type(value) is type(no) for no in NOT_DONE[name]):
+            raise ApiError(
+                400,
+                f'{place}{name} is {_short(value)}, which this server does not do; '
+                f'leave {name} out.',
+                param=place + name,
+                code='unsupported_parameter',
+            )
 
 
 def _refusal(error: pydantic.ValidationError) -> ApiError:

@@ -1,6 +1,6 @@
 """A server from workdirs: bind, load, warm up, say where, serve until told to stop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import errno
 from pathlib import Path
 import signal
@@ -14,16 +14,18 @@ from gptjax.generate import engine as engine_lib
 from gptjax.serve import app as app_lib
 from gptjax.serve import worker
 
+QUEUE_LIMIT = 64  # jobs that wait while one runs
+
 
 def run(
-    load: Callable[[str], Any], workdirs: Sequence[str], host: str, port: int
+    load: Callable[[Path], Any], workdirs: Sequence[Path], host: str, port: int
 ) -> None:
     """Serves the model of each workdir, named as its folder, until SIGINT or SIGTERM.
 
     `load` turns a workdir into model, params and tokenizer. Raises UserError for a port
     that cannot be had, before any model is loaded.
     """
-    names = [Path(workdir).resolve().name for workdir in workdirs]
+    names = [workdir.resolve().name for workdir in workdirs]
     for name in names:
         if names.count(name) > 1:
             raise command.UserError(
@@ -38,25 +40,31 @@ def run(
                 trained.model, trained.params, trained.tokenizer
             )
             warm_up(engines[name])
-        # uvicorn ends in good order, then raises the signal again: all is done by then.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
-        Server(engines).run([listener])
+        serve(engines, listener)
+
+
+def serve(engines: Mapping[str, engine_lib.Engine], listener: socket.socket) -> None:
+    """Serves until SIGINT or SIGTERM, then returns."""
+    # uvicorn ends in good order, then raises the signal again: all is done by then.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    Server(engines, QUEUE_LIMIT).run([listener])
 
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; raises UserError when the port cannot be had."""
+    if not 0 <= port < 2**16:
+        raise command.UserError(f'--port is {port}; ports are 0 to {2**16 - 1}.')
     try:
         found = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, _, _, _, address = found[0]
         return socket.create_server(address[:2], family=family, backlog=128)
-    except (OSError, OverflowError) as error:
-        number = getattr(error, 'errno', None)
-        if number == errno.EADDRINUSE:
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
             why = f'port {port} of {host} is busy'
-        elif number == errno.EACCES:
+        elif error.errno == errno.EACCES:
             why = f'port {port} needs rights that this user lacks'
         else:
             why = f'cannot listen on {host} port {port} ({error})'
@@ -80,12 +88,14 @@ def warm_up(engine: engine_lib.Engine) -> None:
 class Server(uvicorn.Server):
     """uvicorn with our application, one line when ready, and a prompt end."""
 
-    def __init__(self, engines: dict[str, engine_lib.Engine]) -> None:
+    def __init__(
+        self, engines: Mapping[str, engine_lib.Engine], queue_limit: int
+    ) -> None:
+        self.jobs = worker.Worker(queue_limit)
         self._names = list(engines)
-        self._jobs = worker.Worker(app_lib.QUEUE_LIMIT)
         super().__init__(
             uvicorn.Config(
-                app_lib.create(engines, self._jobs),
+                app_lib.create(engines, self.jobs),
                 log_level='warning',
                 server_header=False,
                 timeout_graceful_shutdown=10,
@@ -100,5 +110,5 @@ class Server(uvicorn.Server):
         print(f'serving {", ".join(self._names)} at http://{host}:{port}', flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._jobs.stop()  # running answers end with an error, not with a cut
+        self.jobs.stop()  # running answers end with an error, not with a cut
         await super().shutdown(sockets)

@@ -111,8 +111,16 @@ class Worker:
         return self._thread.is_alive()
 
     @property
+    def running(self) -> bool:
+        return self._current is not None
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
     def idle(self) -> bool:
-        return self._current is None and not self._waiting
+        return not self.running and not self.waiting
 
     def _work(self) -> None:
         while True:

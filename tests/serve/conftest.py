@@ -1,0 +1,108 @@
+"""Servers on 127.0.0.1, each in a thread that ends with its test."""
+
+import contextlib
+import threading
+import time
+
+import jax
+import pytest
+
+from gptjax import sharding
+from gptjax.generate import engine as engine_lib
+from gptjax.model import config, gpt
+from gptjax.serve import server as server_lib
+from gptjax.text import table
+
+
+@contextlib.contextmanager
+def serving(engines, queue_limit=8):
+    """A running server; its address is `url`."""
+    server = server_lib.Server(engines, queue_limit)
+    with server_lib.bind('127.0.0.1', 0) as listener:
+        server.url = f'http://127.0.0.1:{listener.getsockname()[1]}'
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            wait_until(lambda: server.started)
+            yield server
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
+            assert not server.jobs.alive
+
+
+def wait_until(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, 'it did not happen in time'
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope='session')
+def tiny_engine():
+    """A real engine over random weights, with a context of 128 bytes."""
+    tokenizer = table.make(lambda: [], name='bytes')
+    arch = config.Architecture(
+        T=128, V=384, D=32, F=64, N=4, H=8, L=2,
+        dropout=0.0, norm_eps=1e-5, init_std=0.3,
+    )  # fmt: skip
+    compute = config.Compute('float32', 'none', scan_unroll=1, accumulate=1)
+    model = gpt.GPT(arch, compute, sharding.single())
+    return engine_lib.Engine(model, gpt.init(model, jax.random.key(0)), tokenizer)
+
+
+@pytest.fixture(scope='session')
+def tiny_server(tiny_engine):
+    with serving({'tiny': tiny_engine, 'other': tiny_engine}) as server:
+        yield server
+
+
+class ScriptedEngine(engine_lib.Engine):
+    """Stands in for an engine where a test needs to say when pieces come."""
+
+    def __init__(self, tokenizer, pieces=400, wait=0.01):
+        self.tokenizer = tokenizer
+        self.context = 1_000_000
+        self.pieces = pieces
+        self.wait = wait
+        self.gate = threading.Event()
+        self.gate.set()
+        self.made = 0
+        self.closed = 0
+
+    def document(self, text):
+        return (self.tokenizer.control['<|endoftext|>'], *self.tokenizer.encode(text))
+
+    def check(self, request):
+        pass
+
+    def run(self, requests):
+        try:
+            for index in range(len(requests)):
+                for _ in range(self.pieces):
+                    assert self.gate.wait(20)
+                    time.sleep(self.wait)
+                    self.made += 1
+                    if self.made == getattr(self, 'fails_at', None):
+                        raise RuntimeError('the accelerator is on fire')
+                    yield index, engine_lib.Piece('ab', (97, 98), None)
+                yield index, engine_lib.Piece('', (0,), 'stop')
+        finally:
+            self.closed += 1
+
+
+@pytest.fixture
+def scripted():
+    return ScriptedEngine(table.make(lambda: [], name='bytes'))
+
+
+@pytest.fixture
+def scripted_server(scripted):
+    with serving({'scripted': scripted}, queue_limit=2) as server:
+        yield server
+
+
+@pytest.fixture
+def until():
+    return wait_until
