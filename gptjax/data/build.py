@@ -315,7 +315,10 @@ def _manifest(
         'format': dataset.FORMAT,
         'kind': plan['kind'],
         'dtype': dtype,
-        'plan': plan,
+        'plan': {
+            key: plan[key]
+            for key in ('settings', 'documents', 'characters', 'documents_sha256')
+        },
         'tokenizer': {
             'name': tokenizer.name,
             'digest': tokenizer.digest,

@@ -10,6 +10,8 @@ from pathlib import Path
 import sys
 from typing import Any
 
+from gptjax import command
+
 
 def write(path: Path, content: bytes) -> str:
     """Writes a file by an atomic rename, so that a kill leaves it whole or absent.
@@ -51,8 +53,16 @@ def json_digest(value: Any) -> str:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Holds a folder for one process; the system frees it when the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Makes a folder and holds it for one process; the system frees it at its end.
+
+    Raises UserError where a file is in the way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise command.UserError(
+            f'{folder} cannot be made, for a file is in the way; choose another.'
+        ) from None
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:

@@ -47,7 +47,7 @@ def slow_text_rows(documents, T):
 @pytest.mark.parametrize('cuts', [[], [1], [100, 101, 340]])
 def test_text_rows_are_the_stream_cut_every_T_tokens(tmp_path, T, cuts):
     documents = random_documents(0, 40, 60)
-    flat = sum(documents, [])
+    flat = [token for document in documents for token in document]
     rows = rows_lib.TextRows(stream(tmp_path, flat, cuts), T)
     expected = slow_text_rows(documents, T)
     order = np.random.default_rng(1).permutation(len(rows))

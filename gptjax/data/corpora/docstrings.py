@@ -127,8 +127,8 @@ def _members(module: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Documented classes, functions and methods of a built-in module, once each."""
     prefix = _KNOWN_AS.get(name, f'{name}.')
     for key, thing in vars(module).items():
-        if not isinstance(thing.__doc__, str):
-            continue
+        if not isinstance(thing.__doc__, str) or key.endswith('hook'):
+            continue  # a hook of sys may be anything by now
         if inspect.isclass(thing):
             if f'{thing.__module__}.' not in (f'{name}.', prefix):
                 continue  # another module's

@@ -17,7 +17,7 @@ def collect(
     Raises UserError for a data set that is not prepared there, and for an unknown split
     or field.
     """
-    pipeline.tensorflow()  # before the other import, so that it takes no GPU
+    tf = pipeline.tensorflow()  # before the other import, so that it takes no GPU
     import tensorflow_datasets as tfds
 
     name, _, field = dataset.rpartition('/')
@@ -37,10 +37,15 @@ def collect(
             'data_dir.'
         )
     command.lookup(builder.info.splits, split, 'split')
-    command.lookup(builder.info.features, field, 'field')
     # One file at a time: the order of documents is that of the files.
     read = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     examples = builder.as_dataset(split=split, shuffle_files=False, read_config=read)
+    kind = command.lookup(examples.element_spec, field, 'field')
+    if kind != tf.TensorSpec((), tf.string):
+        raise command.UserError(
+            f'the field {field!r} of {name} is {kind}, and documents are of text; name '
+            'one that holds a string.'
+        )
     source = f'tfds:{builder.info.full_name}/{split}'
     for index, value in enumerate(examples.map(lambda x: x[field]).as_numpy_iterator()):
         place = f'{source}:{index}'

@@ -1,0 +1,184 @@
+"""Every corpus loads its fixture with licences; each reads what it says it reads."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from gptjax import command
+from gptjax.data import documents, table
+from gptjax.data.corpora import docstrings, python_qa
+
+MESSAGES = [
+    {'role': 'user', 'content': 'Who are you?'},
+    {'role': 'assistant', 'content': 'A test.'},
+]
+LINES = {
+    'text': {'text': 'A line.'},
+    'chat': {'messages': MESSAGES},
+    'pairs': {'prompt': 'Why?', 'chosen': 'Because.', 'rejected': 'Be'},
+}
+
+
+@pytest.fixture
+def fixtures(tmp_path):
+    """The options with which each corpus of the table loads a small fixture."""
+    made = {'python_docs': {}, 'python_qa': {'kind': 'pairs'}}
+    for name, line in LINES.items():
+        path = tmp_path / f'{name}.jsonl'
+        path.write_text(json.dumps(line) + '\n')
+        made[name] = {'path': str(path), 'licence': 'MIT'}
+    return made
+
+
+@pytest.mark.parametrize('name', sorted(set(table.CORPORA) - {'tfds'}))
+def test_every_corpus_has_licences_and_loads(fixtures, name):
+    assert_sound(list(table.collect({'name': name, **fixtures[name]})))
+
+
+def assert_sound(found):
+    """What holds for the documents of any corpus; tfds_test.py uses it too."""
+    assert found
+    assert all(isinstance(document, documents.Document) for document in found)
+    assert len({document.id for document in found}) == len(found)
+    assert len({document.kind for document in found}) == 1
+    for document in found:
+        assert document.licence
+        assert document.group
+        assert not document.source.startswith('/')
+        assert all(document.texts())
+        assert document.size > 0
+
+
+DIGEST = """
+import hashlib
+from gptjax.data import table
+digest = hashlib.sha256()
+for corpus in {'name': 'python_docs'}, {'name': 'python_qa', 'kind': 'pairs'}:
+    for document in table.collect(corpus):
+        digest.update(document.content())
+print(digest.hexdigest())
+"""
+
+
+def test_python_docs_are_the_same_in_every_process(capsys):
+    exec(DIGEST, {})
+    other = subprocess.run(
+        [sys.executable, '-c', DIGEST],
+        env={**os.environ, 'PYTHONHASHSEED': '7'},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert other.stdout == capsys.readouterr().out != ''
+
+
+def test_python_docs_hold_the_language_and_the_library():
+    found = {d.source: d for d in table.collect({'name': 'python_docs'})}
+    assert 1.5e6 < sum(d.size for d in table.collect({'name': 'python_docs'})) < 8e6
+    assert {d.licence for d in found.values()} == {'PSF-2.0'}
+    release = docstrings.release()
+    wrap = found[f'{release}/Lib/textwrap.py'].text
+
+    assert wrap.startswith('textwrap\n\n')
+    title = f'textwrap.dedent{inspect.signature(textwrap.dedent)}\n\n'
+    assert title + inspect.getdoc(textwrap.dedent) in wrap
+    assert 'str.upper(self, /)\n\n' + inspect.getdoc(str.upper) in (
+        found[f'{release}/builtins'].text
+    )
+    topics = [d.text for d in table.collect({'name': 'python_docs'})]
+    assert any('The "with" statement' in text for text in topics)
+    assert not any('/test/' in s or 'site-packages' in s for s in found)
+
+
+def test_questions_and_pairs_are_about_the_same_objects():
+    chat = list(table.collect({'name': 'python_qa', 'kind': 'chat'}))
+    pairs = list(table.collect({'name': 'python_qa', 'kind': 'pairs'}))
+    assert len(chat) > 2500
+    assert [d.id for d in chat] == [d.id for d in pairs]
+    answers = [d.messages[1]['content'] for d in chat]
+    assert len(set(answers)) == len(answers)
+    broken_off = 0
+    for one, pair in zip(chat, (d.pair for d in pairs), strict=True):
+        question, answer = one.messages
+        assert pair['prompt'] == [question]
+        assert pair['chosen'] == answer['content']
+        assert pair['rejected'] != pair['chosen']
+        assert 20 <= len(pair['chosen']) <= 200
+        assert pair['chosen'].endswith('.')
+        if pair['chosen'].startswith(pair['rejected']):
+            broken_off += 1
+        else:
+            assert pair['rejected'] in answers
+    assert 0.45 < broken_off / len(pairs) < 0.55
+
+
+@pytest.mark.parametrize(
+    ('docstring', 'sentence'),
+    [
+        ('Return a copy of the list.\n\nMore.', 'Return a copy of the list.'),
+        (
+            'Join two paths, e.g. a folder\nand a file. Then more.',
+            'Join two paths, e.g. a folder and a file.',
+        ),
+        ('Open version 3.11 of the file.', 'Open version 3.11 of the file.'),
+        ('Return a copy of the list', None),
+        ('Too short.', None),
+        ('lower case at the beginning.', None),
+        ('Unbalanced (as this one is.', None),
+        ('Example: >>> print(1) shows one.', None),
+        ('A' + ' very' * 60 + ' long one.', None),
+        ('', None),
+    ],
+)
+def test_the_first_sentence_is_a_clean_one(docstring, sentence):
+    assert python_qa.first_sentence(docstring) == sentence
+
+
+@pytest.mark.parametrize(
+    ('name', 'line', 'message'),
+    [
+        ('text', '{"text": 1}', 'lines.jsonl:2 has text=1; each line needs a string'),
+        ('text', '{"id": "a"}', 'lines.jsonl:2 has text=None'),
+        ('text', '{"text": "a", "licence": 3}', 'lines.jsonl:2 has licence=3'),
+        ('text', '["a"]', 'lines.jsonl:2 is not a JSON object'),
+        ('text', '{"text": ', 'lines.jsonl:2 is not JSON'),
+        ('chat', '{}', 'lines.jsonl:2 has None for messages'),
+        ('chat', '{"messages": [{"role": "cat", "content": ""}]}', 'lines.jsonl:2: '),
+        ('pairs', '{"chosen": "a", "rejected": "b"}', 'lines.jsonl:2 has prompt=None'),
+        ('pairs', '{"prompt": "a", "chosen": "b"}', 'lines.jsonl:2 has rejected=None'),
+    ],
+)
+def test_a_malformed_line_is_named(tmp_path, name, line, message):
+    path = tmp_path / 'lines.jsonl'
+    path.write_text(f'{json.dumps(LINES[name])}\n{line}\n')
+    with pytest.raises(command.UserError, match=message):
+        list(table.collect({'name': name, 'path': str(path), 'licence': 'MIT'}))
+
+
+def test_a_folder_without_text_is_refused(tmp_path):
+    (tmp_path / 'image.png').write_bytes(b'')
+    with pytest.raises(command.UserError, match=r'holds no \.txt'):
+        list(table.collect({'name': 'text', 'path': str(tmp_path), 'licence': 'MIT'}))
+
+
+def test_a_text_keeps_its_line_ends_and_loses_its_byte_order_mark(tmp_path):
+    (tmp_path / 'a.txt').write_bytes('\ufeffone\r\ntwo\n'.encode())
+    options = {'name': 'text', 'path': str(tmp_path / 'a.txt'), 'licence': 'MIT'}
+    (found,) = table.collect(options)
+    assert found.text == 'one\r\ntwo\n'
+    assert found.source == found.id == 'a.txt'
+
+
+def test_a_prompt_may_be_a_conversation(tmp_path):
+    prompt = [*MESSAGES, {'role': 'user', 'content': 'Really?'}]
+    line = {'prompt': prompt, 'chosen': 'Yes.', 'rejected': 'No.'}
+    (tmp_path / 'a.jsonl').write_text(json.dumps(line))
+    options = {'name': 'pairs', 'path': str(tmp_path), 'licence': 'MIT'}
+    (found,) = table.collect(options)
+    assert found.pair == line
+    assert found.size == len('Yes.No.')

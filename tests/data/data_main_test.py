@@ -1,0 +1,65 @@
+"""The command: what it prints, where, and how it fails."""
+
+import fcntl
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+from gptjax.data import dataset
+
+ROOT = Path(__file__).parents[2]
+
+
+def arguments(texts, output, *more):
+    return [
+        *(sys.executable, '-m', 'gptjax.data', '--config=configs/data/text.py'),
+        f'--config.corpus.path={texts}',
+        '--config.corpus.licence=CC0-1.0',
+        '--config.tokenizer.vocab_size=300',
+        '--config.held_out.fraction=0.3',
+        f'--output={output}',
+        *more,
+    ]
+
+
+def run(*command, cwd=ROOT):
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+def test_the_command_builds_and_prints_a_table(texts, tmp_path):
+    done = run(*arguments(texts, tmp_path / 'out'))
+    assert done.returncode == 0, done.stderr
+    made = dataset.open(tmp_path / 'out')
+    assert done.stdout == f'{made.summary()}\n\n{made.folder / "manifest.json"}\n'
+    assert made.tokenizer().vocab_size == 300
+    assert 'CC0-1.0' in done.stdout
+    assert 'writing shards: 21 documents' in done.stderr
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(texts, tmp_path):
+    done = run(*arguments(texts, tmp_path / 'out', '--config.held_out.by=end'))
+    assert done.returncode == 2
+    assert done.stdout == ''
+    assert done.stderr == (
+        'gptjax: held_out.by is \'end\'; it needs to be "document" or "tail".\n'
+    )
+
+
+def test_two_builds_of_one_folder_wait_for_each_other(texts, tmp_path):
+    output = tmp_path / 'out'
+    output.mkdir()
+    held = os.open(output, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    waiting = subprocess.Popen(
+        arguments(texts, output),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stderr.readline() == f'waiting: another process builds {output}\n'
+    assert not list(output.iterdir())
+    os.close(held)
+    assert 'writing shards' in waiting.communicate(timeout=60)[1]
+    assert waiting.returncode == 0

@@ -1,0 +1,305 @@
+"""Builds: the manifest is a true account, and what is wrong is refused by name."""
+
+from collections import Counter
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from gptjax import command
+from gptjax.data import build, dataset, shards, table
+from gptjax.data.corpora import python_qa
+
+
+def tree(folder):
+    """Every file below a folder, with its bytes."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob('*'))
+        if path.is_file()
+    }
+
+
+def read_back(made, split):
+    """(id, source, licence, text) of every document, out of the files of a split."""
+    tokenizer = made.tokenizer()
+    for path in sorted((made.folder / split).glob('*.tokens')):
+        tokens = np.fromfile(path, made.manifest['dtype'])
+        offsets = np.fromfile(path.with_suffix('.offsets'), '<i8')
+        ledger = path.with_suffix('.jsonl').read_text().splitlines()
+        assert offsets[-1] == len(tokens)
+        for row, begin, end in zip(ledger, offsets[:-1], offsets[1:], strict=True):
+            document = json.loads(row)
+            assert tokens[begin] == tokenizer.control['<|endoftext|>']
+            text = tokenizer.decode(tokens[begin + 1 : end].tolist())
+            yield document['id'], document['source'], document['licence'], text
+
+
+def test_the_shards_hold_every_document_once_and_whole(built, options):
+    found = [*read_back(built, 'train'), *read_back(built, 'validation')]
+    expected = [
+        (d.id, d.source, d.licence, d.text) for d in table.collect(options['corpus'])
+    ]
+    assert sorted(found) == sorted(expected)
+    assert len(expected) == 21
+
+
+def test_the_manifest_agrees_with_a_recount(built):
+    manifest = built.manifest
+    sources = Counter()
+    for split in ('train', 'validation'):
+        found = list(read_back(built, split))
+        shards = manifest['splits'][split]['segments'][0]['shards']
+        sizes = [
+            np.fromfile(built.folder / shard['file'], '<u2').size for shard in shards
+        ]
+        assert [shard['tokens'] for shard in shards] == sizes
+        assert min(sizes[:-1], default=1000) >= 1000
+        counts = {
+            'documents': len(found),
+            'tokens': sum(sizes),
+            'bytes': sum(len(text.encode()) for *_, text in found),
+        }
+        assert {k: manifest['splits'][split][k] for k in counts} == counts
+        assert built.bytes(split) == counts['bytes']
+        for _, source, licence, text in found:
+            size = len(text.encode())  # a byte tokenizer: a token a byte, and the first
+            values = {'documents': 1, 'bytes': size, 'tokens': size + 1}
+            for key, value in values.items():
+                sources[source.split('/')[0], licence, key] += value
+    assert {
+        (row['source'], row['licence'], key): row[key]
+        for row in manifest['sources']
+        for key in ('documents', 'bytes', 'tokens')
+    } == sources
+    assert len(manifest['splits']['train']['segments'][0]['shards']) > 1
+
+
+def test_the_tail_is_the_last_tenth_of_the_characters(tmp_path, options):
+    options['held_out'] = dict(fraction=0.1, by='tail')
+    made = build.build(tmp_path / 'tail', **options)
+    whole = ''.join(d.text for d in table.collect(options['corpus']))
+    border = int(len(whole) * 0.9)
+    parts = [
+        ''.join(text for *_, text in read_back(made, split))
+        for split in ('train', 'validation')
+    ]
+    assert parts == [whole[:border], whole[border:]]
+    assert [row['documents'] for row in made.manifest['sources']] == [1, 20]
+
+
+def test_held_out_documents_do_not_depend_on_the_others(tmp_path, options, texts):
+    first = build.build(tmp_path / 'first', **options)
+    for number in range(6):
+        (texts / f'{number:02}.txt').unlink()
+    second = build.build(tmp_path / 'second', **options)
+    held_out, fewer = (
+        {row[0] for row in read_back(made, 'validation')} for made in (first, second)
+    )
+    assert fewer < held_out
+
+
+@pytest.mark.parametrize('kind', ['chat', 'pairs'])
+def test_chat_and_pairs_learn_the_answer_and_its_end(tmp_path, kind, monkeypatch):
+    some = python_qa.facts()[:1000]
+    monkeypatch.setattr(python_qa, 'facts', lambda: some)
+    corpus = dict(name='python_qa', kind=kind)
+    made = build.build(
+        tmp_path / 'dataset',
+        corpus=corpus,
+        tokenizer=dict(name='bytes'),
+        held_out=dict(fraction=0.05, by='document'),
+        shard_tokens=2**22,
+    )
+    tokenizer = made.tokenizer()
+    documents = {d.id: d for d in table.collect(corpus)}
+    ledger = (made.folder / 'validation/00000.jsonl').read_text().splitlines()
+    rows = made.rows('validation', 1024)
+    arrays = rows.read(np.arange(len(rows)))
+    shape = (-1, 1024)
+    learned = []
+    for targets, segments, weights in zip(
+        arrays['targets'].reshape(shape),
+        arrays['segments'].reshape(shape),
+        arrays['weights'].reshape(shape),
+        strict=True,
+    ):
+        for segment in range(1, segments.max() + 1):
+            chosen = targets[(segments == segment) & (weights > 0)].tolist()
+            assert chosen[-1] == tokenizer.control['<|end|>']
+            learned.append(tokenizer.decode(chosen))
+    held_out = [documents[json.loads(row)['id']] for row in ledger]
+    if kind == 'chat':
+        expected = [d.messages[1]['content'] for d in held_out]
+    else:
+        expected = [d.pair[k] for d in held_out for k in ('chosen', 'rejected')]
+        assert learned == expected
+    assert sorted(learned) == sorted(expected)
+    assert made.bytes('validation') == sum(len(text.encode()) for text in expected)
+
+
+def test_running_again_changes_nothing(built, options):
+    before = {path: path.stat().st_mtime_ns for path in built.folder.rglob('*')}
+    again = build.build(built.folder, **options)
+    assert again.manifest == built.manifest
+    for path, time in before.items():
+        assert path.is_dir() or path.stat().st_mtime_ns == time
+
+
+def test_another_path_to_the_same_text_is_the_same_build(
+    built, options, texts, tmp_path
+):
+    shutil.copytree(texts, tmp_path / 'elsewhere' / 'texts')
+    shutil.rmtree(texts)
+    options['corpus']['path'] = str(tmp_path / 'elsewhere' / 'texts')
+    assert build.build(built.folder, **options).manifest == built.manifest
+    manifest = (built.folder / 'manifest.json').read_text()
+    assert str(tmp_path) not in manifest
+
+
+def test_another_config_is_refused_with_the_difference(built, options):
+    before = tree(built.folder)
+    options['held_out']['fraction'] = 0.2
+    with pytest.raises(command.UserError, match=r'held_out.fraction=0.3.* 0.2;'):
+        build.build(built.folder, **options)
+    assert tree(built.folder) == before
+
+
+def test_changed_documents_are_noticed(built, options, texts):
+    (texts / '00.txt').write_text('something else')
+    with pytest.raises(command.UserError, match='are not those that'):
+        build.build(built.folder, **options)
+
+
+def test_documents_that_change_under_the_build_are_noticed(
+    tmp_path, options, texts, monkeypatch
+):
+    def change(*args):
+        (texts / '00.txt').write_text('something else')
+        return original(*args)
+
+    original = build._write
+    monkeypatch.setattr(build, '_write', change)
+    with pytest.raises(command.UserError, match='changed while'):
+        build.build(tmp_path / 'out', **options)
+    assert not (tmp_path / 'out' / 'manifest.json').exists()
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path, options):
+    (tmp_path / 'thesis').mkdir()
+    (tmp_path / 'thesis' / 'chapter.tex').write_text('precious')
+    with pytest.raises(command.UserError, match=r'not empty \(chapter.tex\)'):
+        build.build(tmp_path / 'thesis', **options)
+    assert tree(tmp_path / 'thesis') == {'chapter.tex': b'precious'}
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path, options):
+    (tmp_path / 'out').write_text('precious')
+    for output in (tmp_path / 'out', tmp_path / 'out' / 'below'):
+        with pytest.raises(command.UserError, match='a file is in the way'):
+            build.build(output, **options)
+
+
+def test_invalid_utf8_is_skipped_named_and_counted(tmp_path, options, texts, capsys):
+    (texts / '03.txt').write_bytes(b'good until \xff here')
+    with (texts / 'z.jsonl').open('ab') as file:
+        file.write(b'{"text": "\xff"}\n{"text": "\\ud800"}\n{"text": " "}\n')
+    made = build.build(tmp_path / 'out', **options)
+    assert made.manifest['skipped'] == {'invalid UTF-8': 3, 'empty': 1}
+    errors = capsys.readouterr().err
+    assert 'skipped texts/03.txt: invalid UTF-8' in errors
+    assert 'skipped texts/z.jsonl:10: invalid UTF-8' in errors
+    assert 'skipped texts/z.jsonl:11: invalid UTF-8' in errors
+    assert sum(made.manifest['splits'][s]['documents'] for s in ('train', 'validation'))
+    assert 'skipped: invalid UTF-8' in made.summary()
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'corpus': dict(name='txt')}, "did you mean 'text'"),
+        ({'corpus': dict(path='x')}, 'corpus lacks a name'),
+        ({'corpus': dict(name='text', path='', licence='x')}, 'does not exist'),
+        ({'corpus': dict(name='text', path='x')}, 'corpus lacks licence'),
+        ({'corpus': dict(name='python_qa', kind='qa')}, '"chat" or "pairs"'),
+        ({'held_out': dict(fraction=1.0, by='tail')}, 'less than 1'),
+        ({'held_out': dict(fraction=0.1, by='end')}, '"document" or "tail"'),
+        ({'held_out': dict(fraction=0.1)}, 'held_out lacks by'),
+        ({'held_out': dict(fraction=1e-9, by='document')}, 'validation split empty'),
+        ({'tokenizer': dict()}, 'tokenizer lacks a name'),
+        ({'shard_tokens': 0}, 'shard_tokens is 0'),
+    ],
+)
+def test_wrong_options_are_refused(tmp_path, options, change, message):
+    with pytest.raises(command.UserError, match=message):
+        build.build(tmp_path / 'out', **{**options, **change})
+
+
+def test_the_tail_of_conversations_is_refused(tmp_path, options):
+    options['corpus'] = dict(name='python_qa', kind='chat')
+    options['held_out']['by'] = 'tail'
+    with pytest.raises(command.UserError, match='cuts text'):
+        build.build(tmp_path / 'out', **options)
+
+
+@pytest.mark.parametrize('content', [b'', b' \n', b'\xff\xfe'])
+def test_a_corpus_without_a_document_is_refused(tmp_path, options, content):
+    (tmp_path / 'one.txt').write_bytes(content)
+    options['corpus']['path'] = str(tmp_path / 'one.txt')
+    with pytest.raises(command.UserError, match='has no documents'):
+        build.build(tmp_path / 'out', **options)
+
+
+def test_a_damaged_file_is_named(built):
+    whole = tree(built.folder)
+    for name, content in whole.items():
+        path = built.folder / name
+        changed = bytearray(content)
+        changed[len(content) // 2] ^= 1
+        for damage in (bytes(changed), content[: len(content) // 2], None):
+            path.unlink() if damage is None else path.write_bytes(damage)
+            with pytest.raises(command.UserError, match=path.name):
+                dataset.open(built.folder).tokenizer()
+            path.write_bytes(content)
+    assert dataset.open(built.folder).manifest == built.manifest
+
+
+def test_an_interrupted_build_is_not_a_dataset(built):
+    (built.folder / 'manifest.json').unlink()
+    with pytest.raises(command.UserError, match='running it again'):
+        dataset.open(built.folder)
+
+
+def test_an_unknown_or_empty_split_is_refused(tmp_path, options):
+    options['held_out']['fraction'] = 0.0
+    made = build.build(tmp_path / 'out', **options)
+    with pytest.raises(command.UserError, match=r'validation split of .* is empty'):
+        made.rows('validation', 8)
+    with pytest.raises(command.UserError, match='unknown split'):
+        made.rows('valid', 8)
+
+
+def test_raw_text_is_built_once_into_the_workdir(tmp_path, options, texts, built):
+    spec = {**options, 'corpus': dict(name='text', licence='CC0-1.0')}
+    data = tmp_path / 'workdir' / 'data'
+    made = build.ensure(str(texts), data, spec)
+    assert tree(data) == tree(built.folder)
+    time = (data / 'manifest.json').stat().st_mtime_ns
+    assert build.ensure(str(texts), data, spec).manifest == made.manifest
+    assert (data / 'manifest.json').stat().st_mtime_ns == time
+    assert build.ensure(str(built.folder), tmp_path / 'no', spec).folder == built.folder
+    assert not (tmp_path / 'no').exists()
+    with pytest.raises(command.UserError, match=r'data.path is .*which does not exist'):
+        build.ensure(str(tmp_path / 'nothing'), data, spec)
+    with pytest.raises(command.UserError, match=r'unknown option data.shards'):
+        build.ensure(str(texts), data, {**spec, 'shards': 1})
+
+
+def test_a_long_text_is_tokenized_in_pieces_without_loss(
+    tmp_path, options, monkeypatch
+):
+    whole = build.build(tmp_path / 'whole', **options)
+    monkeypatch.setattr(shards, '_PIECE', 7)
+    pieces = build.build(tmp_path / 'pieces', **options)
+    assert tree(whole.folder) == tree(pieces.folder)
