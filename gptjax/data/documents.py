@@ -7,6 +7,8 @@ import hashlib
 import json
 from typing import Any
 
+from gptjax.text import chat
+
 
 @dataclass(frozen=True)
 class Document:
@@ -23,7 +25,7 @@ class Document:
     source: str
     licence: str
     text: str | None = None
-    messages: list[dict[str, str]] | None = None
+    messages: list[chat.Message] | None = None
     pair: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:

@@ -68,7 +68,7 @@ def _encode_turns(
     known = len(chat.prompt(tokenizer, prompt))
     sequences, masks = [], []
     for which in ('chosen', 'rejected'):
-        answer = {'role': 'assistant', 'content': document.pair[which]}
+        answer: chat.Message = {'role': 'assistant', 'content': document.pair[which]}
         ids, mask = chat.encode(tokenizer, [*prompt, answer])
         sequences.append(np.array(ids, np.uint32))
         masks.append(np.array(mask, np.uint8))

@@ -149,7 +149,13 @@ def test_the_first_sentence_is_a_clean_one(docstring, sentence):
         ('text', '{"text": ', 'lines.jsonl:2 is not JSON'),
         ('chat', '{}', 'lines.jsonl:2 has None for messages'),
         ('chat', '{"messages": [{"role": "cat", "content": ""}]}', 'lines.jsonl:2: '),
+        (
+            'chat',
+            '{"messages": [{"role": "user", "content": "a"}]}',
+            'lines.jsonl:2 has no assistant message',
+        ),
         ('pairs', '{"chosen": "a", "rejected": "b"}', 'lines.jsonl:2 has prompt=None'),
+        ('pairs', '{"prompt": []}', r'lines.jsonl:2 has prompt=\[\]'),
         ('pairs', '{"prompt": "a", "chosen": "b"}', 'lines.jsonl:2 has rejected=None'),
     ],
 )

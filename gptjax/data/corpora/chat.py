@@ -26,7 +26,7 @@ def collect(
             yield documents.Document(place, name, licence, messages=messages)
 
 
-def conversation(place: str, messages: object) -> list[dict[str, str]]:
+def conversation(place: str, messages: object) -> list[chat.Message]:
     """`messages` if they are well formed; a UserError that names the place if not."""
     if not isinstance(messages, list):
         raise command.UserError(
@@ -37,4 +37,9 @@ def conversation(place: str, messages: object) -> list[dict[str, str]]:
         chat.check(messages)
     except command.UserError as error:
         raise command.UserError(f'{place}: {error}') from None
+    if all(message['role'] != 'assistant' for message in messages):
+        raise command.UserError(
+            f'{place} has no assistant message, so there is nothing to learn from it; '
+            'add one or leave the line out.'
+        )
     return messages

@@ -5,6 +5,7 @@ user's text, or the messages of a conversation that the two answers continue.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from gptjax import command
 from gptjax.data import documents
@@ -28,15 +29,13 @@ def collect(
             prompt = record.get('prompt')
             if isinstance(prompt, str):
                 prompt = [{'role': 'user', 'content': prompt}]
-            answers = {
-                k: files.string(record, k, place) for k in ('chosen', 'rejected')
-            }
-            for answer in answers.values():
-                reply = {'role': 'assistant', 'content': answer}
-                if not isinstance(prompt, list):
-                    raise command.UserError(
-                        f'{place} has prompt={prompt!r}; it needs a string or messages.'
-                    )
-                chat.conversation(place, [*prompt, reply])
-            pair = {'prompt': prompt, **answers}
+            if not isinstance(prompt, list) or not prompt:
+                raise command.UserError(
+                    f'{place} has prompt={prompt!r}; it needs a string or messages.'
+                )
+            pair: dict[str, Any] = {'prompt': prompt}
+            for which in ('chosen', 'rejected'):
+                pair[which] = files.string(record, which, place)
+                answer = {'role': 'assistant', 'content': pair[which]}
+                chat.conversation(place, [*prompt, answer])
             yield documents.Document(place, name, licence, pair=pair)

@@ -13,6 +13,7 @@ import re
 from gptjax import command
 from gptjax.data import documents
 from gptjax.data.corpora import docstrings
+from gptjax.text import chat
 
 LICENCE = 'PSF-2.0'
 _QUESTIONS = {
@@ -56,9 +57,9 @@ def collect(kind: str) -> Iterator[documents.Document]:
     found = facts()
     for index, (entry, source, answer) in enumerate(found):
         identity = documents.stable_id(f'python_qa:{entry.name}')
-        ask = {'role': 'user', 'content': question(entry)}
+        ask: chat.Message = {'role': 'user', 'content': question(entry)}
         if kind == 'chat':
-            reply = {'role': 'assistant', 'content': answer}
+            reply: chat.Message = {'role': 'assistant', 'content': answer}
             yield documents.Document(identity, source, LICENCE, messages=[ask, reply])
             continue
         if _hash(entry.name, 'broken off') % 2:
