@@ -52,15 +52,14 @@ class Checkpoints:
         folder = self._folder / f'{step:08d}'
         if jax.process_index() == 0 and folder.exists():
             shutil.rmtree(folder)  # left half-written by a run that was killed
+        digests = trees.digest(state)
         arrays = {
             name: {
                 'shape': list(leaf.shape),
                 'dtype': str(leaf.dtype),
-                'digest': digest,
+                'digest': digests[name],
             }
-            for (name, leaf), digest in zip(
-                trees.paths(state), trees.digest(state).values(), strict=True
-            )
+            for name, leaf in trees.paths(state)
         }
         rest = {'step': state.step, 'key': state.key, 'opt_state': state.opt_state}
         self._orbax.save(

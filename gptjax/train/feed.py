@@ -1,6 +1,7 @@
 """From the rows of a dataset to batches on the mesh, on one process or many."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+import contextlib
 
 import jax
 import numpy as np
@@ -19,11 +20,11 @@ class Feed:
         self._place = sharding.named(('batch',))
         slices = self._place.addressable_devices_indices_map((batch_size,))
         starts = {rows[0].indices(batch_size)[:2] for rows in slices.values()}
-        self.owned = np.concatenate([np.arange(a, b) for a, b in sorted(starts)])
+        self.owned = [row for a, b in sorted(starts) for row in range(a, b)]
 
     def put(self, local: Mapping[str, np.ndarray]) -> core.Batch:
         """Global arrays from the `owned` rows of a batch."""
-        where = {int(row): i for i, row in enumerate(self.owned)}
+        where = {row: i for i, row in enumerate(self.owned)}
 
         def place(array: np.ndarray) -> jax.Array:
             def part(index: tuple[slice, ...]) -> np.ndarray:
@@ -37,8 +38,11 @@ class Feed:
 
     def stream(
         self, rows: rows_lib.Rows, seed: int, start_row: int, loader: str
-    ) -> Iterator[core.Batch]:
-        """Batches of the shuffled, endless stream of `rows`, from `start_row` on."""
+    ) -> Generator[core.Batch]:
+        """Batches of the shuffled, endless stream of `rows`, from `start_row` on.
+
+        Closing it ends the threads that read ahead.
+        """
         local = pipeline.batches(
             rows,
             seed=seed,
@@ -47,7 +51,9 @@ class Feed:
             owned=self.owned,
             loader=loader,
         )
-        return map(self.put, local)
+        with contextlib.closing(local):
+            for batch in local:
+                yield self.put(batch)
 
     def once(self, rows: rows_lib.Rows, limit: int) -> Iterator[core.Batch]:
         """Each row once, in order; rows of weight 0 fill the last batch.
@@ -58,7 +64,7 @@ class Feed:
         count = min(limit, total) if limit else total
         picked = np.arange(count, dtype=np.int64) * total // count
         for start in range(0, count, self.batch_size):
-            wanted = start + self.owned
+            wanted = start + np.array(self.owned)
             local = rows.read(picked[np.minimum(wanted, count - 1)])
             real = (wanted < count).astype(np.float32)
             weights = local['weights']

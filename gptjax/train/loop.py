@@ -36,12 +36,14 @@ class Host:
 def train(run: build.Run) -> bool:
     """Trains to `run.steps`, from the newest checkpoint; False if interrupted."""
     loop = _Loop(run)
-    with _interruptible() as interrupted:
-        try:
-            return loop.to_the_end(interrupted)
-        finally:
-            loop.checkpoints.close()
-            loop.log.close()
+    stream = loop.feeder.stream(run.rows, run.seed, loop.host.row, run.data.loader)
+    with (
+        contextlib.closing(loop.checkpoints),
+        contextlib.closing(loop.log),
+        contextlib.closing(stream) as batches,
+        _interruptible() as interrupted,
+    ):
+        return loop.to_the_end(batches, interrupted)
 
 
 class _Loop:
@@ -84,14 +86,15 @@ class _Loop:
             run.workdir, self.step, run.steps, quiet=jax.process_index() != 0
         )
 
-    def to_the_end(self, interrupted: list[bool]) -> bool:
+    def to_the_end(
+        self, batches: Iterator[core.Batch], interrupted: list[bool]
+    ) -> bool:
         """Trains until the last step (True) or an interrupt (False), and saves."""
         run, host = self.run, self.host
         if self.step >= run.steps or host.stopped_early:
             self.log.say(f'{run.workdir} is complete at step {self.step}.')
             return True
         self._say_start()
-        batches = self.feeder.stream(run.rows, run.seed, host.row, run.data.loader)
         self.clock = _Clock(run, self.step)
         pending: tuple[int, Any] | None = None  # a step whose metrics are on their way
         while True:
