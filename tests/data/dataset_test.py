@@ -139,6 +139,28 @@ def test_chat_and_pairs_learn_the_answer_and_its_end(tmp_path, kind, monkeypatch
     assert made.bytes('validation') == sum(len(text.encode()) for text in expected)
 
 
+def test_answers_in_the_prompt_of_a_pair_are_not_learned(tmp_path):
+    prompt = [
+        {'role': 'user', 'content': 'First?'},
+        {'role': 'assistant', 'content': 'First.'},
+        {'role': 'user', 'content': 'Second?'},
+    ]
+    pair = {'prompt': prompt, 'chosen': 'Second.', 'rejected': 'Third.'}
+    (tmp_path / 'pairs.jsonl').write_text(json.dumps(pair))
+    made = build.build(
+        tmp_path / 'out',
+        corpus=dict(name='pairs', path=str(tmp_path / 'pairs.jsonl'), licence='MIT'),
+        tokenizer=dict(name='bytes'),
+        held_out=dict(fraction=0.0, by='document'),
+        shard_tokens=1,
+    )
+    arrays = made.rows('train', 64).read(np.zeros(1, np.int64))
+    end = made.tokenizer().control['<|end|>']
+    for which, answer in enumerate((b'Second.', b'Third.')):
+        learned = arrays['weights'][0, which] > 0
+        assert arrays['targets'][0, which][learned].tolist() == [*answer, end]
+
+
 def test_running_again_changes_nothing(built, options):
     before = {path: path.stat().st_mtime_ns for path in built.folder.rglob('*')}
     again = build.build(built.folder, **options)
