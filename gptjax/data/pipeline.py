@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 import concurrent.futures
 import itertools
+import os
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def batches(
     loader.
     """
     offsets = np.arange(batch_size) if owned is None else np.asarray(owned, np.int64)
-    made = command.lookup({'tfdata': _tfdata, 'threads': _threads}, loader, 'loader')
+    made = command.lookup(LOADERS, loader, 'loader')
     return made(rows, seed, offsets + start_row, batch_size)
 
 
@@ -82,7 +83,8 @@ def _tfdata(
         return permute_tf(stream % n, n, permute.mix(seed, stream // n))
 
     def read(chosen: np.ndarray) -> list[np.ndarray]:
-        return [rows.read(chosen)[key] for key in rows_lib.KEYS]
+        found = rows.read(chosen)
+        return [found[key] for key in rows_lib.KEYS]
 
     def arrays(chosen: Any) -> Any:
         return tf.numpy_function(read, [chosen], rows_lib.DTYPES, stateful=False)
@@ -106,6 +108,9 @@ def _tfdata(
         del iterator  # the only reference: its threads end with it
 
 
+LOADERS = {'tfdata': _tfdata, 'threads': _threads}
+
+
 def permute_tf(i: Any, n: int, key: Any) -> Any:
     """`permute.permute` on int64 tensors, bit for bit."""
     tf = tensorflow()
@@ -118,7 +123,9 @@ def permute_tf(i: Any, n: int, key: Any) -> Any:
 
 
 def tensorflow() -> Any:
-    """The TensorFlow module, told to leave the accelerators to JAX."""
+    """The TensorFlow module, told to leave the accelerators to JAX, and to be quiet."""
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # whose use it announces
     import tensorflow as tf
 
     hide: Callable[..., None] = tf.config.set_visible_devices

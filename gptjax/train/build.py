@@ -19,7 +19,7 @@ import optax
 from gptjax import command, core
 from gptjax import sharding as sharding_lib
 from gptjax.data import build as data_build
-from gptjax.data import dataset
+from gptjax.data import dataset, pipeline
 from gptjax.data import rows as rows_lib
 from gptjax.model import config as model_config
 from gptjax.model import gpt
@@ -44,6 +44,9 @@ class Data:
     batch_size: int  # rows of T tokens in a step, over all devices
     loader: str  # 'tfdata', or 'threads' on machines without TensorFlow
     build: Mapping[str, Any] | None = None  # a data config, for a raw `path`
+
+    def __post_init__(self) -> None:
+        command.lookup(pipeline.LOADERS, self.loader, 'data.loader')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -189,6 +189,7 @@ def test_a_finished_run_does_nothing(raw, straight, capsys):
         ({'model__depth': 3}, r'unknown option model\.depth'),
         ({'objective__name': 'dpo'}, r'objective lacks beta|is a dataset of text'),
         ({'data__path': '/nowhere.txt'}, '/nowhere.txt'),
+        ({'data__loader': 'grain'}, "unknown data.loader 'grain'"),
         ({'evil': 1}, "unknown setting 'evil'; did you mean 'eval'"),
     ],
     ids=str,
