@@ -1,0 +1,224 @@
+"""Scores of a trained model on held-out data: every token, or pair, once.
+
+What a result holds, for each kind of dataset:
+
+text   loss (nats a token), perplexity, bits_per_byte, tokens, bytes
+       with a trigram model: trigram_bits_per_byte
+chat   loss (nats a token of the assistant), tokens
+       with answers: asked, stopped, max_tokens, samples (see `answers.ask`)
+pairs  ranked_right (a share), pairs
+
+and of all: dataset, dataset_digest, kind, split, step.
+"""
+
+import functools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+from jaxtyping import Int64
+import numpy as np
+
+from gptjax import command, core
+from gptjax.data import dataset as dataset_lib
+from gptjax.data import rows as rows_lib
+from gptjax.data import storage
+from gptjax.evals import answers as answers_lib
+from gptjax.evals import ngram
+from gptjax.generate import engine as engine_lib
+from gptjax.objectives import dpo, next_token
+from gptjax.text import chat
+from gptjax.train import build, evaluate, feed
+from gptjax.train import step as step_lib
+
+SPLIT = 'validation'
+_LOGITS = 2**26  # of one batch: 256 MiB in float32
+_ROWS = 4096  # read at once by `stream`
+
+
+def run(
+    workdir: Path, data: Path | None, trigram: bool, answers: int | None
+) -> tuple[Path, dict[str, Any]]:
+    """Scores the newest checkpoint of `workdir`, and writes evals/DATASET.json there.
+
+    data: a built dataset with the same tokenizer; None is the one it trained on.
+    Raises UserError as `build.load`, `dataset.open` and `score` do.
+    """
+    trained = build.load(workdir)
+    built = build.dataset_of(trained) if data is None else dataset_lib.open(data)
+    result = score(trained, built, trigram, answers)
+    path = workdir / 'evals' / f'{result["dataset"]}.json'
+    path.parent.mkdir(exist_ok=True)
+    storage.write_json(path, result)
+    return path, result
+
+
+def score(
+    trained: build.Trained,
+    built: dataset_lib.Dataset,
+    trigram: bool = False,
+    answers: int | None = None,
+) -> dict[str, Any]:
+    """The result on the held-out split of a dataset; its fields are those above.
+
+    Raises UserError where the dataset has another tokenizer than the model, no held-out
+    split, or is not of the kind that `trigram` (text) or `answers` (chat) is for.
+    """
+    _check(trained, built, trigram, answers)
+    rows = built.rows(SPLIT, trained.model.arch.T)
+    if built.kind == 'text':
+        found = _text(trained, built, rows, trigram)
+    elif built.kind == 'chat':
+        means = _means(trained, rows, next_token.make(trained.model))
+        found = {'loss': means['loss'], 'tokens': round(means['weight'])}
+        if answers is not None:
+            found |= _answers(trained, rows, answers)
+    else:
+        # The reference is the model itself: it has no part in the plain ranking.
+        loss_fn = dpo.make(trained.model, beta=1.0)
+        means = _means(trained, rows, loss_fn, frozen=trained.params)
+        found = {'ranked_right': means['accuracy'], 'pairs': round(means['weight'])}
+    return {
+        'dataset': built.folder.resolve().name,
+        'dataset_digest': built.manifest['digest'],
+        'kind': built.kind,
+        'split': SPLIT,
+        'step': trained.step,
+        **found,
+    }
+
+
+def _check(
+    trained: build.Trained,
+    built: dataset_lib.Dataset,
+    trigram: bool,
+    answers: int | None,
+) -> None:
+    if built.manifest['tokenizer']['digest'] != trained.tokenizer.digest:
+        raise command.UserError(
+            f'{built.folder} has another tokenizer than {trained.workdir}; build the '
+            'dataset with that workdir as its tokenizer '
+            f'(name="folder", path="{trained.workdir}").'
+        )
+    for flag, given, kind in (
+        ('--trigram', trigram, 'text'),
+        ('--answers', answers is not None, 'chat'),
+    ):
+        if given and built.kind != kind:
+            raise command.UserError(
+                f'{flag} is for a dataset of {kind}, and {built.folder} is one of '
+                f'{built.kind}; leave it out, or give another --data.'
+            )
+
+
+def _text(
+    trained: build.Trained,
+    built: dataset_lib.Dataset,
+    rows: rows_lib.Rows,
+    trigram: bool,
+) -> dict[str, Any]:
+    means = _means(trained, rows, next_token.make(trained.model))
+    tokens, size = round(means['weight']), built.bytes(SPLIT)
+    found = {
+        'loss': means['loss'],
+        'perplexity': math.exp(means['loss']),
+        'bits_per_byte': bits_per_byte(means['loss'] * tokens, size),
+        'tokens': tokens,
+        'bytes': size,
+    }
+    if trigram:
+        begin = trained.tokenizer.control[chat.BEGIN]
+        model = ngram.Trigram(
+            stream(built.rows('train', trained.model.arch.T)),
+            trained.tokenizer.vocab_size,
+            begin,
+        )
+        found['trigram_bits_per_byte'] = bits_per_byte(model.nats(stream(rows)), size)
+    return found
+
+
+def bits_per_byte(nats: float, size: int) -> float:
+    """Total nats / ln 2 / bytes of the text: comparable between tokenizers.
+
+    The nats are those of every target, the <|endoftext|> that ends a document included;
+    the bytes are those of the text alone, in UTF-8. So the knowledge of where documents
+    end is paid for, and counts as no text.
+    """
+    return nats / math.log(2) / size
+
+
+def _answers(trained: build.Trained, rows: rows_lib.Rows, count: int) -> dict[str, Any]:
+    asked = answers_lib.pick(rows, trained.tokenizer.control, count)
+    engine = engine_lib.Engine(trained.model, trained.params, trained.tokenizer)
+    return answers_lib.ask(engine, trained.tokenizer, asked)
+
+
+def _means(
+    trained: build.Trained,
+    rows: rows_lib.Rows,
+    loss_fn: core.LossFn,
+    frozen: core.Params = None,
+) -> dict[str, float]:
+    """Means of a loss function over all rows, in batches that fit the memory."""
+    arch = trained.model.arch
+    batch_size = min(max(_LOGITS // (arch.T * arch.V), 1), 32, len(rows))
+    return evaluate.evaluate(
+        jax.jit(functools.partial(step_lib.eval_step, loss_fn=loss_fn)),
+        trained.params,
+        frozen,
+        feed.Feed(trained.model.sharding, batch_size),
+        rows,
+    )
+
+
+def stream(rows: rows_lib.Rows) -> Int64[np.ndarray, ' n']:
+    """All tokens of text rows in order, and the <|endoftext|> that ends the last."""
+    parts = []
+    for start in range(0, len(rows), _ROWS):
+        arrays = rows.read(np.arange(start, min(start + _ROWS, len(rows))))
+        real = arrays['segments'] > 0
+        parts += [arrays['tokens'][real], arrays['targets'][real][-1:]]
+    kept = [*parts[::2], parts[-1]]  # the last target of the last rows ends the stream
+    return np.concatenate(kept).astype(np.int64)
+
+
+_LABELS = {
+    'loss': ('loss', 'nats a token'),
+    'perplexity': ('perplexity', ''),
+    'bits_per_byte': ('bits per byte', ''),
+    'trigram_bits_per_byte': ('  of a trigram model', ''),
+    'ranked_right': ('pairs ranked right', 'share'),
+    'pairs': ('pairs', ''),
+    'stopped': ('answers that stopped', ''),
+    'asked': ('  of', 'questions'),
+    'tokens': ('tokens', ''),
+    'bytes': ('bytes', ''),
+}
+
+
+def table(result: dict[str, Any]) -> str:
+    """A result for people: one line a number."""
+    head = f'{result["dataset"]} ({result["kind"]}), held-out split, step '
+    lines = [f'{head}{result["step"]}', '']
+    for name, (label, unit) in _LABELS.items():
+        if name in result:
+            value = result[name]
+            shown = f'{value:,}' if isinstance(value, int) else f'{value:.4f}'
+            lines.append(f'{label:<22} {shown:>12}  {unit}'.rstrip())
+    return '\n'.join(lines)
+
+
+def read(workdir: Path) -> list[dict[str, Any]]:
+    """The results that stand in a workdir, by name; UserError for a damaged one."""
+    found = []
+    for path in sorted((workdir / 'evals').glob('*.json')):
+        try:
+            found.append(json.loads(path.read_text()))
+            found[-1]['kind'], found[-1]['dataset'], found[-1]['dataset_digest']
+        except (ValueError, KeyError, TypeError):
+            raise command.UserError(
+                f'{path} is damaged; evaluate {workdir} again.'
+            ) from None
+    return found
