@@ -156,7 +156,8 @@ def parse(kind: type[Sampling], body: bytes) -> Any:
     except pydantic.ValidationError as error:
         raise _refusal(error) from None
     _refuse_not_done(request, '')
-    for i, message in enumerate(getattr(request, 'messages', ())):
+    messages = request.messages if isinstance(request, ChatRequest) else []
+    for i, message in enumerate(messages):
         _refuse_not_done(message, f'messages.{i}.')
     if request.stream_options is not None and not request.stream:
         raise ApiError(

@@ -204,6 +204,12 @@ def test_what_asks_for_nothing_is_let_through(client):
     )  # fmt: skip
 
 
+def test_fields_of_the_other_endpoint_are_unknown_ones(client):
+    client.completions.create(
+        model='tiny', prompt='x', max_tokens=1, extra_body={'messages': MESSAGES}
+    )
+
+
 def test_a_prompt_longer_than_the_context(client):
     for create in (
         lambda: client.completions.create(model='tiny', prompt='x' * 127),
