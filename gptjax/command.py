@@ -159,7 +159,7 @@ def _apply(config: Any, override: str) -> None:
 
 
 def _names(config: Any, prefix: str = '') -> list[str]:
-    names = []
+    names: list[str] = []
     for key, value in config.items():
         names += (
             _names(value, f'{prefix}{key}.')

@@ -9,7 +9,7 @@ TensorFlow is imported here only, when it is first needed.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 import concurrent.futures
 import itertools
 import os
@@ -40,7 +40,7 @@ def batches(
     start_row: int,
     owned: Sequence[int] | None,
     loader: str,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     """Batches without end, in order, from row `start_row` of the stream.
 
     batch_size: rows of the whole batch. owned: which of these this process reads, None
@@ -60,7 +60,7 @@ def _read(rows: rows_lib.Rows, seed: int, stream: np.ndarray) -> dict[str, Any]:
 
 def _threads(
     rows: rows_lib.Rows, seed: int, first: np.ndarray, step: int
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
     pending: deque[concurrent.futures.Future[dict[str, Any]]] = deque()
     try:
@@ -74,7 +74,7 @@ def _threads(
 
 def _tfdata(
     rows: rows_lib.Rows, seed: int, first: np.ndarray, step: int
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     tf = tensorflow()
     n = len(rows)
 

@@ -138,6 +138,20 @@ def init(model: GPT, key: Array) -> core.Params:
     return jax.jit(make, out_shardings=shardings)(key)
 
 
+def forward(
+    model: GPT, params: core.Params, batch: core.Batch, key: Array | None = None
+) -> Float[Array, 'B T V']:
+    """Logits of a batch (tokens, positions, segments); a key turns dropout on."""
+    logits_BTV: Any = model.clone(train=key is not None).apply(
+        {'params': params},
+        batch['tokens'],
+        batch['positions'],
+        batch['segments'],
+        rngs={} if key is None else {'dropout': key},
+    )
+    return logits_BTV
+
+
 def init_cache(arch: config.Architecture, B: int, S: int, dtype: Any) -> Cache:
     """An empty cache for B rows of at most S tokens."""
     zeros = jnp.zeros((B, S, arch.N, arch.H), dtype)
@@ -170,15 +184,16 @@ def decode(
     S = cache[0].key_BSNH.shape[1]
     mask_BTS = attention.cache_mask(positions_BT, S)
     variables = {'params': params}
-    x_BTD = model.apply(variables, tokens_BT, positions_BT, method='embed')
+    x_BTD: Any = model.apply(variables, tokens_BT, positions_BT, method='embed')
     block = Block(model.arch, model.sharding)
-    new_cache = []
-    for layer_params, layer_cache in zip(params['blocks'], cache, strict=True):
-        x_BTD, layer_cache = block.apply(
-            {'params': layer_params}, x_BTD, mask_BTS, positions_BT, layer_cache
+    new_cache: Cache = []
+    for layer_params, old in zip(params['blocks'], cache, strict=True):
+        applied: Any = block.apply(
+            {'params': layer_params}, x_BTD, mask_BTS, positions_BT, old
         )
-        new_cache.append(layer_cache)
-    if last_B is None:
-        return model.apply(variables, x_BTD, method='unembed'), new_cache
-    x_B1D = jnp.take_along_axis(x_BTD, last_B[:, None, None], axis=1)
-    return model.apply(variables, x_B1D, method='unembed')[:, 0], new_cache
+        x_BTD, new = applied
+        new_cache.append(new)
+    if last_B is not None:
+        x_BTD = jnp.take_along_axis(x_BTD, last_B[:, None, None], axis=1)
+    logits_BTV: Any = model.apply(variables, x_BTD, method='unembed')
+    return logits_BTV if last_B is None else logits_BTV[:, 0], new_cache

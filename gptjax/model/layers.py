@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import functools
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -22,7 +23,8 @@ def weight(
 ) -> Array:
     """Declares a float32 weight of `module` with its logical axes."""
     boxed = nn.with_logical_partitioning(init, tuple(axes))
-    return module.param(name, boxed, tuple(shape), jnp.float32)
+    declared: Any = module.param(name, boxed, tuple(shape), jnp.float32)
+    return declared
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

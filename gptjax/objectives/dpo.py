@@ -12,9 +12,9 @@ from gptjax.objectives import next_token
 def make(model: gpt.GPT, beta: float) -> core.LossFn:
     """-log sigmoid(beta (margin - reference margin)), a mean over pairs.
 
-    A margin is the log-probability of the chosen answer less the rejected's;
-    `frozen` is the reference model. Arrays of the batch are (B, 2, T): chosen, rejected;
-    a pair without weights is padding. Metrics: `reward_accuracy`, the share of pairs
+    A margin is the log-probability of the chosen answer less that of the other;
+    `frozen` is the reference model. Arrays of the batch are (B, 2, T), chosen before
+    rejected; a pair without weights is padding. Metrics: `reward_accuracy`, the share of pairs
     whose implicit reward beta log(p / p_ref) prefers the chosen answer; `accuracy`, the
     share whose plain log-probability does.
     """
@@ -24,14 +24,8 @@ def make(model: gpt.GPT, beta: float) -> core.LossFn:
     ) -> Float[Array, 'B 2']:
         tokens = batch['tokens']
         flat = {name: x.reshape(-1, x.shape[-1]) for name, x in batch.items()}
-        logits = model.clone(train=key is not None).apply(
-            {'params': params},
-            flat['tokens'],
-            flat['positions'],
-            flat['segments'],
-            rngs={} if key is None else {'dropout': key},
-        )
-        log_p = next_token.log_likelihood(logits, flat['targets'])
+        logits_BTV = gpt.forward(model, params, flat, key)
+        log_p = next_token.log_likelihood(logits_BTV, flat['targets'])
         return jnp.sum(log_p * flat['weights'], -1).reshape(tokens.shape[:2])
 
     def loss_fn(

@@ -27,13 +27,7 @@ def make(model: gpt.GPT) -> core.LossFn:
     def loss_fn(
         params: core.Params, frozen: core.Params, batch: core.Batch, key: Array | None
     ) -> core.Loss:
-        logits_BTV = model.clone(train=key is not None).apply(
-            {'params': params},
-            batch['tokens'],
-            batch['positions'],
-            batch['segments'],
-            rngs={} if key is None else {'dropout': key},
-        )
+        logits_BTV = gpt.forward(model, params, batch, key)
         weights_BT = batch['weights']
         nats_BT = -log_likelihood(logits_BTV, batch['targets'])
         right_BT = jnp.argmax(logits_BTV, axis=-1) == batch['targets']

@@ -213,7 +213,7 @@ def _check_unchanged(settings: Mapping[str, Any], workdir: Path, allowed: bool) 
 def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:
     if not isinstance(tree, Mapping):
         return {prefix.rstrip('.'): tree}
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
         flat |= _flat(value, f'{prefix}{name}.')
     return flat

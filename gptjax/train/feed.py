@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator, Mapping
 import contextlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ class Feed:
         self.batch_size = batch_size
         self._place = sharding.named(('batch',))
         slices = self._place.addressable_devices_indices_map((batch_size,))
-        starts = {rows[0].indices(batch_size)[:2] for rows in slices.values()}
+        starts = {rows[0].indices(batch_size)[:2] for rows in slices.values() if rows}
         self.owned = [row for a, b in sorted(starts) for row in range(a, b)]
 
     def put(self, local: Mapping[str, np.ndarray]) -> core.Batch:
@@ -27,7 +28,7 @@ class Feed:
         where = {row: i for i, row in enumerate(self.owned)}
 
         def place(array: np.ndarray) -> jax.Array:
-            def part(index: tuple[slice, ...]) -> np.ndarray:
+            def part(index: Any) -> np.ndarray:
                 start, stop, _ = index[0].indices(self.batch_size)
                 return array[where[start] : where[start] + stop - start]
 

@@ -18,8 +18,8 @@ class State(NamedTuple):
     the checkpoint beside this.
     """
 
-    step: jax.Array  # int32
-    key: jax.Array  # uint32[2], the data of a threefry key
+    step: Any  # int32; like the rest an array, its shape, or its sharding
+    key: Any  # uint32[2], the data of a threefry key
     params: core.Params
     opt_state: Any
 

@@ -39,7 +39,8 @@ def train_step(
         params: core.Params, microbatch: core.Batch, key: jax.Array
     ) -> tuple[jax.Array, core.Loss]:
         loss = loss_fn(params, frozen, microbatch, key)
-        return sum(_ratio(s, totals[n]) for n, (s, _) in loss.terms.items()), loss
+        parts = [_ratio(s, totals[name]) for name, (s, _) in loss.terms.items()]
+        return sum(parts[1:], start=parts[0]), loss
 
     gradient = jax.grad(objective, has_aux=True)
     if accumulate == 1:
@@ -63,7 +64,8 @@ def means(loss: core.Loss) -> dict[str, jax.Array]:
     """Sums as means; `loss` is the sum of all terms."""
     parts = {**loss.terms, **loss.metrics}
     values = {name: _ratio(*part) for name, part in parts.items()}
-    return {**values, 'loss': sum(values[name] for name in loss.terms)}
+    terms = [values[name] for name in loss.terms]
+    return {**values, 'loss': sum(terms[1:], start=terms[0])}
 
 
 def _ratio(total: jax.Array, weight: jax.Array) -> jax.Array:

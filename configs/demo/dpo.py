@@ -1,0 +1,26 @@
+r"""The demo's preferences: whole answers to the right question, not broken-off ones.
+
+    python -m gptjax.data --config=configs/data/python_qa.py:pairs \
+        --output=runs/demo/pairs
+    python -m gptjax.train --config=configs/demo/dpo.py --workdir=runs/demo/dpo
+
+For your own pairs set data.path to a file of {"prompt", "chosen", "rejected"} lines.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.demo import sft
+
+
+def get_config() -> ConfigDict:
+    config = sft.get_config()
+    config.epochs = 1
+
+    config.model = dict(init_from='runs/demo/sft', dropout=0.0)
+    config.data.path = 'runs/demo/pairs'
+    config.data.batch_size = 16
+    config.data.build.corpus.name = 'pairs'
+    config.objective = dict(name='dpo', beta=0.1)
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.final_learning_rate = 0.0
+    return config
