@@ -78,6 +78,10 @@ def _tfdata(
     tf = tensorflow()
     n = len(rows)
 
+    # These are graph code as they stand; converting them leaves files behind.
+    plain = tf.autograph.experimental.do_not_convert
+
+    @plain
     def indices(number: Any) -> Any:
         stream = first + number * step
         return permute_tf(stream % n, n, permute.mix(seed, stream // n))
@@ -86,6 +90,7 @@ def _tfdata(
         found = rows.read(chosen)
         return [found[key] for key in rows_lib.KEYS]
 
+    @plain
     def arrays(chosen: Any) -> Any:
         return tf.numpy_function(read, [chosen], rows_lib.DTYPES, stateful=False)
 

@@ -14,9 +14,9 @@ def make(model: gpt.GPT, beta: float) -> core.LossFn:
 
     A margin is the log-probability of the chosen answer less that of the other;
     `frozen` is the reference model. Arrays of the batch are (B, 2, T), chosen before
-    rejected; a pair without weights is padding. Metrics: `reward_accuracy`, the share of pairs
-    whose implicit reward beta log(p / p_ref) prefers the chosen answer; `accuracy`, the
-    share whose plain log-probability does.
+    rejected; a pair without weights is padding. Metrics: `reward_accuracy`, the share
+    of pairs whose implicit reward beta log(p / p_ref) prefers the chosen answer;
+    `accuracy`, the share whose plain log-probability does.
     """
 
     def answers(
