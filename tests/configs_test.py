@@ -1,0 +1,42 @@
+"""Every shipped config builds what it says, and opens with how to run it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from gptjax import command
+from gptjax.model import config as model_config
+from gptjax.train import build
+
+ROOT = Path(__file__).parents[1]
+TRAINING = [
+    *sorted(ROOT.glob('configs/*.py')),
+    *sorted(ROOT.glob('configs/demo/*.py')),
+]
+
+
+@pytest.mark.parametrize('path', TRAINING, ids=lambda path: path.stem)
+def test_a_training_config_has_every_section_and_a_command(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = command.load_config(str(path)).to_dict()
+    build._check_sections(config)
+    command.splat(build.Data, 'data', config['data'])
+    command.splat(model_config.Compute, 'compute', config['compute'])
+    command.splat(build.Checkpoint, 'checkpoint', config['checkpoint'])
+    command.splat(build.Eval, 'eval', config['eval'])
+    command.splat(build.Options, 'run', config['run'])
+    build._optimizer(config['optimizer'], steps=10_000)
+    if 'init_from' not in config['model']:
+        command.splat(model_config.Architecture, 'model', config['model'])
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    name = path.relative_to(ROOT).as_posix()
+    assert f'--config={name}' in docstring, 'the docstring says how to run it'
+
+
+@pytest.mark.parametrize('path', sorted(ROOT.glob('configs/data/*.py')), ids=str)
+def test_a_data_config_has_every_section_and_a_command(path):
+    config = command.load_config(str(path)).to_dict()
+    assert set(config) == {'corpus', 'tokenizer', 'held_out', 'shard_tokens'}
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert f'--config={path.relative_to(ROOT).as_posix()}' in docstring
