@@ -42,7 +42,7 @@ def _report(argv: Sequence[str]) -> None:
         help='may be repeated, in the order of training')  # fmt: skip
     add('--output', type=Path, required=True, metavar='FILE.html')
     add('--prompt', action='append', default=[], metavar='TEXT',
-        help='for text models to continue; else openings of held-out documents')  # fmt: skip
+        help='for text models to continue; else held-out openings')  # fmt: skip
     flags = command.parse(parser, argv)
 
     from gptjax.evals import report

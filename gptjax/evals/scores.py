@@ -184,29 +184,37 @@ def stream(rows: rows_lib.Rows) -> Int64[np.ndarray, ' n']:
     return np.concatenate(kept).astype(np.int64)
 
 
-_LABELS = {
-    'loss': ('loss', 'nats a token'),
-    'perplexity': ('perplexity', ''),
-    'bits_per_byte': ('bits per byte', ''),
-    'trigram_bits_per_byte': ('  of a trigram model', ''),
-    'ranked_right': ('pairs ranked right', 'share'),
-    'pairs': ('pairs', ''),
-    'stopped': ('answers that stopped', ''),
-    'asked': ('  of', 'questions'),
-    'tokens': ('tokens', ''),
-    'bytes': ('bytes', ''),
+# name: (label, unit, what it is for a reader who does not know)
+LABELS = {
+    'loss': ('loss', 'nats a token', 'surprise at the true next token, in nats'),
+    'perplexity': ('perplexity', '', 'as unsure as a choice among so many tokens'),
+    'bits_per_byte': ('bits per byte', '', 'to store the text with this model'),
+    'trigram_bits_per_byte': (
+        'trigram bits per byte',
+        '',
+        'with a model that only counts',
+    ),
+    'ranked_right': ('pairs ranked right', 'share', 'the better answer is likelier'),
+    'pairs': ('pairs', '', 'of a better and a worse answer'),
+    'asked': ('questions asked', '', 'that it had never seen'),
+    'stopped': ('answers that stopped', '', 'by themselves, not at the limit'),
+    'tokens': ('tokens', '', 'that were predicted'),
+    'bytes': ('bytes', '', 'of text, in UTF-8'),
 }
+
+
+def shown(value: float) -> str:
+    """A number of a result, as people read it."""
+    return f'{value:,}' if isinstance(value, int) else f'{value:.4f}'
 
 
 def table(result: dict[str, Any]) -> str:
     """A result for people: one line a number."""
     head = f'{result["dataset"]} ({result["kind"]}), held-out split, step '
-    lines = [f'{head}{result["step"]}', '']
-    for name, (label, unit) in _LABELS.items():
+    lines = [f'{head}{result["step"]:,}', '']
+    for name, (label, unit, _) in LABELS.items():
         if name in result:
-            value = result[name]
-            shown = f'{value:,}' if isinstance(value, int) else f'{value:.4f}'
-            lines.append(f'{label:<22} {shown:>12}  {unit}'.rstrip())
+            lines.append(f'{label:<22} {shown(result[name]):>12}  {unit}'.rstrip())
     return '\n'.join(lines)
 
 
