@@ -35,8 +35,8 @@ def serving(engines, queue_limit=8):
             assert not server.jobs.alive
 
 
-def wait_until(condition, seconds=10):
-    end = time.monotonic() + seconds
+def wait_until(condition):
+    end = time.monotonic() + 5
     while not condition():
         assert time.monotonic() < end, 'it did not happen in time'
         time.sleep(0.005)
@@ -70,7 +70,7 @@ def tiny_server(tiny_engine):
 class ScriptedEngine(engine_lib.Engine):
     """Stands in for an engine where a test needs to say when pieces come."""
 
-    def __init__(self, tokenizer, pieces=400, wait=0.01):
+    def __init__(self, tokenizer, pieces=400, wait=0.02):
         self.tokenizer = tokenizer
         self.context = 1_000_000
         self.pieces = pieces
