@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -15,15 +15,6 @@ from gptjax.text import tokenizer as tokenizer_lib
 MAX_TOKENS = 64
 SHOWN = 8
 _ROWS = 256  # read at once
-
-
-class Engine(Protocol):
-    """The part of `generate.engine.Engine` that answers."""
-
-    def generate(
-        self, requests: Sequence[engine_lib.Request]
-    ) -> list[engine_lib.Completion]:
-        """The completions of the requests, in their order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +30,8 @@ def questions(
 ) -> Iterator[Question]:
     """The last question of each conversation in rows [n, T] of a chat dataset.
 
-    A conversation that was cut before the end of its last answer is left out.
+    One that was cut within its last answer, or whose question fills the context, is
+    left out.
     """
     assistant, end = control[chat.ROLES['assistant']], control[chat.END]
     for tokens, targets, segments in zip(
@@ -51,7 +43,7 @@ def questions(
             if assistant not in ids:
                 continue
             start = len(ids) - ids[::-1].index(assistant)
-            if end in ids[start:]:
+            if end in ids[start:] and start < len(tokens):
                 stop = ids.index(end, start)
                 yield Question(tuple(ids[:start]), tuple(ids[start:stop]))
 
@@ -100,7 +92,9 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
 
 
 def ask(
-    engine: Engine, tokenizer: tokenizer_lib.Tokenizer, asked: Sequence[Question]
+    engine: engine_lib.Engine,
+    tokenizer: tokenizer_lib.Tokenizer,
+    asked: Sequence[Question],
 ) -> dict[str, Any]:
     """Greedy answers of at most MAX_TOKENS tokens.
 

@@ -6,6 +6,7 @@ import math
 
 from gptjax.evals import page
 
+Point = tuple[float | int, float | int]  # step, value
 _MOST_POINTS = 400  # of a line: more cannot be told apart on a screen
 
 
@@ -14,7 +15,7 @@ class Series:
     """One line; `colour` is a class of the page's style: 'one' or 'two'."""
 
     name: str
-    points: Sequence[tuple[float, float]]
+    points: Sequence[Point]
     colour: str
     dots: bool = False  # a circle on each point, with its values in a tooltip
 
@@ -23,17 +24,17 @@ class Series:
 class _Scale:
     """From values to pixels along one axis."""
 
-    low: float
-    high: float
-    start: float
-    end: float
+    low: float | int
+    high: float | int
+    start: int
+    end: int
 
-    def __call__(self, value: float) -> float:
+    def __call__(self, value: float | int) -> float:
         share = (value - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 1)
 
 
-def ticks(low: float, high: float, most: int) -> list[float]:
+def ticks(low: float | int, high: float | int, most: int) -> list[float]:
     """At most `most` + 1 round numbers (1, 2 or 5 times 10^k) from low to high."""
     rough = (high - low) / most
     magnitude = 10.0 ** math.floor(math.log10(rough))
@@ -42,12 +43,12 @@ def ticks(low: float, high: float, most: int) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def short(value: float) -> str:
+def short(value: float | int) -> str:
     """A number for an axis or a legend: 12.3k, 1.5M, 0.0003."""
     for least, unit, name in ((1e9, 1e9, 'G'), (1e6, 1e6, 'M'), (1e4, 1e3, 'k')):
         if abs(value) >= least:
             return f'{value / unit:.4g}{name}'
-    return f'{value:.4g}'
+    return f'{value:.4g}'.replace('e-0', 'e-')
 
 
 def figure(
@@ -83,7 +84,7 @@ def figure(
     keys = (
         page.element(
             'span',
-            page.element('i', class_=line.colour),
+            page.element('i', class_=line.colour) if line.name else '',
             f'{line.name} {short(line.points[-1][1])}'.strip(),
             class_='key',
         )
@@ -94,7 +95,7 @@ def figure(
 
 
 def _scales(
-    points: Sequence[tuple[float, float]], width: int, height: int, from_zero: bool
+    points: Sequence[Point], width: int, height: int, from_zero: bool
 ) -> tuple[_Scale, _Scale]:
     xs, ys = zip(*points, strict=True)
     low, high = min(ys), max(ys)
@@ -121,7 +122,7 @@ def _axes(x: _Scale, y: _Scale) -> page.Html:
             page.element('line', class_='grid', x1=x.start, x2=x.end, y1=at, y2=at),
             page.element('text', short(value), x=38, y=at + 4, text_anchor='end'),
         ]
-    marks = ticks(x.low, x.high, max(2, int(x.end - x.start) // 110))
+    marks = ticks(x.low, x.high, max(3, int(x.end - x.start) // 110))
     for place in marks:
         last = place == marks[-1]
         parts.append(

@@ -125,11 +125,11 @@ def _lower(
         measure,
         f'{before[0]}\n{before[1]:.3f}',
         f'{after[0]}\n{after[1]:.3f}',
-        f'{signed(100 * change)} %',
+        f'{signed(100 * change)}%',
         None if change == 0 else change < 0,
     )
 
 
-def signed(value: float) -> str:
+def signed(value: float | int) -> str:
     """+1.3, or the like with a true minus sign."""
     return f'{value:+.1f}'.replace('-', '\N{MINUS SIGN}')

@@ -31,16 +31,14 @@ def element(name: str, *children: object, **attributes: object) -> Html:
     return Html(f'<{name}{written}>{join(children)}</{name}>')
 
 
-def section(title: str, *children: object) -> Html:
-    """A part of the page, with a heading that links can point at."""
-    return element('section', element('h2', title), *children, id=anchor(title))
+def section(anchor: str, title: str, *children: object) -> Html:
+    """A part of the page, with a heading; links point at its anchor."""
+    return element('section', element('h2', title), *children, id=anchor)
 
 
-def anchor(title: str) -> str:
-    return ''.join(c if c.isalnum() else '-' for c in title.lower())
-
-
-def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
+def table(
+    head: Sequence[object], rows: Iterable[Sequence[object]], class_: str = ''
+) -> Html:
     """A table whose columns are numbers, aligned right, where a head ends in '#'."""
     names = [str(name) for name in head]
     classes = ['number' if name.endswith('#') else 'words' for name in names]
@@ -60,7 +58,7 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
         element('thead', line('th', shown)),
         element('tbody', *(line('td', row) for row in rows)),
     )
-    return element('div', made, class_='scroll')
+    return element('div', made, class_=f'scroll {class_}'.strip())
 
 
 def document(title: str, *children: object) -> str:
@@ -113,6 +111,8 @@ th, td { padding: .5rem 1.25rem .5rem 0; border-bottom: 1px solid var(--line); }
 td { vertical-align: top; }
 th:last-child, td:last-child { padding-right: 0; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.measures th:nth-child(1) { width: 30%; }
+.measures th:nth-child(2) { width: 12%; }
 td small { display: block; color: var(--soft); font-size: .8125rem; }
 .good { color: var(--good); font-weight: 600; }
 .bad { color: var(--bad); font-weight: 600; }

@@ -15,7 +15,7 @@ import gptjax
 from gptjax import command
 from gptjax.data import dataset as dataset_lib
 from gptjax.data import storage
-from gptjax.evals import answers, charts, compare, page, scores
+from gptjax.evals import answers, charts, compare, data_card, page, scores
 from gptjax.generate import engine as engine_lib
 from gptjax.text import chat
 from gptjax.train import build, log
@@ -37,7 +37,13 @@ _STAGES = {
     ('dpo', 'pairs'): 'Preference optimisation (DPO): it learned which of two answers '
     'is the better one.',
 }
-_TITLES = {'mfu': 'Share of the peak speed (MFU)'}
+_INTRODUCTION = (
+    'A language model was trained in the stages below, in this order. What counts is '
+    'measured on held-out data: text, questions and answers that no stage has learned '
+    'from. A token is a piece of a word; loss is how surprised the model is by each '
+    'token, on average (0 would be never).'
+)
+_TITLES = {'mfu': 'MFU (share of peak)'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +75,16 @@ def write(workdirs: Sequence[Path], output: Path, prompts: Sequence[str]) -> Non
         for name, workdir in zip(names, workdirs, strict=True)
     ]
     title = f'How the training went: {", ".join(names)}'
+    parts = [('summary', 'Does it mean something?', _summary(runs))]
+    parts += [(f'run-{i}', run.name, _run(run)) for i, run in enumerate(runs, 1)]
+    parts += [('data', 'Data', _data(runs)), ('try', 'Try it', _try(runs))]
+    links = (page.element('a', name, href=f'#{anchor}') for anchor, name, _ in parts)
     body = page.document(
         title,
         page.element('h1', title),
-        _introduction(runs),
-        page.section('Does it mean something?', *_summary(runs)),
-        *(page.section(run.name, *_run(run)) for run in runs),
-        page.section('Data', *_data(runs)),
-        page.section('Try it', *_try(runs)),
+        page.element('p', _INTRODUCTION),
+        page.element('nav', *links),
+        *(page.section(anchor, name, *inside) for anchor, name, inside in parts),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     storage.write(output, body.encode())
@@ -134,18 +142,6 @@ def openings(stream: np.ndarray, begin: int, count: int) -> list[tuple[int, ...]
         tuple(stream[start : min(start + 1 + _OPENING, end)].tolist())
         for start, end in answers.spread(list(zip(starts, ends, strict=True)), count)
     ]
-
-
-def _introduction(runs: Sequence[Run]) -> page.Html:
-    text = (
-        'A language model was trained from nothing on text, in the stages below. Each '
-        'stage starts where the one before it ended. Every number is measured on '
-        'held-out data: text that no stage has learned from. A token is a piece of a '
-        'word; loss is how surprised the model is by the next token (0 is never).'
-    )
-    links = ['Does it mean something?', *(run.name for run in runs), 'Data', 'Try it']
-    anchors = (page.element('a', link, href=f'#{page.anchor(link)}') for link in links)
-    return page.join([page.element('p', text), page.element('nav', *anchors)])
 
 
 def _summary(runs: Sequence[Run]) -> list[page.Html]:
@@ -213,16 +209,14 @@ def _run(run: Run) -> list[page.Html]:
 
 def _facts(run: Run) -> page.Html:
     arch, data = run.arch, run.config['data']
-    rows = run.step * data['batch_size']
-    start = run.config['model'].get('init_from')
+    row = 'pairs' if run.dataset.kind == 'pairs' else f'rows of {arch.T:,} tokens'
     train = run.dataset.manifest['splits']['train']
     facts = {
         'Parameters': f'{run.parameters:,}',
         'Architecture': f'GPT-2, {arch.L} layers, width {arch.D}, context {arch.T}',
-        'Starts from': start or 'random weights',
+        'Starts from': run.config['model'].get('init_from', 'random weights'),
         'Objective': run.config['objective']['name'],
-        'Steps': f'{run.step:,}, each of {data["batch_size"]:,} rows '
-        f'({rows:,} rows in all)',
+        'Steps': f'{run.step:,}, each of {data["batch_size"]:,} {row}',
         'Dataset': f'{run.dataset.folder.resolve().name}, '
         f'{train["tokens"]:,} training tokens',
         'Learning rate': f'{run.config["optimizer"]["learning_rate"]:g} at its peak',
@@ -238,7 +232,7 @@ def _facts(run: Run) -> page.Html:
     )
 
 
-def _duration(seconds: float) -> str:
+def _duration(seconds: float | int) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -249,7 +243,7 @@ def _duration(seconds: float) -> str:
 def _curves(run: Run) -> list[page.Html]:
     """The loss, large; then everything else that was logged, small."""
 
-    def points(name: str) -> list[tuple[float, float]]:
+    def points(name: str) -> list[charts.Point]:
         return [
             (record['step'], record[name])
             for record in run.records
@@ -291,7 +285,7 @@ def _result(run: Run, result: dict[str, Any]) -> list[page.Html]:
     late = '' if result['step'] == run.step else f', at step {result["step"]:,}'
     parts = [
         page.element('h3', f'On the held-out part of {result["dataset"]}{late}'),
-        page.table(('measure', 'value#', 'what it is'), numbers),
+        page.table(('measure', 'value#', 'what it is'), numbers, 'measures'),
     ]
     if 'samples' in result:
         cards = map(_answer, result['samples'])
@@ -324,41 +318,8 @@ def _data(runs: Sequence[Run]) -> list[page.Html]:
     datasets = {run.dataset.manifest['digest']: run.dataset for run in runs}
     parts: list[page.Html] = []
     for built in datasets.values():
-        parts += _card(built)
+        parts += data_card.card(built)
     return parts
-
-
-def _card(built: dataset_lib.Dataset) -> list[page.Html]:
-    manifest = built.manifest
-    counts = ('documents', 'bytes', 'tokens')
-    sources: dict[tuple[str, str], list[int]] = {}
-    for row in manifest['sources']:
-        key = row['source'].split('/', 1)[0], row['licence']
-        sums = sources.setdefault(key, [0, 0, 0])
-        sources[key] = [a + row[c] for a, c in zip(sums, counts, strict=True)]
-    rows = [
-        (source, licence, *(f'{n:,}' for n in sums))
-        for (source, licence), sums in sorted(sources.items())
-    ]
-    for split, held in sorted(manifest['splits'].items()):
-        name = {'train': 'of these to learn from', 'validation': 'of these held out'}
-        shown = page.element('span', name[split], class_='soft')
-        rows.append((shown, '', *(f'{held[c]:,}' for c in counts)))
-    skipped = ', '.join(
-        f'{n:,} {why}' for why, n in sorted(manifest['skipped'].items())
-    )
-    tokenizer = manifest['tokenizer']
-    return [
-        page.element('h3', f'{built.folder.resolve().name} ({built.kind})'),
-        page.table(('source', 'licence', *(f'{c}#' for c in counts)), rows),
-        page.element(
-            'p',
-            f'Tokenizer: {tokenizer["name"]}, {tokenizer["vocab_size"]:,} tokens, '
-            f'digest {tokenizer["digest"][:12]}. Skipped: {skipped or "nothing"}. '
-            'Bytes are those of the texts, or of the answers.',
-            class_='soft small',
-        ),
-    ]
 
 
 def _try(runs: Sequence[Run]) -> list[page.Html]:

@@ -186,26 +186,28 @@ def stream(rows: rows_lib.Rows) -> Int64[np.ndarray, ' n']:
 
 # name: (label, unit, what it is for a reader who does not know)
 LABELS = {
-    'loss': ('loss', 'nats a token', 'surprise at the true next token, in nats'),
-    'perplexity': ('perplexity', '', 'as unsure as a choice among so many tokens'),
-    'bits_per_byte': ('bits per byte', '', 'to store the text with this model'),
+    'loss': ('loss', 'nats a token', 'average surprise at the true next token'),
+    'perplexity': ('perplexity', '', 'as unsure as among so many equal choices'),
+    'bits_per_byte': ('bits per byte', '', 'what storing the text would take'),
     'trigram_bits_per_byte': (
         'trigram bits per byte',
         '',
-        'with a model that only counts',
+        'of a model that only counts phrases',
     ),
-    'ranked_right': ('pairs ranked right', 'share', 'the better answer is likelier'),
-    'pairs': ('pairs', '', 'of a better and a worse answer'),
-    'asked': ('questions asked', '', 'that it had never seen'),
+    'ranked_right': ('pairs ranked right', 'share', 'whose better answer is likelier'),
+    'pairs': ('pairs', '', 'each a better and a worse answer'),
+    'asked': ('questions asked', '', 'held out, so never seen before'),
     'stopped': ('answers that stopped', '', 'by themselves, not at the limit'),
-    'tokens': ('tokens', '', 'that were predicted'),
+    'tokens': ('tokens', '', 'predicted, each once'),
     'bytes': ('bytes', '', 'of text, in UTF-8'),
 }
 
 
-def shown(value: float) -> str:
+def shown(value: float | int) -> str:
     """A number of a result, as people read it."""
-    return f'{value:,}' if isinstance(value, int) else f'{value:.4f}'
+    if isinstance(value, int):
+        return f'{value:,}'
+    return f'{value:.4f}' if value < 100 else f'{value:,.1f}'
 
 
 def table(result: dict[str, Any]) -> str:

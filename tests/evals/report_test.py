@@ -1,0 +1,194 @@
+"""The page: well formed, complete, and without a request to anywhere."""
+
+import html.parser
+import json
+import math
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from gptjax import command
+from gptjax.evals import charts, compare, page, report, scores
+
+EVIL = '<script>alert("x")</script> & \x00'
+VOID = {'meta', 'link', 'br', 'img', 'input', 'hr'}
+
+
+class Parser(html.parser.HTMLParser):
+    """Checks that tags nest, and keeps the tags, their attributes and the text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], ''
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data if 'style' not in self.open else ''
+
+
+@pytest.fixture(scope='module')
+def workdirs(stages, tmp_path_factory):
+    """The three runs with results, one of which holds markup."""
+    folder = tmp_path_factory.mktemp('reported')
+    found = [
+        shutil.copytree(stages.folder / name, folder / name)
+        for name in ('pretrain', 'sft', 'dpo')
+    ]
+    scores.run(found[0], None, trigram=True, answers=None)
+    scores.run(found[0], stages.chat, trigram=False, answers=None)
+    scores.run(found[1], stages.pairs, trigram=False, answers=None)
+    scores.run(found[2], None, trigram=False, answers=None)
+    path, result = scores.run(found[1], None, trigram=False, answers=3)
+    result['samples'][0]['answer'] = EVIL
+    path.write_text(json.dumps(result))
+    return found
+
+
+@pytest.fixture(scope='module')
+def written(workdirs, tmp_path_factory):
+    output = tmp_path_factory.mktemp('page') / 'new' / 'report.html'
+    report.write(workdirs, output, prompts=[])
+    return output.read_text()
+
+
+def test_page_is_well_formed_and_asks_for_nothing(written):
+    parsed = Parser(written)
+    for tag, attributes in parsed.tags:
+        assert tag not in ('script', 'link', 'img', 'iframe', 'object', 'base')
+        assert 'src' not in attributes
+        assert attributes.get('href', '#').startswith('#')
+        assert not [name for name in attributes if name.startswith('on')]
+    assert not re.search(r'https?://|url\(|@import', written)
+    ids = {attributes.get('id') for _, attributes in parsed.tags}
+    links = {a['href'] for tag, a in parsed.tags if tag == 'a'}
+    assert links <= {f'#{name}' for name in ids}
+
+
+def test_markup_in_a_sample_is_shown(written):
+    assert '<script' not in written
+    assert '&lt;script&gt;' in written
+    assert '<script>alert("x")</script> & \u2400' in Parser(written).text
+    assert '&lt;b&gt;even&lt;/b&gt;' in written  # of the questions themselves
+
+
+def test_page_tells_of_runs_numbers_data_and_commands(written, workdirs):
+    text = Parser(written).text
+    own = {result['dataset']: result for result in scores.read(workdirs[0])}
+    assert f'{own["text"]["trigram_bits_per_byte"]:.3f}' in text
+    assert f'{own["chat"]["loss"]:.3f}' in text
+    assert ' of 3' in text
+    assert text.count('CC0-1.0') == 3
+    assert 'text.jsonl' in text
+    assert 'bytes, 261 tokens' in text
+    assert f'python -m gptjax.serve --workdir={workdirs[-1]} --port=8000' in text
+    assert 'seed 0' in text
+    figures = [tag for tag, _ in Parser(written).tags if tag == 'svg']
+    assert len(figures) >= 3 * 4  # loss, throughput, learning rate, gradient norm
+
+
+def test_given_prompts_are_continued(workdirs, tmp_path):
+    report.write(workdirs[:1], tmp_path / 'a.html', prompts=['one <i>and'])
+    assert '<b>one &lt;i&gt;and</b>' in (tmp_path / 'a.html').read_text()
+
+
+def test_runs_without_results_say_how_to_get_some(stages, tmp_path):
+    report.write([stages.pretrain], tmp_path / 'a.html', prompts=[])
+    assert 'nothing to compare yet' in (tmp_path / 'a.html').read_text()
+
+
+def test_a_workdir_given_twice_is_refused(workdirs, tmp_path):
+    with pytest.raises(command.UserError, match='given twice'):
+        report.write([workdirs[0]] * 2, tmp_path / 'a.html', prompts=[])
+    with pytest.raises(command.UserError, match='no workdir'):
+        report.write([tmp_path / 'none'], tmp_path / 'a.html', prompts=[])
+
+
+def test_openings_stay_in_their_documents():
+    stream = np.array([0, *range(1, 20), 0, 7, 8, 0, 0])
+    assert report.openings(stream, 0, 3) == [(*range(13),), (0, 7, 8), (0,)]
+
+
+def result(kind, digest='d', **numbers):
+    return {'dataset': kind, 'dataset_digest': digest, 'kind': kind, **numbers}
+
+
+def test_summary_compares_like_with_like():
+    runs = [
+        ('a', [result('chat', loss=4.0), result('text', bits_per_byte=1.5,
+                                                trigram_bits_per_byte=2.0)]),
+        ('b', [result('chat', loss=3.0, stopped=9, asked=10, max_tokens=64),
+               result('pairs', ranked_right=0.5, pairs=20)]),
+        ('c', [result('pairs', ranked_right=0.75, pairs=20),
+               result('chat', digest='another', loss=1.0)]),
+    ]  # fmt: skip
+    lines = compare.summary(runs)
+    assert [(x.before, x.after, x.change, x.better) for x in lines] == [
+        ('trigram\n2.000', 'a\n1.500', '\N{MINUS SIGN}25.0%', True),
+        ('a\n4.000', 'b\n3.000', '\N{MINUS SIGN}25.0%', True),
+        ('', 'b\n9 of 10', '90%', None),
+        ('b\n50.0%', 'c\n75.0%', '+25.0 points', True),
+    ]
+
+
+def test_summary_says_worse():
+    (line,) = compare.summary(
+        [('a', [result('chat', loss=2.0)]), ('b', [result('chat', loss=2.5)])]
+    )
+    assert (line.change, line.better) == ('+25.0%', False)
+
+
+@pytest.mark.parametrize(
+    ('low', 'high', 'most', 'expected'),
+    [
+        (0, 1, 5, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (2.1, 7.6, 6, [3, 4, 5, 6, 7]),
+        (0, 0.003, 3, [0, 0.001, 0.002, 0.003]),
+        (-3, 12, 4, [0, 5, 10]),
+    ],
+)
+def test_ticks_are_round(low, high, most, expected):
+    assert charts.ticks(low, high, most) == expected
+
+
+def test_short_numbers():
+    shown = [charts.short(x) for x in (0, 0.0001, 5e-5, 5712.3, 48_000, 2.5e6, 3e9)]
+    assert shown == ['0', '0.0001', '5e-5', '5712', '48k', '2.5M', '3G']
+
+
+def test_a_line_goes_through_its_points():
+    points = [(0, 1.0), (5, math.nan), (10, 3.0)]
+    drawn = charts.figure(
+        'Loss', [charts.Series('x', points, 'one', dots=True)], 200, 90
+    )
+    circles = [a for tag, a in Parser(drawn).tags if tag == 'circle']
+    assert [float(c['cx']) for c in circles] == [46, 192]  # the ends of the axis
+    assert float(circles[0]['cy']) > float(circles[1]['cy'])  # larger is higher
+    assert charts.figure('Loss', [charts.Series('x', [], 'one')], 200, 90) == ''
+    one = charts.figure('Loss', [charts.Series('x', [(3, 2.0)], 'one')], 200, 90)
+    assert 'circle' in one
+
+
+def test_a_long_line_is_thinned_and_keeps_its_end():
+    points = [(step, math.sin(step)) for step in range(5001)]
+    drawn = charts.figure('x', [charts.Series('', points, 'one')], 500, 90)
+    (path,) = (a['d'] for tag, a in Parser(drawn).tags if tag == 'path')
+    assert path.count('L') < 400
+    assert path.rsplit('L', 1)[1].startswith('492.0 ')
+
+
+def test_html_escapes_all_but_html():
+    assert page.element('p', '<b>', page.Html('<i>'), title='"') == (
+        '<p title="&quot;">&lt;b&gt;<i></p>'
+    )
