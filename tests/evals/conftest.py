@@ -1,7 +1,9 @@
 """Tiny runs of all three stages, through the real build and loop."""
 
+import contextlib
 import json
 
+import jax
 import pytest
 import tiny_config
 
@@ -32,9 +34,28 @@ def lines(records):
     return ''.join(json.dumps(record) + '\n' for record in records)
 
 
+@contextlib.contextmanager
+def quick_compiles():
+    """Most of the time here is XLA's; these programs run for milliseconds."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update('jax_disable_most_optimizations', True)
+    yield
+    jax.config.update('jax_disable_most_optimizations', before)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def compile_quickly():
+    with quick_compiles():
+        yield
+
+
 @pytest.fixture(scope='session')
 def stages(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('stages')
+    with quick_compiles():
+        return train_stages(tmp_path_factory.mktemp('stages'))
+
+
+def train_stages(folder):
     records = {
         'text': [{'text': text} for text in tiny_config.text().split('\n')],
         'chat': [{'messages': conversation(n)} for n in range(60)],
