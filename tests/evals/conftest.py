@@ -37,7 +37,7 @@ def lines(records):
 @contextlib.contextmanager
 def quick_compiles():
     """Most of the time here is XLA's; these programs run for milliseconds."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read('jax_disable_most_optimizations')
     jax.config.update('jax_disable_most_optimizations', True)
     yield
     jax.config.update('jax_disable_most_optimizations', before)
