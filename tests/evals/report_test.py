@@ -11,6 +11,7 @@ import pytest
 
 from gptjax import command
 from gptjax.evals import charts, compare, page, report, scores
+from gptjax.objectives import table as objective_table
 
 EVIL = '<script>alert("x")</script> & \x00'
 VOID = {'meta', 'link', 'br', 'img', 'input', 'hr'}
@@ -192,3 +193,12 @@ def test_html_escapes_all_but_html():
     assert page.element('p', '<b>', page.Html('<i>'), title='"') == (
         '<p title="&quot;">&lt;b&gt;<i></p>'
     )
+
+
+def test_every_objective_has_its_words():
+    pairs = {
+        (name, kind)
+        for name, objective in objective_table.OBJECTIVES.items()
+        for kind in objective.kinds
+    }
+    assert pairs == set(report._STAGES)
