@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export JAX_PLATFORMS ?= cpu
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: setup lint test golden lock clean
+.PHONY: setup demo lint test golden lock clean
 
 setup: $(VENV)/.installed
 
@@ -16,6 +16,32 @@ $(VENV)/.installed: requirements/dev.txt setup.cfg
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# The whole life of a small GPT, from the documentation inside every CPython to a chat.
+DEMO := runs/demo
+say = @printf '\n\033[1m%s\033[0m\n' '$(1)'
+demo: setup
+	$(call say,1/5 Data: the documentation that every CPython carries)
+	$(PY) -m gptjax.data --config=configs/data/python_docs.py --output=$(DEMO)/docs
+	$(PY) -m gptjax.data --config=configs/data/python_qa.py --output=$(DEMO)/chat
+	$(PY) -m gptjax.data --config=configs/data/python_qa.py:pairs --output=$(DEMO)/pairs
+	$(call say,2/5 Pretraining)
+	$(PY) -m gptjax.train --config=configs/demo/pretrain.py --workdir=$(DEMO)/pretrain
+	$(call say,3/5 Fine-tuning on questions and answers)
+	$(PY) -m gptjax.train --config=configs/demo/sft.py --workdir=$(DEMO)/sft
+	$(call say,4/5 Learning preferences)
+	$(PY) -m gptjax.train --config=configs/demo/dpo.py --workdir=$(DEMO)/dpo
+	$(call say,5/5 Evaluation on what was held out)
+	$(PY) -m gptjax.evals --workdir=$(DEMO)/pretrain --trigram
+	$(PY) -m gptjax.evals --workdir=$(DEMO)/pretrain --data=$(DEMO)/chat
+	$(PY) -m gptjax.evals --workdir=$(DEMO)/sft --answers=100
+	$(PY) -m gptjax.evals --workdir=$(DEMO)/sft --data=$(DEMO)/pairs
+	$(PY) -m gptjax.evals --workdir=$(DEMO)/dpo
+	$(PY) -m gptjax.evals --workdir=$(DEMO)/dpo --data=$(DEMO)/chat --answers=100
+	$(PY) -m gptjax.evals report --workdir=$(DEMO)/pretrain --workdir=$(DEMO)/sft \
+	  --workdir=$(DEMO)/dpo --output=$(DEMO)/report.html
+	@echo; echo 'The report:  $(DEMO)/report.html'
+	@echo 'To chat:     $(PY) -m gptjax.serve --workdir=$(DEMO)/dpo --port=8000'
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -30,11 +30,7 @@ def make(model: gpt.GPT) -> core.LossFn:
         logits_BTV = gpt.forward(model, params, batch, key)
         weights_BT = batch['weights']
         nats_BT = -log_likelihood(logits_BTV, batch['targets'])
-        right_BT = jnp.argmax(logits_BTV, axis=-1) == batch['targets']
         weight = jnp.sum(weights_BT)
-        return core.Loss(
-            terms={'loss': (jnp.sum(nats_BT * weights_BT), weight)},
-            metrics={'accuracy': (jnp.sum(right_BT * weights_BT), weight)},
-        )
+        return core.Loss({'loss': (jnp.sum(nats_BT * weights_BT), weight)}, metrics={})
 
     return loss_fn
