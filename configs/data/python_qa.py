@@ -5,8 +5,9 @@ r"""Questions and answers of CPython's docstrings: conversations, or preference 
     python -m gptjax.data --config=configs/data/python_qa.py:pairs \
         --output=runs/demo/pairs
 
-Expected: about 4,360 of either kind (CPython 3.11), about the same objects. They take
-the tokenizer of the dataset that the model was pretrained on: build python_docs first.
+Expected: 4,230 of either kind (CPython 3.11), about the same objects, and 231 of them
+held out: whole modules, the same as in python_docs while the fractions are the same.
+They take the tokenizer that the model was pretrained with: build python_docs first.
 """
 
 from ml_collections import ConfigDict

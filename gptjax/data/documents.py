@@ -14,11 +14,13 @@ from gptjax.text import chat
 class Document:
     """A text, a conversation or a preference pair: exactly one of the three.
 
-    id: stable and unique in its corpus; the split into train and validation hashes it.
+    id: stable and unique in its corpus.
     source: a path below a name, 'cpython-3.11.7/Lib/textwrap.py'; see `group`.
     licence: an SPDX identifier, or 'unknown'.
     messages: [{'role': ..., 'content': ...}, ...].
     pair: {'prompt': messages, 'chosen': assistant text, 'rejected': assistant text}.
+    unit: documents of one unit, of this corpus and of others, are held out together;
+        None is a unit of its own.
     """
 
     id: str
@@ -27,6 +29,7 @@ class Document:
     text: str | None = None
     messages: list[chat.Message] | None = None
     pair: dict[str, Any] | None = None
+    unit: str | None = None
 
     def __post_init__(self) -> None:
         if sum(x is not None for x in (self.text, self.messages, self.pair)) != 1:
@@ -71,6 +74,8 @@ class Document:
     def content(self) -> bytes:
         """One canonical byte string of all fields, for digests."""
         head = [self.id, self.source, self.licence, self.messages, self.pair]
+        if self.unit is not None:
+            head.append(self.unit)
         body = (self.text or '').encode()
         return json.dumps(head, sort_keys=True).encode() + b'\n' + body
 

@@ -14,9 +14,9 @@ class Tally:
     """Counts the documents of a corpus, to know of an empty split before the work.
 
     fraction: the share held out, 0 <= fraction < 1.
-    by: 'document' holds out whole documents by a hash of their ids, about `fraction` of
-    them; 'tail' holds out the last `fraction` of the characters of the corpus, and cuts
-    the document at the border in two.
+    by: 'document' holds out whole documents by a hash of their units, about `fraction`
+    of the units; 'tail' holds out the last `fraction` of the characters of the corpus,
+    and cuts the document at the border in two.
     """
 
     def __init__(self, fraction: float, by: str):
@@ -93,6 +93,11 @@ def border_of(characters: int, fraction: float) -> int:
 
 
 def is_held_out(document: documents.Document, fraction: float) -> bool:
-    """Whether the hash of the document's id is among the first `fraction` of hashes."""
-    digest = hashlib.sha256(f'gptjax held out: {document.id}'.encode()).digest()
+    """Whether the hash of the document's unit is in the first `fraction` of hashes.
+
+    The hash knows nothing of the corpus: with the same fraction, a unit is held out of
+    every corpus or of none.
+    """
+    unit = document.id if document.unit is None else document.unit
+    digest = hashlib.sha256(f'gptjax held out: {unit}'.encode()).digest()
     return int.from_bytes(digest[:8], 'big') < fraction * 2**64

@@ -39,9 +39,9 @@ _STAGES = {
 }
 _INTRODUCTION = (
     'A language model was trained in the stages below, in this order. What counts is '
-    'measured on held-out data: text, questions and answers that no stage has learned '
-    'from. A token is a piece of a word; loss is how surprised the model is by each '
-    'token, on average (0 would be never).'
+    'measured on held-out data: the part of each dataset that was kept out of the '
+    'training on it. A token is a piece of a word; loss is how surprised the model is '
+    'by each token, on average (0 would be never).'
 )
 _TITLES = {'mfu': 'MFU (share of peak)'}
 

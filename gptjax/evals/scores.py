@@ -196,7 +196,7 @@ LABELS = {
     ),
     'ranked_right': ('pairs ranked right', 'share', 'whose better answer is likelier'),
     'pairs': ('pairs', '', 'each a better and a worse answer'),
-    'asked': ('questions asked', '', 'held out, so never seen before'),
+    'asked': ('questions asked', '', 'of the part that was kept out of training'),
     'stopped': ('answers that stopped', '', 'by themselves, not at the limit'),
     'tokens': ('tokens', '', 'predicted, each once'),
     'bytes': ('bytes', '', 'of text, in UTF-8'),

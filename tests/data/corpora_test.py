@@ -1,5 +1,6 @@
 """Every corpus loads its fixture with licences; each reads what it says it reads."""
 
+from collections import defaultdict
 import inspect
 import json
 import os
@@ -10,7 +11,7 @@ import textwrap
 import pytest
 
 from gptjax import command
-from gptjax.data import documents, table
+from gptjax.data import documents, split, table
 from gptjax.data.corpora import docstrings, python_qa
 
 MESSAGES = [
@@ -95,6 +96,41 @@ def test_python_docs_hold_the_language_and_the_library():
     assert not any('/test/' in s or 'site-packages' in s for s in found)
 
 
+def held_out(corpus, **options):
+    """The documents of a corpus: those to train on, and those of the validation."""
+    sides = [], []
+    for document in table.collect({'name': corpus, **options}):
+        sides[split.is_held_out(document, 0.05)].append(document)
+    return sides
+
+
+def plain(text):
+    return ' '.join(text.split())
+
+
+def test_what_is_held_out_of_the_questions_is_held_out_of_the_docs():
+    docs, docs_held_out = held_out('python_docs')
+    trained_on = {document.source for document in docs}
+    for kind in ('chat', 'pairs'):
+        learned, asked = held_out('python_qa', kind=kind)
+        assert len(asked) >= 100
+        assert len(learned) > 10 * len(asked)
+        assert not {document.source for document in asked} & trained_on
+    assert any('/topics.py' in document.source for document in docs_held_out)
+    assert any('/topics.py' in document.source for document in docs)
+
+
+def test_a_held_out_answer_is_read_nowhere_in_training():
+    chat, asked = held_out('python_qa', kind='chat')
+    pairs, _ = held_out('python_qa', kind='pairs')
+    docs, _ = held_out('python_docs')
+    answers = {document.messages[1]['content'] for document in asked}
+    assert not answers & {text for d in [*chat, *pairs] for text in d.texts()}
+    pages = '\n'.join(plain(document.text) for document in docs)
+    # Nothing keeps a release from quoting one in the middle of another docstring.
+    assert sum(answer in pages for answer in answers) <= 1
+
+
 def test_questions_and_pairs_are_about_the_same_objects():
     chat = list(table.collect({'name': 'python_qa', 'kind': 'chat'}))
     pairs = list(table.collect({'name': 'python_qa', 'kind': 'pairs'}))
@@ -102,6 +138,9 @@ def test_questions_and_pairs_are_about_the_same_objects():
     assert [d.id for d in chat] == [d.id for d in pairs]
     answers = [d.messages[1]['content'] for d in chat]
     assert len(set(answers)) == len(answers)
+    of_module = defaultdict(set)
+    for document, answer in zip(chat, answers, strict=True):
+        of_module[document.source].add(answer)
     broken_off = 0
     for one, pair in zip(chat, (d.pair for d in pairs), strict=True):
         question, answer = one.messages
@@ -113,7 +152,7 @@ def test_questions_and_pairs_are_about_the_same_objects():
         if pair['chosen'].startswith(pair['rejected']):
             broken_off += 1
         else:
-            assert pair['rejected'] in answers
+            assert pair['rejected'] in of_module[one.source]
     assert 0.45 < broken_off / len(pairs) < 0.55
 
 

@@ -1,6 +1,7 @@
 """The language reference and the docstrings that every CPython carries (PSF-2.0).
 
-One document for each topic of `help()` and for each module of the standard library.
+One document for each topic of `help()` and for each module of the standard library. A
+module is held out here and in python_qa, or in neither, if the fraction is the same.
 """
 
 from collections.abc import Iterator
@@ -32,12 +33,14 @@ def collect() -> Iterator[documents.Document]:
     for module in docstrings.modules():
         text = layout(module)
         if len(text) >= _SHORTEST:
-            yield _document(module.name, module.source, text)
+            yield _document(module.name, module.source, text, unit=module.name)
 
 
-def _document(name: str, source: str, text: str) -> documents.Document:
+def _document(
+    name: str, source: str, text: str, unit: str | None = None
+) -> documents.Document:
     identity = documents.stable_id(f'python_docs:{name}')
-    return documents.Document(identity, source, LICENCE, text=text)
+    return documents.Document(identity, source, LICENCE, text=text, unit=unit)
 
 
 def layout(module: docstrings.Module) -> str:

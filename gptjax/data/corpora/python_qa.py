@@ -1,14 +1,17 @@
 """Questions about Python and their answers, made of the docstrings of CPython.
 
 The answer to "What does textwrap.dedent do?" is the first sentence of its docstring.
-For preference pairs the rejected answer is that sentence broken off, or another
-object's. Names, questions and breaks are chosen by hash: the same in every run.
+For preference pairs the rejected answer is that sentence broken off, or that of another
+object of the module. What is chosen is chosen by hash: the same in every run.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 import functools
 import hashlib
 import re
+from typing import Any
 
 from gptjax import command
 from gptjax.data import documents
@@ -43,49 +46,68 @@ _ABBREVIATION = re.compile(
 _UNCLEAN = ('>>>', '://', '::', '**', '__', '--', '@', '|', '...')
 
 
+@dataclass(frozen=True)
+class Fact:
+    """An object, the module that it is of, and the first sentence about it."""
+
+    entry: docstrings.Entry
+    module: docstrings.Module
+    answer: str
+
+
 def collect(kind: str) -> Iterator[documents.Document]:
     """Conversations (kind 'chat') or preference pairs ('pairs') about the same objects.
 
-    A document's id is the hash of the object's name alone, so that a split by document
-    holds out the same objects in both kinds. Each answer is given for one object only:
-    a held-out answer is never a trained one. Raises UserError for another kind.
+    A document's unit is the module, so that a split by document holds out the same
+    modules in both kinds and in python_docs: a model that was trained on the other side
+    of those splits has not read the page that a held-out answer is from, nor met that
+    answer as a right or a wrong one. Raises UserError for another kind.
     """
     if kind not in ('chat', 'pairs'):
         raise command.UserError(
             f'corpus.kind is {kind!r}; python_qa makes "chat" or "pairs".'
         )
-    found = facts()
-    for index, (entry, source, answer) in enumerate(found):
-        identity = documents.stable_id(f'python_qa:{entry.name}')
-        ask: chat.Message = {'role': 'user', 'content': question(entry)}
+    answers = defaultdict(list)
+    for fact in facts():
+        answers[fact.module.name].append(fact.answer)
+    for fact in facts():
+        name, module = fact.entry.name, fact.module
+        ask: chat.Message = {'role': 'user', 'content': question(fact.entry)}
+        content: dict[str, Any]
         if kind == 'chat':
-            reply: chat.Message = {'role': 'assistant', 'content': answer}
-            yield documents.Document(identity, source, LICENCE, messages=[ask, reply])
-            continue
-        if _hash(entry.name, 'broken off') % 2:
-            rejected = _broken_off(answer, _hash(entry.name, 'where'))
+            content = {'messages': [ask, {'role': 'assistant', 'content': fact.answer}]}
         else:
-            step = 1 + _hash(entry.name, 'other') % (len(found) - 1)
-            rejected = found[(index + step) % len(found)][2]
-        pair = {'prompt': [ask], 'chosen': answer, 'rejected': rejected}
-        yield documents.Document(identity, source, LICENCE, pair=pair)
+            rejected = _rejected(fact, answers[module.name])
+            pair = {'prompt': [ask], 'chosen': fact.answer, 'rejected': rejected}
+            content = {'pair': pair}
+        identity = documents.stable_id(f'python_qa:{name}')
+        yield documents.Document(
+            identity, module.source, LICENCE, unit=module.name, **content
+        )
 
 
 @functools.cache
-def facts() -> tuple[tuple[docstrings.Entry, str, str], ...]:
-    """(object, source, first sentence) for each public object with a clean sentence."""
-    names, answers, found = set(), set(), []
+def facts() -> tuple[Fact, ...]:
+    """The facts of public objects with a clean first sentence, each sentence once.
+
+    A sentence that is of several modules is left out: it could be held out with one and
+    trained on with another.
+    """
+    found: dict[str, Fact] = {}
+    modules = defaultdict(set)
+    names = set()
     for module in docstrings.modules():
         for entry in module.entries:
             answer = first_sentence(entry.docstring)
-            public = not re.search(r'(^|\.)_', entry.name)
-            if entry.kind == 'module' or not public or answer is None:
+            if answer is None:
                 continue
-            if entry.name not in names and answer not in answers:
+            modules[answer].add(module.name)
+            public = not re.search(r'(^|\.)_', entry.name)
+            new = entry.name not in names and answer not in found
+            if public and new and entry.kind != 'module':
                 names.add(entry.name)
-                answers.add(answer)
-                found.append((entry, module.source, answer))
-    return tuple(found)
+                found[answer] = Fact(entry, module, answer)
+    return tuple(fact for fact in found.values() if len(modules[fact.answer]) == 1)
 
 
 def question(entry: docstrings.Entry) -> str:
@@ -107,6 +129,15 @@ def first_sentence(docstring: str) -> str | None:
     if clean and sentence[:1].isupper() and 20 <= len(sentence) <= 200:
         return sentence
     return None
+
+
+def _rejected(fact: Fact, answers: list[str]) -> str:
+    """A worse answer; `answers` are those of the module, with the right one."""
+    name = fact.entry.name
+    others = [answer for answer in answers if answer != fact.answer]
+    if not others or _hash(name, 'broken off') % 2:
+        return _broken_off(fact.answer, _hash(name, 'where'))
+    return others[_hash(name, 'other') % len(others)]
 
 
 def _broken_off(answer: str, choice: int) -> str:
