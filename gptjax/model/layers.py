@@ -56,11 +56,20 @@ def _einsum_backward(
     operands, result = spec.split('->')
     left, right = operands.split(',')
     dx = _einsum(f'{result},{right}->{left}', dy, weight.astype(dy.dtype))
-    dw = _einsum(f'{left},{result}->{right}', x, dy)
+    dw = _weight_gradient(left, right, result, x, dy)
     return dx.astype(x.dtype), dw.astype(weight.dtype)
 
 
 einsum.defvjp(_einsum_forward, _einsum_backward)
+
+
+def _weight_gradient(left: str, right: str, result: str, x: Array, dy: Array) -> Array:
+    """x dy, with the smaller operand first: XLA on CPU copies that one transposed."""
+    ordered = (left, x), (result, dy)
+    (first, a), (second, b) = ordered if x.size <= dy.size else ordered[::-1]
+    letters = ''.join(c for c in first + second if c in right)
+    product = _einsum(f'{first},{second}->{letters}', a, b)
+    return jnp.transpose(product, [letters.index(c) for c in right])
 
 
 def _einsum(spec: str, left: Array, right: Array) -> Array:

@@ -12,7 +12,10 @@ def log_likelihood(
     logits_BTV: Float[Array, 'B T V'], targets_BT: Int[Array, 'B T']
 ) -> Float[Array, 'B T']:
     """The log-probability of each target, in nats, float32."""
-    picked_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)[..., 0]
+    # A masked sum, where a gather would have a scatter for its gradient, and would
+    # collect a vocabulary that is split over devices.
+    chosen_BTV = jnp.arange(logits_BTV.shape[-1]) == targets_BT[..., None]
+    picked_BT = jnp.sum(jnp.where(chosen_BTV, logits_BTV, 0), axis=-1)
     return picked_BT - jax.nn.logsumexp(logits_BTV, axis=-1)
 
 

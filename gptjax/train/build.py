@@ -19,7 +19,7 @@ import optax
 from gptjax import command, core
 from gptjax import sharding as sharding_lib
 from gptjax.data import build as data_build
-from gptjax.data import dataset, pipeline
+from gptjax.data import dataset, pipeline, storage
 from gptjax.data import rows as rows_lib
 from gptjax.model import config as model_config
 from gptjax.model import gpt
@@ -54,6 +54,9 @@ class Checkpoint:
     every: int  # steps
     keep: int  # the newest so many
 
+    def __post_init__(self) -> None:
+        _check_least('checkpoint', self, every=1, keep=1)
+
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
@@ -61,10 +64,26 @@ class Eval:
     rows: int  # of the held-out split; 0 is all
     patience: int  # evaluations without a better loss before training stops; 0 is off
 
+    def __post_init__(self) -> None:
+        _check_least('eval', self, every=1, rows=0, patience=0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     log_every: int  # steps
+
+    def __post_init__(self) -> None:
+        _check_least('run', self, log_every=1)
+
+
+def _check_least(section: str, options: Any, **least: int) -> None:
+    for name, bound in least.items():
+        value = getattr(options, name)
+        if not isinstance(value, int) or value < bound:
+            raise command.UserError(
+                f'{section}.{name} is {value!r}; set it to a whole number of at least '
+                f'{bound}.'
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +91,13 @@ class Run:
     """All that the loop needs, made from one config."""
 
     workdir: Path
+    settings: dict[str, Any]  # the config as JSON
     seed: int
     steps: int
     model: gpt.GPT
+    tokenizer: tokenizer_lib.Tokenizer
     start_params: Callable[[], core.Params]
+    start_digest: str  # of the weights of another workdir that it starts from, or ''
     reference: bool
     loss_fn: core.LossFn
     optimizer: optax.GradientTransformation
@@ -89,10 +111,12 @@ class Run:
 
 
 def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
-    """Everything of a run, from a ConfigDict. Writes config.json and tokenizer/.
+    """Everything of a run, from a ConfigDict; in the workdir it only builds raw data.
 
     Raises UserError for any setting that is unknown, missing or does not fit.
     """
+    if workdir.exists() and not workdir.is_dir():
+        raise command.UserError(f'--workdir={workdir} is a file; name a folder.')
     settings = json.loads(config.to_json())
     _check_sections(settings)
     _check_unchanged(settings, workdir, allow_config_change)
@@ -107,7 +131,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
             f'it to a multiple of {compute.accumulate * sharding.batch_shards}, or '
             'change compute.accumulate.'
         )
-    arch, start_params = _start(settings, sharding, compute)
+    arch, start_params, start_digest = _start(settings, sharding, compute)
     name, options = _named(settings['objective'], 'objective')
     objective = command.lookup(objective_table.OBJECTIVES, name, 'objective')
     built = _dataset(data, workdir, objective)
@@ -117,12 +141,15 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     rows = built.rows('train', arch.T)
     steps = _steps(settings, len(rows), data.batch_size)
     schedule, optimizer = _optimizer(settings['optimizer'], steps)
-    run = Run(
+    return Run(
         workdir=workdir,
+        settings=settings,
         seed=settings['seed'],
         steps=steps,
         model=model,
+        tokenizer=tokenizer,
         start_params=start_params,
+        start_digest=start_digest,
         reference=objective.reference,
         loss_fn=command.splat(objective.make, 'objective', options, model=model),
         optimizer=optimizer,
@@ -134,10 +161,13 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         eval=command.splat(Eval, 'eval', settings['eval']),
         options=command.splat(Options, 'run', settings['run']),
     )
+
+
+def record(run: Run) -> None:
+    """Writes config.json and tokenizer/ into the workdir, once the run can begin."""
     if jax.process_index() == 0:
-        tokenizer.save(workdir / 'tokenizer')
-        (workdir / 'config.json').write_text(json.dumps(settings, indent=1))
-    return run
+        run.tokenizer.save(run.workdir / 'tokenizer')
+        storage.write_json(run.workdir / 'config.json', run.settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +194,7 @@ def load(workdir: Path) -> Trained:
         model=model,
         params=_restore_params(workdir, manifest, model),
         tokenizer=text_table.load(workdir / 'tokenizer'),
-        config=json.loads((workdir / 'config.json').read_text()),
+        config=_stored_config(workdir),
         step=manifest['step'],
     )
 
@@ -191,10 +221,9 @@ def _check_sections(settings: Mapping[str, Any]) -> None:
 
 
 def _check_unchanged(settings: Mapping[str, Any], workdir: Path, allowed: bool) -> None:
-    path = workdir / 'config.json'
-    if not path.exists():
-        return
-    old, new = _flat(json.loads(path.read_text())), _flat(settings)
+    if not list(workdir.glob('checkpoints/*/manifest.json')):
+        return  # nothing was trained with another config
+    old, new = _flat(_stored_config(workdir)), _flat(settings)
     changes = [
         f'{name}: {old.get(name)!r} -> {new.get(name)!r}'
         for name in sorted(old.keys() | new.keys())
@@ -208,6 +237,16 @@ def _check_unchanged(settings: Mapping[str, Any], workdir: Path, allowed: bool) 
         )
     if changes and jax.process_index() == 0:
         print(f'settings changed: {"; ".join(changes)}', file=sys.stderr)
+
+
+def _stored_config(workdir: Path) -> dict[str, Any]:
+    path = workdir / 'config.json'
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise command.UserError(
+            f'{path} cannot be read ({error}); restore it, or take another workdir.'
+        ) from None
 
 
 def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:
@@ -230,13 +269,13 @@ def _start(
     settings: Mapping[str, Any],
     sharding: sharding_lib.Sharding,
     compute: model_config.Compute,
-) -> tuple[model_config.Architecture, Callable[[], core.Params]]:
-    """The architecture, and what makes the parameters at step 0."""
+) -> tuple[model_config.Architecture, Callable[[], core.Params], str]:
+    """The architecture, what makes the parameters at step 0, and their digest."""
     section = settings['model']
     if 'init_from' not in section:
         arch = command.splat(model_config.Architecture, 'model', section)
         model = gpt.GPT(arch, compute, sharding)
-        return arch, lambda: gpt.init(model, jax.random.key(settings['seed']))
+        return arch, lambda: gpt.init(model, jax.random.key(settings['seed'])), ''
     return command.splat(
         _from_workdir, 'model', section, sharding=sharding, compute=compute
     )
@@ -247,11 +286,13 @@ def _from_workdir(
     dropout: float,
     sharding: sharding_lib.Sharding,
     compute: model_config.Compute,
-) -> tuple[model_config.Architecture, Callable[[], core.Params]]:
+) -> tuple[model_config.Architecture, Callable[[], core.Params], str]:
     manifest, arch = _saved(Path(init_from))
     arch = dataclasses.replace(arch, dropout=dropout)
     model = gpt.GPT(arch, compute, sharding)
-    return arch, lambda: _restore_params(Path(init_from), manifest, model)
+    arrays = {k: v for k, v in manifest['arrays'].items() if k.startswith('params/')}
+    digest = storage.json_digest(arrays)
+    return arch, lambda: _restore_params(Path(init_from), manifest, model), digest
 
 
 def _saved(workdir: Path) -> tuple[dict[str, Any], model_config.Architecture]:
@@ -267,7 +308,7 @@ def _saved(workdir: Path) -> tuple[dict[str, Any], model_config.Architecture]:
         raise command.UserError(f'{workdir} has no checkpoint yet; train it first.')
     best = manifest['host']['best_step']
     if manifest['host']['stopped_early'] and best != manifest['step']:
-        manifest = checkpoints.newest(best) or manifest
+        manifest = checkpoints.whole(best) or manifest
     checkpoints.close()
     return manifest, model_config.Architecture(**manifest['host']['architecture'])
 
@@ -291,11 +332,13 @@ def _dataset(
     if data.build is None:
         built = dataset.open(data.path)
     else:
-        if jax.process_index() > 0:
+        if jax.process_index() > 0:  # the first process builds, the others wait
             multihost_utils.sync_global_devices('dataset built')
-        built = data_build.ensure(data.path, workdir / 'data', data.build)
-        if jax.process_index() == 0 and jax.process_count() > 1:
-            multihost_utils.sync_global_devices('dataset built')
+        try:
+            built = data_build.ensure(data.path, workdir / 'data', data.build)
+        finally:
+            if jax.process_index() == 0 and jax.process_count() > 1:
+                multihost_utils.sync_global_devices('dataset built')
     if built.kind not in objective.kinds:
         raise command.UserError(
             f'{data.path} is a dataset of {built.kind}, and this objective trains on '
@@ -325,9 +368,12 @@ def _check_tokenizer(
 
 
 def _steps(settings: Mapping[str, Any], rows: int, batch_size: int) -> int:
-    if 'steps' in settings:
-        return settings['steps']
-    return max(1, round(settings['epochs'] * rows / batch_size))
+    name = 'steps' if 'steps' in settings else 'epochs'
+    value: Any = settings[name]
+    if not isinstance(value, int | float) or value <= 0:
+        raise command.UserError(f'{name} is {value!r}; set it to a number above 0.')
+    steps = value if name == 'steps' else value * rows / batch_size
+    return max(1, round(steps))
 
 
 def _optimizer(

@@ -9,9 +9,6 @@ step counts as saved once its manifest stands, and restores if every file matche
 """
 
 from collections.abc import Mapping
-import hashlib
-import json
-import os
 from pathlib import Path
 import shutil
 import sys
@@ -22,6 +19,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from gptjax import command, core, trees
+from gptjax.data import storage
 from gptjax.train import state as state_lib
 
 
@@ -44,7 +42,7 @@ class Checkpoints:
     ) -> None:
         """Begins to save `state` and the JSON values `host`; returns once copied.
 
-        Of the older steps, `pinned` and the newest `keep` stay. Raises the error of
+        Of other steps, `pinned` and the newest `keep` stay. Raises the error of
         the save before, if that one failed.
         """
         self.wait()
@@ -86,14 +84,17 @@ class Checkpoints:
                     for path in sorted((folder / 'state').rglob('*'))
                     if path.is_file()
                 }
-                _write_json(folder / 'manifest.json', manifest)
-                self._delete_old(pinned)
+                manifest['digest'] = storage.json_digest(manifest)
+                storage.write_json(folder / 'manifest.json', manifest)
+                self._delete_others(manifest['step'], pinned)
         except Exception as error:  # raised again in the main thread, by wait()
             self._error = error
 
-    def _delete_old(self, pinned: int | None) -> None:
-        for step in self.steps()[: -self._keep]:
-            if step != pinned:
+    def _delete_others(self, saved: int, pinned: int | None) -> None:
+        """Keeps the newest up to `saved`; later ones are of a future given up."""
+        kept = [step for step in self.steps() if step <= saved][-self._keep :]
+        for step in self.steps():
+            if step not in kept and step != pinned:
                 folder = self._folder / f'{step:08d}'
                 (folder / 'manifest.json').unlink()  # from here on it does not count
                 shutil.rmtree(folder)
@@ -111,17 +112,17 @@ class Checkpoints:
         self.wait()
         self._orbax.close()
 
-    def newest(self, step: int | None = None) -> dict[str, Any] | None:
-        """The manifest of the newest step (or of `step`) whose files are all whole.
+    def newest(self) -> dict[str, Any] | None:
+        """The manifest of the newest step whose files are all whole; None of no step.
 
-        A damaged step is named on standard error and passed over.
+        A damaged step is named on standard error and passed over; if all are, that is
+        a UserError, not a fresh start.
         """
-        steps = self.steps() if step is None else [step]
-        for candidate in reversed(steps):
-            fault = self._fault(candidate)
-            if fault is None:
-                return _read_json(self._path(candidate) / 'manifest.json')
-            print(f'checkpoint {candidate} is damaged: {fault}', file=sys.stderr)
+        steps = self.steps()
+        for step in reversed(steps):
+            manifest = self.whole(step)
+            if manifest is not None:
+                return manifest
         if steps:
             raise command.UserError(
                 f'no checkpoint in {self._folder} is whole ({len(steps)} tried); '
@@ -162,15 +163,28 @@ class Checkpoints:
         _check_arrays(manifest, {'params': found.params})
         return found.params
 
+    def whole(self, step: int) -> dict[str, Any] | None:
+        """The manifest of a step if it and all its files are whole, else None."""
+        path = self._path(step) / 'manifest.json'
+        try:
+            manifest = storage.read_json(path)
+            digest = manifest.pop('digest')
+            fault = None
+            if storage.json_digest(manifest) != digest:
+                fault = 'manifest.json has changed since it was written'
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+            fault = f'manifest.json cannot be read ({error!r})'
+        fault = fault or self._fault(step, manifest['files'])
+        if fault is not None:
+            print(f'checkpoint {step} is damaged: {fault}', file=sys.stderr)
+            return None
+        return manifest
+
     def _path(self, step: int) -> Path:
         return self._folder / f'{step:08d}'
 
-    def _fault(self, step: int) -> str | None:
+    def _fault(self, step: int, files: Mapping[str, Any]) -> str | None:
         """What is wrong with a step's files, or None."""
-        try:
-            files = _read_json(self._path(step) / 'manifest.json')['files']
-        except (OSError, ValueError, KeyError) as error:
-            return f'manifest.json cannot be read ({error})'
         for name, expected in files.items():
             path = self._path(step) / name
             if not path.is_file():
@@ -200,20 +214,4 @@ def _check_arrays(manifest: Mapping[str, Any], tree: Any) -> None:
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open('rb') as file:
-        digest = hashlib.file_digest(file, 'sha256').hexdigest()
-    return {'size': path.stat().st_size, 'sha256': digest}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
-
-
-def _write_json(path: Path, value: Any) -> None:
-    """Writes whole or not at all, and on the disk before it returns."""
-    temporary = path.with_suffix('.tmp')
-    with temporary.open('w') as file:
-        json.dump(value, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    return {'size': path.stat().st_size, 'sha256': storage.file_digest(path)}

@@ -9,8 +9,8 @@ from gptjax import command
 # Where one of these is set, a launcher started this process as one of several.
 _LAUNCHERS = (
     ('JAX_COORDINATOR_ADDRESS', lambda value: True),
-    ('SLURM_NTASKS', lambda value: int(value) > 1),
-    ('OMPI_COMM_WORLD_SIZE', lambda value: int(value) > 1),
+    ('SLURM_NTASKS', lambda value: value not in ('', '1')),
+    ('OMPI_COMM_WORLD_SIZE', lambda value: value not in ('', '1')),
     ('TPU_WORKER_HOSTNAMES', lambda value: ',' in value),
 )
 

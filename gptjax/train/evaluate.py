@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 
-from gptjax import core
+from gptjax import command, core
 from gptjax.data import rows as rows_lib
 from gptjax.train import feed
 
@@ -31,6 +31,11 @@ def evaluate(
             so_far = sums.setdefault(name, [0.0, 0.0])
             so_far[0] += float(total)
             so_far[1] += float(weight)
+    if not sums or not sums[terms[0]][1]:
+        raise command.UserError(
+            f'nothing to evaluate: {len(rows)} held-out rows carry no weight; hold out '
+            'a larger fraction, or, where questions fill the context, raise model.T.'
+        )
     means = {name: total / weight for name, (total, weight) in sums.items()}
     return {
         **means,

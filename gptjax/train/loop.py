@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import fcntl
 import functools
+import os
+from pathlib import Path
 import signal
 import time
 from types import FrameType
@@ -13,7 +16,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from gptjax import core
+from gptjax import command, core, trees
 from gptjax.model import gpt
 from gptjax.train import build, checkpoint, evaluate, feed, flops, log
 from gptjax.train import state as state_lib
@@ -31,11 +34,18 @@ class Host:
     best_step: int | None = None
     without_gain: int = 0  # evaluations since then
     stopped_early: bool = False
+    start_digest: str = ''  # of the weights it started from, if another workdir's
 
 
 def train(run: build.Run) -> bool:
     """Trains to `run.steps`, from the newest checkpoint; False if interrupted."""
+    with _claimed(run.workdir):
+        return _train(run)
+
+
+def _train(run: build.Run) -> bool:
     loop = _Loop(run)
+    build.record(run)
     stream = loop.feeder.stream(run.rows, run.seed, loop.host.row, run.data.loader)
     with (
         contextlib.closing(loop.checkpoints),
@@ -58,14 +68,13 @@ class _Loop:
             gpt.abstract(run.model), run.optimizer, sharding
         )
         manifest = self.checkpoints.newest()
+        self.host = self._host(manifest)
         self.frozen: core.Params = run.start_params() if run.reference else {}
         if manifest is None:
-            self.host = Host(dataclasses.asdict(run.model.arch))
             self.state = state_lib.create(
                 run.start_params(), run.optimizer, run.seed, places
             )
         else:
-            self.host = Host(**manifest['host'])
             self.state = self.checkpoints.restore(manifest, shapes, places)
         self.step = int(self.state.step)
         self.train_step = jax.jit(
@@ -86,45 +95,75 @@ class _Loop:
             run.workdir, self.step, run.steps, quiet=jax.process_index() != 0
         )
 
+    def _host(self, manifest: dict[str, Any] | None) -> Host:
+        """What the checkpoint says, where it fits this run; else UserError."""
+        run = self.run
+        arch = dataclasses.asdict(run.model.arch)
+        if manifest is None:
+            return Host(arch, start_digest=run.start_digest)
+        host = Host(**manifest['host'])
+        if host.architecture != arch:
+            changed = [name for name in arch if host.architecture[name] != arch[name]]
+            raise command.UserError(
+                f'{run.workdir} holds a model of another {", ".join(changed)}; weights '
+                'cannot change their shape, so take another workdir.'
+            )
+        if run.reference and host.start_digest != run.start_digest:
+            raise command.UserError(
+                f'the model that {run.workdir} started from has been trained further, '
+                'and it is the reference of this objective; put its old checkpoint '
+                'back, or start in another workdir.'
+            )
+        if run.eval.patience and host.best_step not in self.checkpoints.steps():
+            host.best_loss, host.best_step, host.without_gain = None, None, 0
+        patience = run.eval.patience
+        host.stopped_early = 0 < patience <= host.without_gain
+        return host
+
     def to_the_end(
         self, batches: Iterator[core.Batch], interrupted: list[bool]
     ) -> bool:
         """Trains until the last step (True) or an interrupt (False), and saves."""
         run, host = self.run, self.host
         if self.step >= run.steps or host.stopped_early:
-            self.log.say(f'{run.workdir} is complete at step {self.step}.')
+            why = 'stopped early; eval.patience ' if host.stopped_early else 'steps '
+            self.log.say(
+                f'{run.workdir} is complete at step {self.step}; a larger {why}goes on.'
+            )
             return True
         self._say_start()
-        self.clock = _Clock(run, self.step)
+        batch = next(batches)
+        self.clock = _Clock(run, self.step, tokens=batch['tokens'].size)
         pending: tuple[int, Any] | None = None  # a step whose metrics are on their way
         while True:
-            self.state, metrics = self.train_step(
-                self.state, self.frozen, next(batches)
-            )
+            self.state, metrics = self.train_step(self.state, self.frozen, batch)
             self.step += 1
             host.row += run.data.batch_size
             if pending:
                 self._write(*pending, eval_loss=None)
                 pending = None
-            stop = self._agreed(interrupted)
-            last = self.step == run.steps or stop
-            if self.step % run.eval.every == 0 or last:
+            if self.step % run.eval.every == 0 or self.step == run.steps:
                 self._write(self.step, metrics, self._evaluate(metrics))
             elif self.step % run.options.log_every == 0:
                 pending = self.step, metrics
-            last = last or host.stopped_early
+            stop = self._agreed(interrupted)
+            last = self.step == run.steps or host.stopped_early
             best = run.eval.patience > 0 and host.best_step == self.step
-            if self.step % run.checkpoint.every == 0 or last or best:
+            if last or stop or best or self.step % run.checkpoint.every == 0:
+                if pending:  # before the checkpoint, after which it is not made again
+                    self._write(*pending, eval_loss=None)
+                    pending = None
                 self._save(metrics)
-            if last:
+            if last or stop:
                 break
-        if stop:
+            batch = next(batches)
+        if not last:
             self.checkpoints.wait()
             self.log.say(
                 f'interrupted: saved at step {self.step} of {run.steps}; the same '
                 'command goes on from there.'
             )
-        return not stop
+        return last
 
     def _evaluate(self, metrics: Any) -> float:
         run, host = self.run, self.host
@@ -189,7 +228,7 @@ class _Loop:
 
     def _say_start(self) -> None:
         run, arch = self.run, self.run.model.arch
-        weights = sum(x.size for x in jax.tree.leaves(self.state.params))
+        weights = trees.count(self.state.params)
         mesh = ' x '.join(f'{a} {n}' for a, n in self.sharding.mesh.shape.items())
         at = f'from step {self.step} ' if self.step else ''
         self.log.say(
@@ -203,12 +242,13 @@ class _Loop:
 class _Clock:
     """Seconds of training alone: evaluation and saving are taken out."""
 
-    def __init__(self, run: build.Run, step: int):
-        self._tokens = run.data.batch_size * run.model.arch.T
+    def __init__(self, run: build.Run, step: int, tokens: int):
+        self._tokens = tokens
         devices = run.model.sharding.mesh.devices
         peak = flops.peak(devices.flat[0])
         self._peak = peak * devices.size if peak else None
-        self._flops = run.model.arch.flops_per_token()
+        # A reference goes forward too, which is a third of forward and backward.
+        self._flops = run.model.arch.flops_per_token() * (4 / 3 if run.reference else 1)
         self._start = time.perf_counter()
         self._last = (step, 0.0)
 
@@ -233,6 +273,25 @@ class _Clock:
     def mfu(self, speed: float) -> float | None:
         """The share of the devices' peak that went into the model's own products."""
         return speed * self._flops / self._peak if self._peak else None
+
+
+@contextlib.contextmanager
+def _claimed(workdir: Path) -> Iterator[None]:
+    """Holds a workdir for one run; the system lets go of it when the process ends."""
+    if jax.process_index() > 0:
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(workdir, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise command.UserError(
+            f'another process trains in {workdir}; wait for it, or take another.'
+        ) from None
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

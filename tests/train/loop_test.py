@@ -81,29 +81,17 @@ def test_tensorboard_reads_the_same_numbers(straight):
     assert found == pytest.approx(losses(straight))
 
 
-def test_a_resumed_run_ends_with_the_same_bits(raw, straight, tmp_path):
-    assert run(raw, tmp_path, steps=5, optimizer__warmup_steps=4)
-    # The schedule of 5 steps is another; only the first, warming up, are the same.
-    for step in range(1, 5):
-        assert losses(tmp_path)[step] == losses(straight)[step]
-    other = tmp_path / 'other'
-    assert run(raw, other, checkpoint__every=3)
-    assert manifest(other)['arrays'] == manifest(straight)['arrays']
+def stopped_at(step, monkeypatch, *args, **settings):
+    """Trains until an interrupt after `step`."""
+    monkeypatch.setattr(loop._Loop, '_agreed', lambda self, _: self.step == step)
+    assert not run(*args, **settings)
+    monkeypatch.undo()
 
 
 @pytest.fixture
 def half(raw, tmp_path, monkeypatch):
-    """A run that was interrupted after step 7."""
-    seen = []
-
-    def stop_at_seven(self, interrupted):
-        seen.append(self.step)
-        return self.step == 7
-
-    monkeypatch.setattr(loop._Loop, '_agreed', stop_at_seven)
-    assert not run(raw, tmp_path)
-    monkeypatch.undo()
-    assert seen[-1] == 7
+    """A run that was interrupted after step 7, where nothing else would save."""
+    stopped_at(7, monkeypatch, raw, tmp_path)
     return tmp_path
 
 
@@ -114,16 +102,20 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(raw, straight, half):
     assert losses(half) == losses(straight)
 
 
-def test_other_meshes_go_on_with_the_same_rows_and_losses(raw, straight, half):
-    """8 devices from step 7, then 4, then 1; the data stream is the host's one row."""
-    assert run(raw, half, steps=12, mesh__data=8)
-    np.testing.assert_allclose(
-        list(losses(half).values()), list(losses(straight).values()), rtol=1e-5
-    )
-    assert manifest(half)['host']['row'] == manifest(straight)['host']['row'] == 96
-    assert run(raw, half, steps=16, mesh__data=2, mesh__fsdp=2, mesh__rules='fsdp')
-    assert run(raw, half, steps=20)
-    assert manifest(half)['host']['row'] == 160
+def test_other_meshes_go_on_with_the_same_rows_and_losses(raw, tmp_path, monkeypatch):
+    """7 steps on 1 device, then 20 each on 8, 4 (FSDP) and 1 again."""
+    steps = dict(steps=67, checkpoint__every=100, eval__every=100)
+    assert run(raw, tmp_path / 'straight', **steps)
+    moved = tmp_path / 'moved'
+    stopped_at(7, monkeypatch, raw, moved, **steps)
+    stopped_at(27, monkeypatch, raw, moved, **steps, mesh__data=8)
+    fsdp = dict(mesh__data=2, mesh__fsdp=2, mesh__rules='fsdp')
+    stopped_at(47, monkeypatch, raw, moved, **steps, **fsdp)
+    assert run(raw, moved, **steps)
+    expected, found = losses(tmp_path / 'straight'), losses(moved)
+    assert list(found) == list(expected) == list(range(1, 68))
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5)
+    assert manifest(moved)['host']['row'] == 67 * 8
 
 
 def test_a_flipped_bit_is_noticed_and_the_step_before_taken(
@@ -190,6 +182,9 @@ def test_a_finished_run_does_nothing(raw, straight, capsys):
         ({'objective__name': 'dpo'}, r'objective lacks beta|is a dataset of text'),
         ({'data__path': '/nowhere.txt'}, '/nowhere.txt'),
         ({'data__loader': 'grain'}, "unknown data.loader 'grain'"),
+        ({'checkpoint__keep': 0}, r'checkpoint\.keep is 0; .* at least 1'),
+        ({'eval__every': 0}, r'eval\.every is 0'),
+        ({'steps': 0}, 'steps is 0; set it to a number above 0'),
         ({'evil': 1}, "unknown setting 'evil'; did you mean 'eval'"),
     ],
     ids=str,
@@ -214,3 +209,67 @@ def test_fine_tuning_starts_from_the_weights_of_a_workdir(raw, straight, tmp_pat
     last = log.read(straight)[-1]['eval_loss']
     assert log.read(tmp_path)[0]['loss'] < log.read(straight)[0]['loss'] - 0.3
     assert log.read(tmp_path)[-1]['eval_loss'] == pytest.approx(last, rel=1e-3)
+
+
+def test_a_damaged_future_is_given_up_not_kept(raw, half, monkeypatch):
+    """Steps 4 and 7, of which 7 is damaged: the next save must not delete 4's like."""
+    manifest_file = half / 'checkpoints' / '00000007' / 'manifest.json'
+    manifest_file.write_text(
+        manifest_file.read_text().replace('"row": 56', '"row": 57')
+    )
+    stopped_at(5, monkeypatch, raw, half, checkpoint__keep=1)
+    kept = sorted(path.name for path in (half / 'checkpoints').iterdir())
+    assert kept == ['00000005']
+    assert manifest(half)['host']['row'] == 40
+
+
+def test_patience_given_later_counts_from_then(raw, half):
+    assert run(raw, half, eval__every=1, eval__patience=12)
+    assert build.load(half).step == 12
+
+
+def test_two_runs_cannot_hold_one_workdir(raw, tmp_path):
+    with (
+        loop._claimed(tmp_path),
+        pytest.raises(command.UserError, match='another process trains in'),
+    ):
+        run(raw, tmp_path)
+
+
+def test_the_reference_of_preferences_must_not_change(raw, straight, tmp_path):
+    """DPO on a model that is then trained further cannot go on."""
+    base, pairs = tmp_path / 'base', tmp_path / 'pairs.jsonl'
+    assert run(raw, base, steps=4)
+    pairs.write_text(
+        '\n'.join(
+            json.dumps({'prompt': f'{n}?', 'chosen': f'{n}!', 'rejected': '-'})
+            for n in range(40)
+        )
+    )
+    settings = dict(
+        model=dict(init_from=str(base), dropout=0.0),
+        objective=dict(name='dpo', beta=0.1),
+        data__build__corpus=dict(name='pairs', licence='CC0-1.0'),
+        data__build__held_out=dict(fraction=0.2, by='document'),
+    )
+    assert run(pairs, tmp_path / 'dpo', **settings, steps=6)
+    first = log.read(tmp_path / 'dpo')[0]
+    assert first['loss'] == pytest.approx(np.log(2), abs=1e-5)
+    assert run(pairs, tmp_path / 'dpo', **settings, steps=8)
+    assert run(raw, base, steps=5)
+    with pytest.raises(command.UserError, match='has been trained further'):
+        run(pairs, tmp_path / 'dpo', **settings, steps=10)
+
+
+def test_held_out_rows_without_weight_are_an_error(raw, tmp_path):
+    """Questions that fill the context leave no answer to learn."""
+    chats = tmp_path / 'chat.jsonl'
+    asked = {'role': 'user', 'content': 'a' * 50}
+    chat = {'messages': [asked, {'role': 'assistant', 'content': 'b'}]}
+    chats.write_text('\n'.join([json.dumps(chat)] * 20))
+    with pytest.raises(command.UserError, match=r'nothing to evaluate: .* model\.T'):
+        run(
+            chats, tmp_path / 'run', eval__every=1,
+            data__build__corpus=dict(name='chat', licence='CC0-1.0'),
+            data__build__held_out=dict(fraction=0.5, by='document'),
+        )  # fmt: skip
