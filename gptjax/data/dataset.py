@@ -33,19 +33,19 @@ def open(folder: Path | str) -> 'Dataset':
     """
     folder = Path(folder)
     path = folder / 'manifest.json'
-    try:
-        manifest = storage.read_json(path)
-        vouched = manifest is not None and manifest.pop('digest')
-        intact = manifest is None or vouched == storage.json_digest(manifest)
-    except (ValueError, KeyError, AttributeError):
-        intact = False
-    if not intact:
-        raise command.UserError(f'{path} is damaged; build the dataset again.')
-    if manifest is None:
+    if not path.is_file():
         raise command.UserError(
             f'{folder} holds no dataset: it has no manifest.json. A build that was '
             'interrupted is finished by running it again.'
         )
+    try:
+        manifest = storage.read_json(path)
+        vouched = manifest.pop('digest')
+        intact = vouched == storage.json_digest(manifest)
+    except (ValueError, KeyError, AttributeError, TypeError):  # or JSON of no object
+        intact = False
+    if not intact:
+        raise command.UserError(f'{path} is damaged; build the dataset again.')
     if manifest['format'] != FORMAT:
         raise command.UserError(
             f'{path} has format {manifest["format"]}, and this version reads {FORMAT}; '

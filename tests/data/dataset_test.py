@@ -287,6 +287,18 @@ def test_a_damaged_file_is_named(built):
     assert dataset.open(built.folder).manifest == built.manifest
 
 
+@pytest.mark.parametrize('content', ['[]', '["digest"]', 'null', '"digest"', '{}'])
+def test_a_manifest_of_something_else_is_damaged(tmp_path, content):
+    (tmp_path / 'manifest.json').write_text(content)
+    with pytest.raises(command.UserError, match=r'manifest\.json is damaged'):
+        dataset.open(tmp_path)
+
+
+def test_a_file_is_not_a_dataset(texts):
+    with pytest.raises(command.UserError, match=r'00\.txt holds no dataset'):
+        dataset.open(texts / '00.txt')
+
+
 def test_an_interrupted_build_is_not_a_dataset(built):
     (built.folder / 'manifest.json').unlink()
     with pytest.raises(command.UserError, match='running it again'):
