@@ -46,7 +46,7 @@ def batches(
     batch_size: rows of the whole batch. owned: which of these this process reads, None
     for all; the arrays have that many rows. loader: 'tfdata' or 'threads', which yield
     the same. Closing the iterator ends its threads. Raises UserError for another
-    loader.
+    loader, and for 'tfdata' where TensorFlow is not installed.
     """
     offsets = np.arange(batch_size) if owned is None else np.asarray(owned, np.int64)
     made = command.lookup(LOADERS, loader, 'loader')
@@ -105,6 +105,10 @@ def _tfdata(
         .prefetch(_AHEAD)
         .with_options(options)
     )
+    return _numpy(dataset)  # so that all of the above runs before the first batch
+
+
+def _numpy(dataset: Any) -> Generator[dict[str, Any]]:
     iterator = iter(dataset)
     try:
         for values in iterator:
@@ -128,11 +132,19 @@ def permute_tf(i: Any, n: int, key: Any) -> Any:
 
 
 def tensorflow() -> Any:
-    """The TensorFlow module, told to leave the accelerators to JAX, and to be quiet."""
+    """The TensorFlow module, told to leave the accelerators to JAX, and to be quiet.
+
+    Raises UserError where it is not installed.
+    """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # whose use it announces
-    import tensorflow as tf
-
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise command.UserError(
+            f'this needs TensorFlow, which cannot be imported ({error}); pip install '
+            "'gptjax[data]', or, to train without it, set data.loader=threads."
+        ) from None
     hide: Callable[..., None] = tf.config.set_visible_devices
     for kind in ('GPU', 'TPU'):
         hide([], kind)

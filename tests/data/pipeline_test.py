@@ -1,6 +1,7 @@
 """Both loaders read what the pure function says, from any row, for any owner."""
 
 import itertools
+import sys
 import threading
 
 import numpy as np
@@ -46,6 +47,14 @@ def assert_same(found, expected):
         for key in rows_lib.KEYS:
             assert one[key].dtype == other[key].dtype
             np.testing.assert_array_equal(one[key], other[key])
+
+
+def test_without_tensorflow_the_other_loader_is_named(rows, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'tensorflow', None)
+    options = dict(seed=5, batch_size=BATCH, start_row=0, owned=None)
+    with pytest.raises(command.UserError, match=r'data\.loader=threads'):
+        pipeline.batches(rows, loader='tfdata', **options)
+    assert len(take(rows, 1, 'threads')) == 1
 
 
 @pytest.mark.parametrize('loader', ['tfdata', 'threads'])

@@ -1,5 +1,7 @@
 """A TensorFlow Dataset that is made here, without a network, and read by its name."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,13 @@ def test_a_dataset_is_built_of_it(data_dir, tmp_path):
     counts = [made.manifest['splits'][s]['documents'] for s in ('train', 'validation')]
     assert sum(counts) == len(TEXTS)
     assert made.manifest['skipped'] == {files.INVALID: 1, 'empty': 1}
+
+
+@pytest.mark.parametrize('module', ['tensorflow', 'tensorflow_datasets'])
+def test_what_is_not_installed_is_named(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(command.UserError, match=rf'{module}.*gptjax\[data\]'):
+        list(table.collect(corpus('nowhere')))
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,17 @@ def collect(
 
     dataset: 'NAME/field', where NAME may hold a configuration and a version, as in
     'wikipedia/20230601.simple:1.0.0/text'. path: the data_dir. licence: SPDX.
-    Raises UserError for a data set that is not prepared there, and for an unknown split
-    or field.
+    Raises UserError for a data set that is not prepared there, for an unknown split or
+    field, and where TensorFlow Datasets is not installed.
     """
     tf = pipeline.tensorflow()  # before the other import, so that it takes no GPU
-    import tensorflow_datasets as tfds
-
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise command.UserError(
+            f'corpus.name="tfds:{dataset}" needs tensorflow_datasets, which cannot be '
+            f"imported ({error}); pip install 'gptjax[data]'."
+        ) from None
     name, _, field = dataset.rpartition('/')
     if not name:
         raise command.UserError(
