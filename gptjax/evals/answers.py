@@ -12,7 +12,7 @@ from gptjax.generate import engine as engine_lib
 from gptjax.text import chat
 from gptjax.text import tokenizer as tokenizer_lib
 
-MAX_TOKENS = 64
+MAX_TOKENS = 96  # small vocabularies need the most for a sentence
 SHOWN = 8
 _ROWS = 256  # read at once
 

@@ -14,14 +14,9 @@ def card(built: dataset.Dataset) -> list[page.Html]:
     """Sources by licence, the split, the tokenizer, and what was skipped."""
     manifest = built.manifest
     counts = ('documents', 'bytes', 'tokens')
-    sources: dict[tuple[str, str], list[int]] = {}
-    for row in manifest['sources']:
-        key = row['source'].split('/', 1)[0], row['licence']
-        sums = sources.setdefault(key, [0, 0, 0])
-        sources[key] = [a + row[c] for a, c in zip(sums, counts, strict=True)]
-    rows = [
-        (source, licence, *(f'{n:,}' for n in sums))
-        for (source, licence), sums in sorted(sources.items())
+    rows: list[tuple[page.Html | str, ...]] = [
+        (row['source'], row['licence'], *(f'{row[c]:,}' for c in counts))
+        for row in manifest['sources']
     ]
     for split, held in sorted(manifest['splits'].items()):
         name = {'train': 'of these to learn from', 'validation': 'of these held out'}

@@ -67,9 +67,10 @@ def write(workdirs: Sequence[Path], output: Path, prompts: Sequence[str]) -> Non
 
     prompts: what text models continue; none are openings of held-out documents.
     Raises UserError for a workdir without a checkpoint, or one whose dataset or results
-    are missing or damaged.
+    are missing or damaged, and for an output that cannot be a file.
     """
     names = _names(workdirs)
+    _check_output(output)
     runs = [
         _read(name, workdir, prompts)
         for name, workdir in zip(names, workdirs, strict=True)
@@ -86,8 +87,21 @@ def write(workdirs: Sequence[Path], output: Path, prompts: Sequence[str]) -> Non
         page.element('nav', *links),
         *(page.section(anchor, name, *inside) for anchor, name, inside in parts),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
     storage.write(output, body.encode())
+
+
+def _check_output(output: Path) -> None:
+    """Makes the folder of the page, before the work."""
+    if output.is_dir():
+        raise command.UserError(
+            f'--output={output} is a folder; name a file, as in {output}/report.html.'
+        )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise command.UserError(
+            f'--output={output} is below a file; choose another place.'
+        ) from None
 
 
 def _names(workdirs: Sequence[Path]) -> list[str]:
@@ -208,19 +222,21 @@ def _run(run: Run) -> list[page.Html]:
 
 
 def _facts(run: Run) -> page.Html:
-    arch, data = run.arch, run.config['data']
+    arch, config = run.arch, run.config
     row = 'pairs' if run.dataset.kind == 'pairs' else f'rows of {arch.T:,} tokens'
     train = run.dataset.manifest['splits']['train']
     facts = {
         'Parameters': f'{run.parameters:,}',
         'Architecture': f'GPT-2, {arch.L} layers, width {arch.D}, context {arch.T}',
-        'Starts from': run.config['model'].get('init_from', 'random weights'),
-        'Objective': run.config['objective']['name'],
-        'Steps': f'{run.step:,}, each of {data["batch_size"]:,} {row}',
+        'Starts from': 'random weights',
+        'Objective': config['objective']['name'],
+        'Steps': f'{run.step:,}, each of {config["data"]["batch_size"]:,} {row}',
         'Dataset': f'{run.dataset.folder.resolve().name}, '
         f'{train["tokens"]:,} training tokens',
-        'Learning rate': f'{run.config["optimizer"]["learning_rate"]:g} at its peak',
+        'Learning rate': f'{config["optimizer"]["learning_rate"]:g} at its peak',
     }
+    if 'init_from' in config['model']:
+        facts['Starts from'] = config['model']['init_from']
     if run.records:
         facts['Training time'] = _duration(run.records[-1]['seconds'])
     return page.element(

@@ -43,16 +43,26 @@ def run(
 ) -> tuple[Path, dict[str, Any]]:
     """Scores the newest checkpoint of `workdir`, and writes evals/DATASET.json there.
 
-    data: a built dataset with the same tokenizer; None is the one it trained on.
+    data: a built dataset with the same tokenizer; None is the one it trained on. Where
+    DATASET.json is of another dataset of that name, DATASET-DIGEST.json is written.
     Raises UserError as `build.load`, `dataset.open` and `score` do.
     """
     trained = build.load(workdir)
     built = build.dataset_of(trained) if data is None else dataset_lib.open(data)
     result = score(trained, built, trigram, answers)
-    path = workdir / 'evals' / f'{result["dataset"]}.json'
+    path = _place(workdir / 'evals', result)
     path.parent.mkdir(exist_ok=True)
     storage.write_json(path, result)
     return path, result
+
+
+def _place(folder: Path, result: dict[str, Any]) -> Path:
+    """The file of a result: it replaces those of the same dataset alone."""
+    name, digest = result['dataset'], result['dataset_digest']
+    path = folder / f'{name}.json'
+    if path.exists() and _read(path)['dataset_digest'] != digest:
+        return folder / f'{name}-{digest[:12]}.json'
+    return path
 
 
 def score(
@@ -222,13 +232,15 @@ def table(result: dict[str, Any]) -> str:
 
 def read(workdir: Path) -> list[dict[str, Any]]:
     """The results that stand in a workdir, by name; UserError for a damaged one."""
-    found = []
-    for path in sorted((workdir / 'evals').glob('*.json')):
-        try:
-            found.append(json.loads(path.read_text()))
-            found[-1]['kind'], found[-1]['dataset'], found[-1]['dataset_digest']
-        except (ValueError, KeyError, TypeError):
-            raise command.UserError(
-                f'{path} is damaged; evaluate {workdir} again.'
-            ) from None
-    return found
+    return [_read(path) for path in sorted((workdir / 'evals').glob('*.json'))]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text())
+        result['kind'], result['dataset'], result['dataset_digest']
+    except (ValueError, KeyError, TypeError):
+        raise command.UserError(
+            f'{path} is damaged; delete it and evaluate that dataset again.'
+        ) from None
+    return result

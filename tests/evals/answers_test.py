@@ -76,7 +76,7 @@ def test_stopped_are_those_that_ended_by_themselves():
     engine = StubEngine()
     found = answers.ask(engine, TOKENIZER, asked)
     assert (found['asked'], found['stopped']) == (20, 14)
-    assert all(r.temperature == 0 and r.max_tokens == 64 for r in engine.requests)
+    assert all(r.temperature == 0 and r.max_tokens == 96 for r in engine.requests)
     assert [r.prompt for r in engine.requests] == [q.prompt for q in asked]
     assert len(found['samples']) == 8
     for sample in found['samples']:

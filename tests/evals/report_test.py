@@ -116,6 +116,16 @@ def test_a_workdir_given_twice_is_refused(workdirs, tmp_path):
         report.write([tmp_path / 'none'], tmp_path / 'a.html', prompts=[])
 
 
+def test_an_output_that_cannot_be_is_refused_before_the_work(workdirs, tmp_path):
+    (tmp_path / 'file').write_text('')
+    for output, message in (
+        (tmp_path, 'is a folder'),
+        (tmp_path / 'file' / 'a.html', 'is below a file'),
+    ):
+        with pytest.raises(command.UserError, match=message):
+            report.write([tmp_path / 'none'], output, prompts=[])
+
+
 def test_openings_stay_in_their_documents():
     stream = np.array([0, *range(1, 20), 0, 7, 8, 0, 0])
     assert report.openings(stream, 0, 3) == [(*range(13),), (0, 7, 8), (0,)]

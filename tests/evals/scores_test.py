@@ -127,6 +127,22 @@ def test_another_dataset_of_the_same_tokenizer(stages, pretrained, monkeypatch):
     assert json.loads((pretrained / 'evals' / 'chat.json').read_text())['loss'] > 0
 
 
+def test_a_dataset_of_the_same_name_replaces_nothing(
+    stages, pretrained, tmp_path, monkeypatch
+):
+    run(monkeypatch, '--workdir', pretrained)
+    own = (pretrained / 'evals' / 'text.json').read_text()
+    (tmp_path / 'other').mkdir()
+    other = shutil.copytree(stages.chat, tmp_path / 'other' / 'text')
+    for _ in range(2):
+        run(monkeypatch, '--workdir', pretrained, '--data', other)
+    assert (pretrained / 'evals' / 'text.json').read_text() == own
+    first, second = scores.read(pretrained)
+    digest = dataset.open(other).manifest['digest']
+    assert {first['dataset_digest'], second['dataset_digest']} > {digest}
+    assert (pretrained / 'evals' / f'text-{digest[:12]}.json').exists()
+
+
 @pytest.mark.parametrize(
     ('flags', 'message'),
     [
@@ -134,6 +150,7 @@ def test_another_dataset_of_the_same_tokenizer(stages, pretrained, monkeypatch):
         (['--data', 'CHAT', '--trigram'], '--trigram is for a dataset of text'),
         (['--data', 'CHAT', '--answers=0'], '--answers is 0'),
         (['--data', 'nowhere'], 'nowhere holds no dataset'),
+        (['--data', __file__], r'scores_test\.py holds no dataset'),
     ],
 )
 def test_wrong_flags_are_user_errors(stages, monkeypatch, flags, message):
