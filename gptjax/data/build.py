@@ -21,6 +21,7 @@ from gptjax.data import split as split_lib
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
 
+RAW = 'raw.json'  # in a dataset that `ensure` built: what the raw text was
 _PROGRESS = '.progress'  # the records of an unfinished build, in its folder
 _BATCH = 1 << 20  # characters that are tokenized together
 _NAMED = 20  # skipped pieces that are named; beyond, they are counted
@@ -78,26 +79,66 @@ def ensure(path: str, workdir_data: Path | str, spec: Options) -> dataset.Datase
 
     The raw text is built once, in the folder `workdir_data`, with `spec`: the sections
     corpus (without its path), tokenizer, held_out and shard_tokens of `build`.
+
+    A file RAW beside the manifest remembers the path and the names, sizes and times of
+    the raw files. While they are as they were, or the path is the same and nothing is
+    there any more, the finished dataset is opened and no text is read. Otherwise the
+    text is read again, and it must be the text that the dataset was built of.
     Raises UserError as `build` and `dataset.open` do.
     """
-    folder = Path(path)
-    if (folder / 'manifest.json').exists():
-        return dataset.open(folder)
-    if not path or not folder.exists():
+    raw, output = Path(path), Path(workdir_data)
+    if path and (raw / 'manifest.json').exists():
+        return dataset.open(raw)
+    if 'corpus' not in spec:
+        raise command.UserError('data.build lacks corpus; add it to the config file.')
+    options = {**spec, 'corpus': {**spec['corpus'], 'path': path}}
+    seen = {'path': path, 'files': _listing(raw) if path and raw.exists() else None}
+    if (output / 'manifest.json').exists() and _remembered(output / RAW, seen):
+        finished = dataset.open(output)
+        _check_settings(output, finished.manifest['plan'], options)
+        return finished
+    if seen['files'] is None:
         raise command.UserError(
             f'data.path is {path!r}, which does not exist; set it to a built dataset '
             '(python -m gptjax.data) or to raw text.'
         )
-    if (folder / _PROGRESS).exists():
+    if (raw / _PROGRESS).exists():
         raise command.UserError(
             f'{path} holds a dataset whose build was interrupted; run the command that '
             'builds it again.'
         )
-    options = {**spec, 'corpus': {**spec['corpus'], 'path': path}}
-    return command.splat(build, 'data', options, output=workdir_data)
+    built = command.splat(build, 'data.build', options, output=output)
+    with storage.lock(output):
+        storage.write_json(output / RAW, seen)
+    return built
 
 
-def _portable(settings: dict[str, Any]) -> dict[str, Any]:
+def _listing(raw: Path) -> str:
+    """A digest of the names, sizes and times of a file, or of all files in a folder."""
+    root = Path(os.path.abspath(raw))
+    files = sorted(root.rglob('*')) if root.is_dir() else [root]
+    return storage.json_digest(
+        [
+            [file.relative_to(root.parent).as_posix(), stat.st_size, stat.st_mtime_ns]
+            for file in files
+            if file.is_file() and (stat := file.stat())
+        ]
+    )
+
+
+def _remembered(record: Path, seen: Options) -> bool:
+    """Whether the raw text is what it was, or was at the same path and is gone."""
+    try:
+        before = storage.read_json(record)
+    except ValueError:  # damaged: as if it were not there
+        before = None
+    if not isinstance(before, dict):
+        return False
+    same = 'path' if seen['files'] is None else 'files'
+    return before.get(same) == seen[same]
+
+
+def _portable(settings: Options) -> dict[str, Any]:
     """Settings without paths: another path to the same content is the same build."""
     kept = {
         name: {k: v for k, v in value.items() if k != 'path'}
@@ -122,6 +163,11 @@ def _begun(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
                 'an output folder of its own.'
             )
         return None
+    _check_settings(output, begun, settings)
+    return begun
+
+
+def _check_settings(output: Path, begun: Options, settings: Options) -> None:
     before, now = _flat(begun['settings']), _flat(_portable(settings))
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
@@ -129,7 +175,6 @@ def _begun(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
                 f'{output} holds a build with {name}={before.get(name)!r}, and this '
                 f'one has {now.get(name)!r}; delete the folder or choose another.'
             )
-    return begun
 
 
 def _flat(settings: Options) -> dict[str, Any]:

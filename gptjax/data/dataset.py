@@ -7,6 +7,7 @@ train/00000.tokens  token ids, uint16 or uint32, little endian, documents in ord
      /00000.mask    chat and pairs: 1 where the token is learned (uint8)
      /00000.jsonl   id, source and licence of each document, one a line
 validation/...
+raw.json            only of raw text in a workdir, see `gptjax.data.build.ensure`
 """
 
 import concurrent.futures

@@ -318,7 +318,9 @@ def test_raw_text_is_built_once_into_the_workdir(tmp_path, options, texts, built
     spec = {**options, 'corpus': dict(name='text', licence='CC0-1.0')}
     data = tmp_path / 'workdir' / 'data'
     made = build.ensure(str(texts), data, spec)
-    assert tree(data) == tree(built.folder)
+    assert tree(data).items() - tree(built.folder).items() == {
+        (build.RAW, (data / build.RAW).read_bytes())
+    }
     time = (data / 'manifest.json').stat().st_mtime_ns
     assert build.ensure(str(texts), data, spec).manifest == made.manifest
     assert (data / 'manifest.json').stat().st_mtime_ns == time
@@ -326,8 +328,50 @@ def test_raw_text_is_built_once_into_the_workdir(tmp_path, options, texts, built
     assert not (tmp_path / 'no').exists()
     with pytest.raises(command.UserError, match=r'data.path is .*which does not exist'):
         build.ensure(str(tmp_path / 'nothing'), data, spec)
-    with pytest.raises(command.UserError, match=r'unknown option data.shards'):
-        build.ensure(str(texts), data, {**spec, 'shards': 1})
+    with pytest.raises(command.UserError, match=r'unknown option data\.build\.shards'):
+        build.ensure(str(texts), tmp_path / 'new', {**spec, 'shards': 1})
+    with pytest.raises(command.UserError, match=r'data\.build lacks corpus'):
+        build.ensure(str(texts), tmp_path / 'new', {'shard_tokens': 1})
+
+
+@pytest.fixture
+def raw(tmp_path, options, texts):
+    """`ensure` of the folder of text in a workdir, where it is built already."""
+
+    def ensure(path=texts, **changes):
+        spec = {**options, 'corpus': dict(name='text', licence='CC0-1.0'), **changes}
+        return build.ensure(str(path), tmp_path / 'workdir' / 'data', spec)
+
+    ensure()
+    return ensure
+
+
+def test_raw_text_is_not_read_again_and_may_go(raw, texts, monkeypatch):
+    manifest = raw().manifest
+    with monkeypatch.context() as patch:
+        patch.setattr(table, 'collect', None)
+        assert raw().manifest == manifest
+    shutil.rmtree(texts)
+    assert raw().manifest == manifest
+    with pytest.raises(command.UserError, match='which does not exist'):
+        raw(texts.with_name('textes'))
+    with pytest.raises(command.UserError, match=r'shard_tokens=1000.* 999;'):
+        raw(shard_tokens=999)
+
+
+def test_other_raw_text_is_noticed(raw, texts, tmp_path):
+    manifest = raw().manifest
+    other = shutil.copytree(texts, tmp_path / 'other' / 'texts')
+    assert raw(other).manifest == manifest  # the same text elsewhere
+    (tmp_path / 'workdir' / 'data' / build.RAW).write_text('{"path"')
+    assert raw(other).manifest == manifest
+    for change in (
+        lambda: (other / '00.txt').write_text('something else'),
+        lambda: other.rename(tmp_path / 'other' / 'renamed'),
+    ):
+        change()
+        with pytest.raises(command.UserError, match='are not those that'):
+            raw(next((tmp_path / 'other').iterdir()))
 
 
 def test_a_long_text_is_tokenized_in_pieces_without_loss(
