@@ -9,6 +9,7 @@ validation loss of 3.28 on FineWeb with the small size. Not yet measured here.
 
 from ml_collections import ConfigDict
 
+from gptjax import command
 from gptjax.model import config as model_config
 
 # size: (peak learning rate, microbatches); rates of Brown et al. (2020), table 2.1.
@@ -21,7 +22,7 @@ SIZES = {
 
 
 def get_config(size: str = 'small') -> ConfigDict:
-    learning_rate, accumulate = SIZES[size]
+    learning_rate, accumulate = command.lookup(SIZES, size, 'size of GPT-2')
     config = ConfigDict()
     config.seed = 0
     config.steps = 19_073

@@ -11,8 +11,10 @@ import difflib
 import importlib.util
 import inspect
 import os
+import pathlib
 import sys
-from typing import Any
+import types
+from typing import Any, Union, get_args, get_origin
 
 
 class UserError(ValueError):
@@ -42,10 +44,11 @@ def splat(
 ) -> Any:
     """`constructor(**options, **also)`, where every option must be a parameter of it.
 
-    Raises UserError for an option that is unknown or missing. There are no defaults in
-    sections: what a run does stands in its config.
+    Raises UserError for an option that is unknown, missing or, where the parameter is
+    annotated with int, float, str or bool (or None besides), of another type. There are
+    no defaults in sections: what a run does stands in its config.
     """
-    parameters = inspect.signature(constructor).parameters
+    parameters = _signature(constructor).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     known = [name for name in parameters if name not in also]
     for name in options:
@@ -65,7 +68,39 @@ def splat(
         raise UserError(
             f'{section} lacks {", ".join(missing)}; add it to the config file.'
         )
+    for name, value in options.items():
+        if name in parameters:
+            check_type(f'{section}.{name}', value, parameters[name].annotation)
     return constructor(**options, **also)
+
+
+def check_type(name: str, value: Any, needed: Any) -> None:
+    """Raises UserError where the `value` of a setting is not of the type `needed`.
+
+    needed: int, float, str or bool, or a union of one of them with None; anything else
+    is not checked. A float may be given as an int; a bool is no int.
+    """
+    union = isinstance(needed, types.UnionType) or get_origin(needed) is Union
+    allowed = set(get_args(needed)) if union else {needed}
+    plain = allowed - {types.NoneType}
+    if len(plain) != 1 or not plain <= {int, float, str, bool}:
+        return
+    if float in plain:
+        allowed.add(int)
+    fits = isinstance(value, tuple(allowed))
+    if not fits or (isinstance(value, bool) and bool not in allowed):
+        (kind,) = plain
+        raise UserError(
+            f'{name} is {value!r}, of type {type(value).__name__}; it needs to be '
+            f'{kind.__name__}{" or None" if types.NoneType in allowed else ""}.'
+        )
+
+
+def _signature(constructor: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(constructor, eval_str=True)
+    except (NameError, AttributeError, TypeError):  # a name for type checkers alone
+        return inspect.signature(constructor)
 
 
 def parser(
@@ -108,7 +143,10 @@ def parse(
 def load_config(path: str, overrides: Sequence[str] = ()) -> Any:
     """The ConfigDict of `FILE.py[:ARG]`, with `--config.a.b=value` overrides applied.
 
-    Raises UserError for a missing file, an unknown setting or a value of another type.
+    A config may build on another, `from configs import x`: `configs` is looked for in
+    the folders above the file, then in the working directory.
+    Raises UserError for a missing file, an argument that it does not take, an unknown
+    setting or a value of another type; what the file itself raises is passed on.
     """
     file, _, argument = path.partition(':')
     if not os.path.isfile(file):
@@ -116,22 +154,38 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Any:
             f'no config file {file!r}; the known-good ones are in configs/.'
         )
     spec = importlib.util.spec_from_file_location('gptjax_config', file)
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise UserError(f'{file} is not a Python file; a config file ends in .py.')
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(
-        0, os.getcwd()
-    )  # a config may build on another: `from configs import x`
+    above = [str(folder) for folder in pathlib.Path(file).resolve().parents]
+    roots = [folder for folder in above if os.path.isdir(f'{folder}/configs')][:1]
+    roots.append(os.getcwd())
+    sys.path[:0] = roots
     try:
         spec.loader.exec_module(module)
-        if not hasattr(module, 'get_config'):
-            raise UserError(f'{file} has no get_config(); a config file defines one.')
-        config = module.get_config(*([argument] if argument else []))
+        config = _call(module, file, argument)
     finally:
-        sys.path.pop(0)
+        for root in roots:
+            sys.path.remove(root)
     for override in overrides:
         _apply(config, override)
     return config
+
+
+def _call(module: types.ModuleType, file: str, argument: str) -> Any:
+    if not hasattr(module, 'get_config'):
+        raise UserError(f'{file} has no get_config(); a config file defines one.')
+    arguments = [argument] if argument else []
+    signature = inspect.signature(module.get_config)
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        got = f'got {argument!r}' if argument else 'got none'
+        raise UserError(
+            f'get_config{signature} of {file} {got}; write --config={file}'
+            f'{":ARG" if signature.parameters else ""}.'
+        ) from None
+    return module.get_config(*arguments)
 
 
 def _apply(config: Any, override: str) -> None:
@@ -178,7 +232,7 @@ def _parse_as(old: Any, text: str, name: str) -> Any:
     except (ValueError, SyntaxError):
         lowered = {'true': True, 'false': False, 'none': None}
         value = lowered.get(text.lower(), text)
-    if old is None or value is None:
+    if old is None:
         return value
     if isinstance(old, float) and type(value) is int:
         return float(value)

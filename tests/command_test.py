@@ -1,5 +1,7 @@
 """Flags, config files and overrides; one kind of error."""
 
+import dataclasses
+import pathlib
 import subprocess
 import sys
 
@@ -54,6 +56,8 @@ def test_overrides_keep_types(path):
         ('--config.data=1', 'is a section; set one of path, shape'),
         ('--config.steps.x=1', 'is a value, not a section'),
         ('--config.on=5', 'is not bool'),
+        ('--config.steps=None', "steps is 'None', which is not int; it was 10"),
+        ('--config.rate=none', 'which is not float'),
     ],
 )
 def test_wrong_overrides_name_the_fault(path, override, message):
@@ -68,6 +72,99 @@ def test_missing_and_empty_config_files(tmp_path):
     empty.write_text('')
     with pytest.raises(command.UserError, match=r'no get_config\(\)'):
         command.load_config(str(empty))
+
+
+def test_a_config_may_build_on_another_from_any_directory(tmp_path, monkeypatch):
+    below = tmp_path / 'project' / 'configs' / 'splat_test'
+    below.mkdir(parents=True)
+    (below / 'base.py').write_text(CONFIG)
+    child = 'from configs.splat_test import base\nget_config = base.get_config\n'
+    (tmp_path / 'project' / 'experiments').mkdir()
+    for file in (below / 'child.py', tmp_path / 'project' / 'experiments' / 'one.py'):
+        file.write_text(child)
+        for name in ('configs', 'configs.splat_test', 'configs.splat_test.base'):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        before = list(sys.path)
+        monkeypatch.chdir(tmp_path)
+        assert command.load_config(str(file.relative_to(tmp_path))).steps == 10
+        assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ('get_config', 'argument', 'message'),
+    [
+        ('get_config()', ':large', r"get_config\(\) of .* got 'large'"),
+        ('get_config(size)', '', r'get_config\(size\) of .* got none; .*:ARG'),
+    ],
+)
+def test_an_argument_that_does_not_fit_is_named(
+    tmp_path, get_config, argument, message
+):
+    file = tmp_path / 'config.py'
+    file.write_text(f'def {get_config}:\n    return dict(steps=1)\n')
+    with pytest.raises(command.UserError, match=message):
+        command.load_config(f'{file}{argument}')
+
+
+def test_a_fault_within_a_config_file_keeps_its_traceback(tmp_path):
+    file = tmp_path / 'config.py'
+    file.write_text('def get_config():\n    return len(3)\n')
+    with pytest.raises(TypeError, match='has no len'):
+        command.load_config(str(file))
+
+
+def test_a_config_that_is_no_python_file(tmp_path):
+    (tmp_path / 'config.json').write_text('{}')
+    with pytest.raises(command.UserError, match=r'ends in \.py'):
+        command.load_config(str(tmp_path / 'config.json'))
+
+
+def test_an_unknown_size_of_gpt2():
+    file = pathlib.Path(__file__).parents[1] / 'configs' / 'gpt2.py'
+    with pytest.raises(command.UserError, match="'smal'; did you mean 'small'"):
+        command.load_config(f'{file}:smal')
+
+
+class Plain:
+    def __init__(self, steps: int, rate: 'Unknown'): ...
+
+
+@dataclasses.dataclass
+class Section:
+    steps: int
+    rate: 'float | None'
+    on: bool
+    name: str
+    other: list[int]
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'steps': '100'}, r"data\.steps is '100', of type str; it needs to be int\."),
+        ({'steps': 10.0}, 'of type float; it needs to be int'),
+        ({'steps': True}, 'of type bool; it needs to be int'),
+        ({'steps': None}, 'of type NoneType; it needs to be int'),
+        ({'rate': '0.1'}, 'it needs to be float or None'),
+        ({'rate': True}, 'it needs to be float or None'),
+        ({'on': 1}, 'it needs to be bool'),
+        ({'name': 3}, 'it needs to be str'),
+    ],
+)
+def test_splat_checks_plain_types(change, message):
+    options = dict(steps=1, rate=None, on=True, name='x', other='unchecked')
+    for rate in (None, 1, 0.5):
+        made = command.splat(Section, 'data', options | {'rate': rate})
+        assert made == Section(1, rate, True, 'x', 'unchecked')
+    with pytest.raises(command.UserError, match=message):
+        command.splat(Section, 'data', options | change)
+
+
+def test_splat_checks_what_it_can_where_an_annotation_has_no_value():
+    options = dict(steps=1, rate='?')
+    command.splat(Plain, 'data', options)
+    with pytest.raises(command.UserError, match=r'data\.steps'):
+        command.splat(Plain, 'data', options | {'steps': '1'})
 
 
 def test_splat_names_what_is_unknown_and_what_is_missing():
