@@ -180,10 +180,11 @@ def _call(module: types.ModuleType, file: str, argument: str) -> Any:
     try:
         signature.bind(*arguments)
     except TypeError:
-        got = f'got {argument!r}' if argument else 'got none'
+        taken = ', '.join(signature.parameters) or 'no argument'
+        got = repr(argument) if argument else 'none'
         raise UserError(
-            f'get_config{signature} of {file} {got}; write --config={file}'
-            f'{":ARG" if signature.parameters else ""}.'
+            f'get_config of {file} takes {taken}, and got {got}; write '
+            f'--config={file}{":ARG" if signature.parameters else ""}.'
         ) from None
     return module.get_config(*arguments)
 

@@ -93,8 +93,8 @@ def test_a_config_may_build_on_another_from_any_directory(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ('get_config', 'argument', 'message'),
     [
-        ('get_config()', ':large', r"get_config\(\) of .* got 'large'"),
-        ('get_config(size)', '', r'get_config\(size\) of .* got none; .*:ARG'),
+        ('get_config()', ':large', r"takes no argument, and got 'large'"),
+        ('get_config(size)', '', r'takes size, and got none; .*:ARG'),
     ],
 )
 def test_an_argument_that_does_not_fit_is_named(
