@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export JAX_PLATFORMS ?= cpu
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: setup demo lint test golden lock clean
+.PHONY: setup demo lint test benchmark golden lock clean
 
 setup: $(VENV)/.installed
 
@@ -50,6 +50,10 @@ lint: setup
 
 test: setup
 	$(PY) -m pytest
+
+# Figures, into experiments/benchmarks/latest.json; AREA=startup measures one area.
+benchmark: setup
+	$(PY) -m experiments.benchmarks $(AREA)
 
 # Golden files of the tests, made by the oracles; `make test` only reads them.
 golden: $(VENV)-parity/.installed

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.corpus = dict(name='python_docs')
-    config.tokenizer = dict(name='sentencepiece', model_type='bpe', vocab_size=2048)
+    config.tokenizer = dict(name='sentencepiece', model_type='bpe', vocab_size=512)
     config.held_out = dict(fraction=0.05, by='document')
     config.shard_tokens = 2**20
     return config

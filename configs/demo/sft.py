@@ -32,5 +32,5 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup_steps = 10
     config.optimizer.final_learning_rate = 1e-5
-    config.eval.every = 40
+    config.eval.every = 100
     return config

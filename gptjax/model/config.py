@@ -73,6 +73,7 @@ class Compute:
 
 # name: (L, N, D, T, V). The sizes of Radford et al. (2019), table 2, and small ones.
 _SIZES = {
+    'gpt2-nano': (2, 2, 128, 256, 2048),
     'gpt2-micro': (4, 4, 128, 256, 2048),
     'gpt2-mini': (6, 6, 384, 256, 4096),
     'gpt2-small': (12, 12, 768, 1024, 50257),
