@@ -14,13 +14,13 @@ from configs.demo import sft
 
 def get_config() -> ConfigDict:
     config = sft.get_config()
-    config.epochs = 1
+    config.epochs = 0.25
 
     config.model = dict(init_from='runs/demo/sft', dropout=0.0)
     config.data.path = 'runs/demo/pairs'
-    config.data.batch_size = 16
+    config.data.batch_size = 8
     config.data.build.corpus.name = 'pairs'
     config.objective = dict(name='dpo', beta=0.1)
-    config.optimizer.learning_rate = 1e-4
+    config.optimizer.learning_rate = 1.5e-4
     config.optimizer.final_learning_rate = 0.0
     return config

@@ -15,12 +15,12 @@ from configs.demo import pretrain
 def get_config() -> ConfigDict:
     config = pretrain.get_config()
     del config.steps
-    config.epochs = 5
+    config.epochs = 2.5
 
-    config.model = dict(init_from='runs/demo/pretrain', dropout=0.1)
+    config.model = dict(init_from='runs/demo/pretrain', dropout=0.0)
     config.data = dict(
         path='runs/demo/chat',
-        batch_size=16,
+        batch_size=8,
         loader='tfdata',
         build=dict(
             corpus=dict(name='chat', licence='unknown'),
@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
         ),
     )
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.warmup_steps = 10
+    config.optimizer.warmup_steps = 20
     config.optimizer.final_learning_rate = 1e-5
     config.eval.every = 100
     return config
