@@ -46,7 +46,7 @@ def test_closing_a_stream_frees_the_engine(scripted, scripted_server, client, un
                 next(lines)
         until(lambda: scripted_server.jobs.idle)
     assert scripted.made < 200  # of 1,200, at 20 ms each
-    assert scripted.closed == 3
+    assert scripted.closed in (2, 3)  # left at once, it may not have begun
 
 
 def test_leaving_before_the_answer_frees_the_engine(
