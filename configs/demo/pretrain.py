@@ -2,6 +2,9 @@ r"""The demo's pretraining: a small GPT on the documentation inside every CPytho
 
 python -m gptjax.data --config=configs/data/python_docs.py --output=runs/demo/docs
 python -m gptjax.train --config=configs/demo/pretrain.py --workdir=runs/demo/pretrain
+
+Expected: 1.94 bits per byte on held-out text, where a Kneser-Ney trigram of the same
+tokens has 2.09; 3 min 10 s on two cores (experiments/benchmarks/latest.json).
 """
 
 from ml_collections import ConfigDict
