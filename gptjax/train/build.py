@@ -218,6 +218,9 @@ def _check_sections(settings: Mapping[str, Any]) -> None:
         raise command.UserError(f'the config lacks {", ".join(missing)}; add it.')
     if ('steps' in settings) == ('epochs' in settings):
         raise command.UserError('the config sets one of steps and epochs, not both.')
+    for name, needed in (('seed', int), ('steps', int), ('epochs', float)):
+        if name in settings:
+            command.check_type(name, settings[name], needed)
 
 
 def _check_unchanged(settings: Mapping[str, Any], workdir: Path, allowed: bool) -> None:
@@ -370,7 +373,7 @@ def _check_tokenizer(
 def _steps(settings: Mapping[str, Any], rows: int, batch_size: int) -> int:
     name = 'steps' if 'steps' in settings else 'epochs'
     value: Any = settings[name]
-    if not isinstance(value, int | float) or value <= 0:
+    if value <= 0:
         raise command.UserError(f'{name} is {value!r}; set it to a number above 0.')
     steps = value if name == 'steps' else value * rows / batch_size
     return max(1, round(steps))

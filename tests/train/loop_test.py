@@ -195,6 +195,14 @@ def test_bad_settings_are_refused_by_name(raw, tmp_path, settings, message):
     assert not (tmp_path / 'config.json').exists()
 
 
+def test_types_at_the_top_of_a_config_are_checked():
+    settings = tiny_config.get_config().to_dict()
+    build._check_sections(settings)
+    for name, wrong in (('seed', '0'), ('steps', 1.5)):
+        with pytest.raises(command.UserError, match=f'{name} is .* needs to be int'):
+            build._check_sections({**settings, name: wrong})
+
+
 def test_a_workdir_of_another_config_is_refused(raw, straight):
     with pytest.raises(command.UserError, match=r'optimizer\.b1: 0\.9 -> 0\.8'):
         run(raw, straight, optimizer__b1=0.8)
