@@ -1,0 +1,1 @@
+"""Weights, tokenizers and configurations of other libraries, in and out."""
