@@ -68,7 +68,7 @@ $(VENV)-parity/.installed: requirements/parity.txt
 LOCK = uv pip compile setup.cfg --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
 lock:
-	$(LOCK) --extra data --extra serve --extra track --extra dev --output-file requirements/dev.txt
+	$(LOCK) --extra data --extra serve --extra gguf --extra track --extra dev --output-file requirements/dev.txt
 	$(LOCK) --extra parity --output-file requirements/parity.txt
 
 clean:

@@ -10,7 +10,7 @@ validation loss of 3.28 on FineWeb with the small size. Not yet measured here.
 from ml_collections import ConfigDict
 
 from gptjax import command
-from gptjax.model import config as model_config
+from gptjax.model import table as model_table
 
 # size: (peak learning rate, microbatches); rates of Brown et al. (2020), table 2.1.
 SIZES = {
@@ -28,7 +28,7 @@ def get_config(size: str = 'small') -> ConfigDict:
     config.steps = 19_073
 
     # The vocabulary is padded from 50,257 to a multiple of 128.
-    config.model = model_config.preset(f'gpt2-{size}', V=50_304)
+    config.model = model_table.preset(f'gpt2-{size}', V=50_304)
 
     config.data = dict(path='data/fineweb', batch_size=512, loader='tfdata')
     config.optimizer = dict(

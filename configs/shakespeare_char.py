@@ -10,7 +10,7 @@ Expected: 1.76 in two minutes on two cores (make benchmark AREA=shakespeare).
 
 from ml_collections import ConfigDict
 
-from gptjax.model import config as model_config
+from gptjax.model import table as model_table
 
 
 def get_config() -> ConfigDict:
@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.steps = 2_000
 
     # V: 65 characters, 256 bytes for all others, and the control tokens.
-    config.model = model_config.preset('gpt2-micro', T=64, V=384)
+    config.model = model_table.preset('gpt2-micro', T=64, V=384)
 
     config.data = dict(
         path='data/tinyshakespeare/input.txt',

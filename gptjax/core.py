@@ -2,7 +2,7 @@
 
 Shapes in names: `B` batch, `T` query length, `S` key length, `D` model width, `F` MLP
 width, `N` query heads, `K` key/value heads, `G = N/K`, `H` head width, `L` layers, `V`
-vocabulary, `C` choices. An array ends in its shape: `q_BTNH`.
+vocabulary, `E` experts, `C` choices. An array ends in its shape: `q_BTNH`.
 """
 
 from collections.abc import Callable, Mapping

@@ -21,7 +21,8 @@ from gptjax import command
 MESH_AXES = ('data', 'fsdp', 'tensor')
 
 LOGICAL_AXES = (
-    'batch', 'length', 'embed', 'heads', 'head_dim', 'mlp', 'vocab', 'layers',
+    'batch', 'length', 'embed', 'heads', 'kv_heads', 'head_dim', 'mlp', 'vocab',
+    'experts', 'layers', 'classes',
 )  # fmt: skip
 
 # `embed` is the model width of a weight. Activations leave theirs unnamed: their batch
@@ -33,6 +34,7 @@ RULES: dict[str, dict[str, tuple[str, ...]]] = {
         'batch': ('data', 'fsdp'),
         'embed': ('fsdp',),
         'heads': ('tensor',),
+        'kv_heads': ('tensor',),
         'mlp': ('tensor',),
         'vocab': ('tensor',),
     },

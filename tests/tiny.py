@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax import sharding as sharding_lib
-from gptjax.model import config, gpt
+from gptjax.model import config, transformer
+from gptjax.model.families import gpt2
 
-ARCH = config.Architecture(
-    T=16, V=48, D=16, F=32, N=4, H=4, L=2, dropout=0.0, norm_eps=1e-5, init_std=0.2
-)
+ARCH = dataclasses.replace(gpt2.sized(L=2, N=4, D=16, T=16, V=48), F=32, init_std=0.2)
 COMPUTE = config.Compute(dtype='float32', remat='none', scan_unroll=1, accumulate=1)
 
 
@@ -21,10 +20,10 @@ def sharding(data: int = 1, fsdp: int = 1, tensor: int = 1, rules: str = 'data')
     return sharding_lib.make(data, fsdp, tensor, rules)
 
 
-def model(arch=ARCH, compute=COMPUTE, place=None, **changes) -> gpt.GPT:
+def model(arch=ARCH, compute=COMPUTE, place=None, **changes) -> transformer.Model:
     """A model on one device, with `changes` to its Architecture."""
     arch = dataclasses.replace(arch, **changes)
-    return gpt.GPT(arch, compute, place or sharding())
+    return transformer.make(arch, compute, place or sharding())
 
 
 def packed_batch(rows: int, arch=ARCH, seed: int = 0, padding: int = 3):

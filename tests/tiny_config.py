@@ -2,14 +2,14 @@
 
 from ml_collections import ConfigDict
 
-from gptjax.model import config as model_config
+from gptjax.model import table as model_table
 
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.steps = 12
-    config.model = model_config.preset(
+    config.model = model_table.preset(
         'gpt2-micro', T=32, V=264, D=32, F=64, N=4, H=8, L=2
     )
     config.data = dict(

@@ -9,7 +9,7 @@ tokens has 2.09; 3 min 10 s on two cores (experiments/benchmarks/latest.json).
 
 from ml_collections import ConfigDict
 
-from gptjax.model import config as model_config
+from gptjax.model import table as model_table
 
 
 def get_config() -> ConfigDict:
@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.steps = 4_000
 
     # GPT-2's 0.02 at width 768 scales a product like 0.05 at width 128.
-    config.model = model_config.preset('gpt2-nano', V=512, init_std=0.06)
+    config.model = model_table.preset('gpt2-nano', V=512, init_std=0.06)
 
     config.data = dict(path='runs/demo/docs', batch_size=4, loader='tfdata')
     config.optimizer = dict(

@@ -1,4 +1,4 @@
-"""Causal self-attention: masks, the scores, and the KV cache as a value."""
+"""Attention: masks, the scores, and the KV cache as a value."""
 
 from typing import NamedTuple
 
@@ -9,49 +9,113 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gptjax import sharding as sharding_lib
 from gptjax.model import config, layers
+from gptjax.model import positions as positions_lib
 
 
 class LayerCache(NamedTuple):
     """Keys and values of one layer; the slot of a token is its position."""
 
-    key_BSNH: Float[Array, 'B S N H']
-    value_BSNH: Float[Array, 'B S N H']
+    key_BSKH: Float[Array, 'B S K H']
+    value_BSKH: Float[Array, 'B S K H']
 
 
-def packed_mask(segments_BT: Int[Array, 'B T']) -> Bool[Array, 'B T T']:
-    """Who sees whom in packed rows: the past of the same document, and oneself.
+class Context(NamedTuple):
+    """What all layers know of a row: who sees whom, and where each token stands."""
 
-    Segments number the documents of a row from 1; 0 is padding, which sees itself.
+    mask_BTS: Bool[Array, 'B T S']
+    distance_bTS: Int[Array, 'b T S']  # of a query to a key, in tokens
+    real_BT: Bool[Array, 'B T']  # no padding
+    positions_BT: Int[Array, 'B T']
+    turn: positions_lib.Turn | None
+    cross_mask_BTS: Bool[Array, 'B T S2'] | None = None
+
+
+def packed(
+    arch: config.Architecture,
+    positions_BT: Int[Array, 'B T'],
+    segments_BT: Int[Array, 'B T'],
+    source_segments_BS: Int[Array, 'B S'] | None = None,
+) -> Context:
+    """The context of packed rows: a token sees its own document, or its past alone.
+
+    Segments number the documents of a row from 1; 0 is padding, which sees padding. A
+    document of a decoder sees the source of the same number.
     """
     T = segments_BT.shape[1]
-    causal_TS = jnp.tril(jnp.ones((T, T), bool))
-    return causal_TS & (segments_BT[:, :, None] == segments_BT[:, None, :])
+    mask_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
+    if arch.causal:
+        mask_BTT &= jnp.tril(jnp.ones((T, T), bool))
+    index_T = jnp.arange(T)
+    cross = None
+    if source_segments_BS is not None:
+        cross = segments_BT[:, :, None] == source_segments_BS[:, None, :]
+    return Context(
+        mask_BTT,
+        (index_T[:, None] - index_T)[None],
+        segments_BT > 0,
+        positions_BT,
+        _turn(arch, positions_BT),
+        cross,
+    )
 
 
-def cache_mask(positions_BT: Int[Array, 'B T'], S: int) -> Bool[Array, 'B T S']:
-    """A query sees the slots up to its own position."""
-    return jnp.arange(S) <= positions_BT[:, :, None]
+def cached(
+    arch: config.Architecture,
+    positions_BT: Int[Array, 'B T'],
+    S: int,
+    source_segments_BS: Int[Array, 'B S2'] | None = None,
+) -> Context:
+    """The context of decoding: a query sees the slots up to its own position."""
+    distance_BTS = positions_BT[:, :, None] - jnp.arange(S)
+    cross = None
+    if source_segments_BS is not None:
+        shape = (*positions_BT.shape, source_segments_BS.shape[1])
+        cross = jnp.broadcast_to(source_segments_BS[:, None] > 0, shape)
+    return Context(
+        distance_BTS >= 0,
+        distance_BTS,
+        jnp.ones(positions_BT.shape, bool),
+        positions_BT,
+        _turn(arch, positions_BT),
+        cross,
+    )
+
+
+def _turn(
+    arch: config.Architecture, positions_BT: Int[Array, 'B T']
+) -> positions_lib.Turn | None:
+    if arch.positions.kind != 'rotary':
+        return None
+    return positions_lib.turn(positions_BT, arch.H, arch.positions)
 
 
 def attention_weights(
     q_BTNH: Float[Array, 'B T N H'],
-    k_BSNH: Float[Array, 'B S N H'],
+    k_BSKH: Float[Array, 'B S K H'],
     mask_BTS: Bool[Array, 'B T S'],
-) -> Float[Array, 'B N T S']:
-    """softmax(q k / sqrt(H)) over what is seen, in float32 (Vaswani et al., 2017)."""
-    scores_BNTS = jnp.einsum(
-        'BTNH,BSNH->BNTS', q_BTNH, k_BSNH, preferred_element_type=jnp.float32
+) -> Float[Array, 'B K G T S']:
+    """softmax(q k / sqrt(H)) over what is seen, in float32 (Vaswani et al., 2017).
+
+    Each key head serves G = N / K query heads (Ainslie et al., 2023).
+    """
+    B, T, N, H = q_BTNH.shape
+    K = k_BSKH.shape[2]
+    scores_BKGTS = jnp.einsum(
+        'BTKGH,BSKH->BKGTS',
+        q_BTNH.reshape(B, T, K, N // K, H),
+        k_BSKH,
+        preferred_element_type=jnp.float32,
     )
-    scores_BNTS *= q_BTNH.shape[-1] ** -0.5
+    scores_BKGTS *= H**-0.5
     lowest = jnp.finfo(jnp.float32).min
-    scores_BNTS = jnp.where(mask_BTS[:, None], scores_BNTS, lowest)
-    return jax.nn.softmax(scores_BNTS, axis=-1)
+    scores_BKGTS = jnp.where(mask_BTS[:, None, None], scores_BKGTS, lowest)
+    return jax.nn.softmax(scores_BKGTS, axis=-1)
 
 
 def write(
     cache: LayerCache,
-    k_BTNH: Float[Array, 'B T N H'],
-    v_BTNH: Float[Array, 'B T N H'],
+    k_BTKH: Float[Array, 'B T K H'],
+    v_BTKH: Float[Array, 'B T K H'],
     start_B: Int[Array, 'B'],
 ) -> LayerCache:
     """The cache with T new slots from `start_B[b]` on in each row b."""
@@ -60,71 +124,130 @@ def write(
         return jax.lax.dynamic_update_slice(row, new.astype(row.dtype), (start, 0, 0))
 
     return LayerCache(
-        jax.vmap(put)(cache.key_BSNH, k_BTNH, start_B),
-        jax.vmap(put)(cache.value_BSNH, v_BTNH, start_B),
+        jax.vmap(put)(cache.key_BSKH, k_BTKH, start_B),
+        jax.vmap(put)(cache.value_BSKH, v_BTKH, start_B),
     )
 
 
-class MultiHeadAttention(nn.Module):
-    """Multi-head self-attention with biases, as in GPT-2 (Radford et al., 2019).
-
-    Without a cache, the keys are those of the row itself. With one, they are written at
-    `positions_BT` first, and the queries see the whole cache through the mask.
-    """
+class _Attention(nn.Module):
+    """The projections around the weighted sum."""
 
     arch: config.Architecture
     sharding: sharding_lib.Sharding
-    train: bool
+    train: bool = False
 
-    @nn.compact
+    def setup(self) -> None:
+        arch = self.arch
+        zeros, ones = nn.initializers.zeros, nn.initializers.ones
+        weights = {}
+        for name in ('query', 'key', 'value'):
+            heads, axis = self._heads(name)
+            shape, axes = (arch.D, heads, arch.H), ('embed', axis, 'head_dim')
+            normal = layers.normal(arch)
+            weights[name] = layers.weight(self, name, shape, axes, normal)
+            if arch.attention_bias != 'none':
+                bias = f'{name}_bias'
+                weights[bias] = layers.weight(self, bias, shape[1:], axes[1:], zeros)
+            if arch.norms.query_key and name != 'value':
+                norm = f'{name}_norm'
+                weights[norm] = layers.weight(
+                    self, norm, (arch.H,), ('head_dim',), ones
+                )
+        shape, axes = (arch.N, arch.H, arch.D), ('heads', 'head_dim', 'embed')
+        weights['out'] = layers.weight(self, 'out', shape, axes, layers.residual(arch))
+        if arch.attention_bias == 'all':
+            weights['out_bias'] = layers.weight(
+                self, 'out_bias', (arch.D,), ('embed',), zeros
+            )
+        self.weights = weights
+        self.dropout = nn.Dropout(arch.dropout, deterministic=not self.train)
+
+    def _heads(self, name: str) -> tuple[int, str]:
+        return (self.arch.N, 'heads') if name == 'query' else (self.arch.K, 'kv_heads')
+
+    def project(
+        self, name: str, x_BTD: Float[Array, 'B T D']
+    ) -> Float[Array, 'B T heads H']:
+        """Queries (N heads), or keys or values (K heads)."""
+        y_BTNH = layers.einsum('BTD,DNH->BTNH', x_BTD, self.weights[name])
+        if f'{name}_bias' in self.weights:
+            y_BTNH += self.weights[f'{name}_bias'].astype(x_BTD.dtype)
+        _, axis = self._heads(name)
+        y_BTNH = self.sharding.constrain(y_BTNH, 'batch', 'length', axis, 'head_dim')
+        if f'{name}_norm' in self.weights:
+            scale_H, eps = self.weights[f'{name}_norm'], self.arch.norms.eps
+            wide_BTNH = y_BTNH.astype(jnp.float32)
+            y_BTNH = layers.rms_norm(wide_BTNH, scale_H, eps).astype(x_BTD.dtype)
+        return y_BTNH
+
+    def attend(
+        self,
+        q_BTNH: Float[Array, 'B T N H'],
+        k_BSKH: Float[Array, 'B S K H'],
+        v_BSKH: Float[Array, 'B S K H'],
+        mask_BTS: Bool[Array, 'B T S'],
+    ) -> Float[Array, 'B T D']:
+        """The weighted sum of values, and the projection back to the model's width."""
+        weights_BKGTS = attention_weights(q_BTNH, k_BSKH, mask_BTS)
+        weights_BKGTS = self.dropout(weights_BKGTS).astype(q_BTNH.dtype)
+        y_BTKGH = jnp.einsum('BKGTS,BSKH->BTKGH', weights_BKGTS, v_BSKH)
+        y_BTNH = y_BTKGH.reshape(q_BTNH.shape)
+        y_BTD = layers.einsum('BTNH,NHD->BTD', y_BTNH, self.weights['out'])
+        if 'out_bias' in self.weights:
+            y_BTD += self.weights['out_bias'].astype(y_BTD.dtype)
+        return y_BTD
+
+
+class SelfAttention(_Attention):
+    """A row looks at itself.
+
+    Without a cache, the keys are those of the row. With one, they are written at
+    `positions_BT` first, and the queries see the whole cache through the mask. `window`
+    is how many tokens a query sees, itself included; 0 is all.
+    """
+
     def __call__(
         self,
         x_BTD: Float[Array, 'B T D'],
-        mask_BTS: Bool[Array, 'B T S'],
-        positions_BT: Int[Array, 'B T'],
+        context: Context,
+        window: int | Int[Array, ''],
         cache: LayerCache | None,
     ) -> tuple[Float[Array, 'B T D'], LayerCache | None]:
-        arch = self.arch
-        normal = nn.initializers.normal(arch.init_std)
-        small = nn.initializers.normal(arch.init_std / (2 * arch.L) ** 0.5)
-        projected = []
-        for name in ('query', 'key', 'value'):
-            kernel = layers.weight(
-                self,
-                name,
-                (arch.D, arch.N, arch.H),
-                ('embed', 'heads', 'head_dim'),
-                normal,
-            )
-            bias = layers.weight(
-                self,
-                f'{name}_bias',
-                (arch.N, arch.H),
-                ('heads', 'head_dim'),
-                nn.initializers.zeros,
-            )
-            y_BTNH = layers.einsum('BTD,DNH->BTNH', x_BTD, kernel) + bias.astype(
-                x_BTD.dtype
-            )
-            projected.append(
-                self.sharding.constrain(y_BTNH, 'batch', 'length', 'heads', 'head_dim')
-            )
-        q_BTNH, k_BTNH, v_BTNH = projected
+        q_BTNH, k_BSKH, v_BSKH = (
+            self.project(name, x_BTD) for name in ('query', 'key', 'value')
+        )
+        if context.turn is not None:
+            q_BTNH = positions_lib.rotate(q_BTNH, context.turn)
+            k_BSKH = positions_lib.rotate(k_BSKH, context.turn)
         if cache is not None:
-            cache = write(cache, k_BTNH, v_BTNH, positions_BT[:, 0])
-            k_BTNH, v_BTNH = (c.astype(x_BTD.dtype) for c in cache)
-        weights_BNTS = attention_weights(q_BTNH, k_BTNH, mask_BTS)
-        weights_BNTS = nn.Dropout(arch.dropout, deterministic=not self.train)(
-            weights_BNTS
+            cache = write(cache, k_BSKH, v_BSKH, context.positions_BT[:, 0])
+            k_BSKH, v_BSKH = (c.astype(x_BTD.dtype) for c in cache)
+        mask_BTS = context.mask_BTS
+        if any(self.arch.windows):
+            near_bTS = jnp.abs(context.distance_bTS) < window
+            mask_BTS &= near_bTS | (jnp.asarray(window) == 0)
+        return self.attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS), cache
+
+
+class CrossAttention(_Attention):
+    """A decoder's row looks at the encoder's: its output, or its keys and values."""
+
+    def __call__(
+        self,
+        x_BTD: Float[Array, 'B T D'],
+        context: Context,
+        source: Float[Array, 'B S D'] | LayerCache,
+    ) -> Float[Array, 'B T D']:
+        q_BTNH = self.project('query', x_BTD)
+        if isinstance(source, LayerCache):
+            k_BSKH, v_BSKH = (c.astype(x_BTD.dtype) for c in source)
+        else:
+            k_BSKH, v_BSKH = self.project('key', source), self.project('value', source)
+        assert context.cross_mask_BTS is not None
+        return self.attend(q_BTNH, k_BSKH, v_BSKH, context.cross_mask_BTS)
+
+    def keys(self, source_BSD: Float[Array, 'B S D']) -> LayerCache:
+        """The keys and values of the encoder's output, once for a whole decoding."""
+        return LayerCache(
+            self.project('key', source_BSD), self.project('value', source_BSD)
         )
-        y_BTNH = jnp.einsum('BNTS,BSNH->BTNH', weights_BNTS.astype(x_BTD.dtype), v_BTNH)
-        out = layers.weight(
-            self, 'out', (arch.N, arch.H, arch.D), ('heads', 'head_dim', 'embed'), small
-        )
-        out_bias = layers.weight(
-            self, 'out_bias', (arch.D,), ('embed',), nn.initializers.zeros
-        )
-        y_BTD = layers.einsum('BTNH,NHD->BTD', y_BTNH, out) + out_bias.astype(
-            x_BTD.dtype
-        )
-        return y_BTD, cache

@@ -1,6 +1,6 @@
-"""Weights, the one product, layer norm and the MLP."""
+"""Weights, the one product, norms and the MLP."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 from typing import Any
 
@@ -25,6 +25,24 @@ def weight(
     boxed = nn.with_logical_partitioning(init, tuple(axes))
     declared: Any = module.param(name, boxed, tuple(shape), jnp.float32)
     return declared
+
+
+def normal(arch: config.Architecture) -> nn.initializers.Initializer:
+    """How weights begin: normally distributed."""
+    return nn.initializers.normal(arch.init_std)
+
+
+def residual(arch: config.Architecture) -> nn.initializers.Initializer:
+    """How the weights that end a residual branch begin.
+
+    Without norms in between, 2 L branches add up: each is smaller by sqrt(2 L)
+    (Radford et al., 2019, section 2.3).
+    """
+    if arch.zero_init:
+        return nn.initializers.zeros
+    if arch.norms.order == 'post':
+        return normal(arch)
+    return nn.initializers.normal(arch.init_std / (2 * arch.L) ** 0.5)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -76,26 +94,60 @@ def _einsum(spec: str, left: Array, right: Array) -> Array:
     return jnp.einsum(spec, left, right, preferred_element_type=jnp.float32)
 
 
-class LayerNorm(nn.Module):
-    """Layer normalisation (Ba et al., 2016), in float32."""
+def grouped(x_MD: Array, weight_EDF: Array, sizes_E: Array) -> Array:
+    """The product of a stack of weights: row m of `x_MD` meets that of its group.
+
+    The first `sizes_E[0]` rows belong to weight 0, the next to 1, and so on. Types as
+    in `einsum`.
+    """
+    weight_EDF = weight_EDF.astype(x_MD.dtype)
+    y_MF = lax.ragged_dot(x_MD, weight_EDF, sizes_E, preferred_element_type=jnp.float32)
+    return y_MF.astype(x_MD.dtype)
+
+
+class Norm(nn.Module):
+    """Layer normalisation (Ba et al., 2016) or RMS normalisation, in float32.
+
+    The latter (Zhang and Sennrich, 2019) takes no mean off and has no bias.
+    """
 
     arch: config.Architecture
 
     @nn.compact
     def __call__(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
-        D = self.arch.D
-        scale = weight(self, 'scale', (D,), ('embed',), nn.initializers.ones)
-        bias = weight(self, 'bias', (D,), ('embed',), nn.initializers.zeros)
-        wide = x_BTD.astype(jnp.float32)
-        mean = jnp.mean(wide, -1, keepdims=True)
-        centred = wide - mean
-        variance = jnp.mean(jnp.square(centred), -1, keepdims=True)
-        normal = centred * lax.rsqrt(variance + self.arch.norm_eps)
-        return (normal * scale + bias).astype(x_BTD.dtype)
+        norms = self.arch.norms
+        shape, axes = (self.arch.D,), ('embed',)
+        scale_D = weight(self, 'scale', shape, axes, nn.initializers.ones)
+        wide_BTD = x_BTD.astype(jnp.float32)
+        if norms.kind == 'rms':
+            return rms_norm(wide_BTD, scale_D, norms.eps).astype(x_BTD.dtype)
+        mean = jnp.mean(wide_BTD, -1, keepdims=True)
+        y_BTD = rms_norm(wide_BTD - mean, scale_D, norms.eps)
+        if norms.bias:
+            y_BTD += weight(self, 'bias', shape, axes, nn.initializers.zeros)
+        return y_BTD.astype(x_BTD.dtype)
+
+
+def rms_norm(
+    x: Float[Array, '*rows D'], scale_D: Float[Array, 'D'], eps: float
+) -> Float[Array, '*rows D']:
+    """scale x / sqrt(mean(x^2) + eps), over the last axis."""
+    mean_square = jnp.mean(jnp.square(x), -1, keepdims=True)
+    return x * lax.rsqrt(mean_square + eps) * scale_D
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    'gelu': functools.partial(nn.gelu, approximate=False),
+    'gelu_tanh': functools.partial(nn.gelu, approximate=True),
+    'relu': nn.relu,
+    'relu_squared': lambda x: jnp.square(nn.relu(x)),
+    'silu': nn.silu,
+    'swiglu': nn.silu,  # of the gate
+}
 
 
 class MLP(nn.Module):
-    """Two products with a tanh GELU between them (Hendrycks and Gimpel, 2016)."""
+    """Two products with an activation between them; gated, three (Shazeer, 2020)."""
 
     arch: config.Architecture
     sharding: sharding_lib.Sharding
@@ -103,14 +155,26 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
         arch = self.arch
-        normal = nn.initializers.normal(arch.init_std)
-        small = nn.initializers.normal(arch.init_std / (2 * arch.L) ** 0.5)
-        zeros = nn.initializers.zeros
-        up = weight(self, 'up', (arch.D, arch.F), ('embed', 'mlp'), normal)
-        up_bias = weight(self, 'up_bias', (arch.F,), ('mlp',), zeros)
-        down = weight(self, 'down', (arch.F, arch.D), ('mlp', 'embed'), small)
-        down_bias = weight(self, 'down_bias', (arch.D,), ('embed',), zeros)
-        x_BTF = einsum('BTD,DF->BTF', x_BTD, up) + up_bias.astype(x_BTD.dtype)
-        x_BTF = self.sharding.constrain(x_BTF, 'batch', 'length', 'mlp')
-        x_BTF = nn.gelu(x_BTF, approximate=True)
-        return einsum('BTF,FD->BTD', x_BTF, down) + down_bias.astype(x_BTD.dtype)
+        activate = ACTIVATIONS[arch.activation]
+        x_BTF = self._widen('up', x_BTD)
+        if arch.gated:
+            x_BTF *= activate(self._widen('gate', x_BTD))
+        else:
+            x_BTF = activate(x_BTF)
+        down = weight(self, 'down', (arch.F, arch.D), ('mlp', 'embed'), residual(arch))
+        y_BTD = einsum('BTF,FD->BTD', x_BTF, down)
+        if arch.mlp_bias:
+            zeros = nn.initializers.zeros
+            bias = weight(self, 'down_bias', (arch.D,), ('embed',), zeros)
+            y_BTD += bias.astype(x_BTD.dtype)
+        return y_BTD
+
+    def _widen(self, name: str, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T F']:
+        arch = self.arch
+        kernel = weight(self, name, (arch.D, arch.F), ('embed', 'mlp'), normal(arch))
+        x_BTF = einsum('BTD,DF->BTF', x_BTD, kernel)
+        if arch.mlp_bias:
+            zeros = nn.initializers.zeros
+            bias = weight(self, f'{name}_bias', (arch.F,), ('mlp',), zeros)
+            x_BTF += bias.astype(x_BTD.dtype)
+        return self.sharding.constrain(x_BTF, 'batch', 'length', 'mlp')

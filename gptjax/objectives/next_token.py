@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gptjax import core
-from gptjax.model import gpt
+from gptjax.model import transformer
+from gptjax.objectives import heads
 
 
 def log_likelihood(
@@ -19,21 +20,24 @@ def log_likelihood(
     return picked_BT - jax.nn.logsumexp(logits_BTV, axis=-1)
 
 
-def make(model: gpt.GPT) -> core.LossFn:
+def make(model: transformer.Model) -> core.LossFn:
     """Cross-entropy of `targets` weighted by `weights`, per weighted token.
 
     The batch has tokens, targets, segments, positions (int32 B T) and weights (float32
     B T). Fine-tuning on conversations is the same loss, with weight on the assistant's
-    tokens alone.
+    tokens alone. Raises UserError for a model without a causal head over tokens.
     """
+    heads.require(model, 'next_token', 'tokens', causal=True)
 
     def loss_fn(
         params: core.Params, frozen: core.Params, batch: core.Batch, key: Array | None
     ) -> core.Loss:
-        logits_BTV = gpt.forward(model, params, batch, key)
+        x_BTD, router = transformer.hidden(model, params, batch, key)
+        logits_BTV = transformer.logits(model, params, x_BTD)
         weights_BT = batch['weights']
         nats_BT = -log_likelihood(logits_BTV, batch['targets'])
-        weight = jnp.sum(weights_BT)
-        return core.Loss({'loss': (jnp.sum(nats_BT * weights_BT), weight)}, metrics={})
+        loss = jnp.sum(nats_BT * weights_BT), jnp.sum(weights_BT)
+        metrics = {'cross_entropy': loss} if router else {}  # else the same number
+        return core.Loss({'loss': loss, **router}, metrics)
 
     return loss_fn

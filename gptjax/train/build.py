@@ -22,7 +22,7 @@ from gptjax.data import build as data_build
 from gptjax.data import dataset, pipeline, storage
 from gptjax.data import rows as rows_lib
 from gptjax.model import config as model_config
-from gptjax.model import gpt
+from gptjax.model import transformer
 from gptjax.objectives import table as objective_table
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
@@ -94,7 +94,7 @@ class Run:
     settings: dict[str, Any]  # the config as JSON
     seed: int
     steps: int
-    model: gpt.GPT
+    model: transformer.Model
     tokenizer: tokenizer_lib.Tokenizer
     start_params: Callable[[], core.Params]
     start_digest: str  # of the weights of another workdir that it starts from, or ''
@@ -137,7 +137,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     built = _dataset(data, workdir, objective)
     tokenizer = built.tokenizer()
     _check_tokenizer(tokenizer, arch, settings['model'])
-    model = gpt.GPT(arch, compute, sharding)
+    model = transformer.make(arch, compute, sharding)
     rows = built.rows('train', arch.T)
     steps = _steps(settings, len(rows), data.batch_size)
     schedule, optimizer = _optimizer(settings['optimizer'], steps)
@@ -175,7 +175,7 @@ class Trained:
     """A model as a workdir holds it, on one device."""
 
     workdir: Path
-    model: gpt.GPT
+    model: transformer.Model
     params: core.Params
     tokenizer: tokenizer_lib.Tokenizer
     config: dict[str, Any]
@@ -188,7 +188,7 @@ def load(workdir: Path) -> Trained:
     on_cpu = jax.default_backend() == 'cpu'  # which is slower in bfloat16
     dtype = 'float32' if on_cpu else 'bfloat16'
     compute = model_config.Compute(dtype, remat='none', scan_unroll=1, accumulate=1)
-    model = gpt.GPT(arch, compute, sharding_lib.single())
+    model = transformer.make(arch, compute, sharding_lib.single())
     return Trained(
         workdir=workdir,
         model=model,
@@ -276,9 +276,10 @@ def _start(
     """The architecture, what makes the parameters at step 0, and their digest."""
     section = settings['model']
     if 'init_from' not in section:
-        arch = command.splat(model_config.Architecture, 'model', section)
-        model = gpt.GPT(arch, compute, sharding)
-        return arch, lambda: gpt.init(model, jax.random.key(settings['seed'])), ''
+        arch = model_config.architecture('model', **section)
+        model = transformer.make(arch, compute, sharding)
+        key = jax.random.key(settings['seed'])
+        return arch, lambda: transformer.init(model, key), ''
     return command.splat(
         _from_workdir, 'model', section, sharding=sharding, compute=compute
     )
@@ -292,7 +293,7 @@ def _from_workdir(
 ) -> tuple[model_config.Architecture, Callable[[], core.Params], str]:
     manifest, arch = _saved(Path(init_from))
     arch = dataclasses.replace(arch, dropout=dropout)
-    model = gpt.GPT(arch, compute, sharding)
+    model = transformer.make(arch, compute, sharding)
     arrays = {k: v for k, v in manifest['arrays'].items() if k.startswith('params/')}
     digest = storage.json_digest(arrays)
     return arch, lambda: _restore_params(Path(init_from), manifest, model), digest
@@ -313,13 +314,14 @@ def _saved(workdir: Path) -> tuple[dict[str, Any], model_config.Architecture]:
     if manifest['host']['stopped_early'] and best != manifest['step']:
         manifest = checkpoints.whole(best) or manifest
     checkpoints.close()
-    return manifest, model_config.Architecture(**manifest['host']['architecture'])
+    fields = manifest['host']['architecture']
+    return manifest, model_config.architecture('architecture', **fields)
 
 
 def _restore_params(
-    workdir: Path, manifest: Mapping[str, Any], model: gpt.GPT
+    workdir: Path, manifest: Mapping[str, Any], model: transformer.Model
 ) -> core.Params:
-    boxed = gpt.abstract(model)
+    boxed = transformer.abstract(model)
     checkpoints = checkpoint.Checkpoints(workdir, keep=1)
     params = checkpoints.restore_params(
         manifest, nn.unbox(boxed), model.sharding.of_boxed(boxed)

@@ -17,7 +17,8 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from gptjax import command, core, trees
-from gptjax.model import gpt
+from gptjax.model import config as model_config
+from gptjax.model import cost, transformer
 from gptjax.train import build, checkpoint, evaluate, feed, flops, log
 from gptjax.train import state as state_lib
 from gptjax.train import step as step_lib
@@ -65,7 +66,7 @@ class _Loop:
         self.checkpoints = checkpoint.Checkpoints(run.workdir, run.checkpoint.keep)
         self.feeder = feed.Feed(sharding, run.data.batch_size)
         shapes, places = state_lib.shardings_of(
-            gpt.abstract(run.model), run.optimizer, sharding
+            transformer.abstract(run.model), run.optimizer, sharding
         )
         manifest = self.checkpoints.newest()
         self.host = self._host(manifest)
@@ -98,7 +99,7 @@ class _Loop:
     def _host(self, manifest: dict[str, Any] | None) -> Host:
         """What the checkpoint says, where it fits this run; else UserError."""
         run = self.run
-        arch = dataclasses.asdict(run.model.arch)
+        arch = model_config.plain(run.model.arch)
         if manifest is None:
             return Host(arch, start_digest=run.start_digest)
         host = Host(**manifest['host'])
@@ -248,7 +249,9 @@ class _Clock:
         peak = flops.peak(devices.flat[0])
         self._peak = peak * devices.size if peak else None
         # A reference goes forward too, which is a third of forward and backward.
-        self._flops = run.model.arch.flops_per_token() * (4 / 3 if run.reference else 1)
+        self._flops = cost.flops_per_token(run.model.arch) * (
+            4 / 3 if run.reference else 1
+        )
         self._start = time.perf_counter()
         self._last = (step, 0.0)
 

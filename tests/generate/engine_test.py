@@ -1,3 +1,4 @@
+import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from gptjax import command
 from gptjax.generate import engine as engine_lib
 from gptjax.generate import loop
+from gptjax.model import transformer
 
 Request = engine_lib.Request
 
@@ -26,8 +28,11 @@ def allowed_logits(tiny, tokens):
 
 def _forward(tiny, *arrays):
     if not hasattr(tiny, 'forward'):
-        tiny.forward = jax.jit(lambda *a: tiny.model.apply({'params': tiny.params}, *a))
-    return np.array(tiny.forward(*map(jnp.asarray, arrays)))
+        forward = functools.partial(transformer.forward, tiny.model, tiny.params)
+        tiny.forward = jax.jit(forward)
+    names = ('tokens', 'positions', 'segments')
+    batch = dict(zip(names, map(jnp.asarray, arrays), strict=True))
+    return np.array(tiny.forward(batch))
 
 
 def test_greedy_decoding_is_the_argmax_of_the_full_forward_pass(tiny):

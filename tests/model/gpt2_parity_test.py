@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
-from gptjax.model import config, gpt
+from gptjax.model import transformer
+from gptjax.model.families import gpt2
 
 
 @pytest.fixture(scope='module')
@@ -55,14 +56,12 @@ def converted(golden, arch):
 
 
 def test_logits_equal_those_of_transformers(golden):
-    arch = config.Architecture(
-        T=24, V=61, D=32, F=128, N=4, H=8, L=3, dropout=0.0, norm_eps=1e-5, init_std=0.0
-    )
+    arch = gpt2.sized(L=3, N=4, D=32, T=24, V=61)
     model = tiny.model(arch)
     params = jax.tree.map(jnp.asarray, converted(golden, arch))
     assert jax.tree.map(np.shape, params) == jax.tree.map(
         lambda leaf: leaf.shape,
-        jax.eval_shape(lambda: gpt.init(model, jax.random.key(0))),
+        jax.eval_shape(lambda: transformer.init(model, jax.random.key(0))),
     )
     for tokens, logits in (
         (golden['tokens'], golden['logits']),
@@ -70,6 +69,8 @@ def test_logits_equal_those_of_transformers(golden):
     ):
         positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
         rows = (jnp.asarray(x) for x in (tokens, positions, np.ones_like(tokens)))
-        ours = model.apply({'params': params}, *rows)
+        names = ('tokens', 'positions', 'segments')
+        batch = dict(zip(names, rows, strict=True))
+        ours = transformer.forward(model, params, batch)
         np.testing.assert_allclose(ours, logits, atol=1e-4)
         assert np.abs(logits).max() > 1  # so that 1e-4 says something

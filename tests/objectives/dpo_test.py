@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
-from gptjax.model import gpt
+from gptjax.model import transformer
 from gptjax.objectives import dpo
 from gptjax.train import step
 
@@ -19,7 +19,7 @@ def pairs():
 
 @pytest.fixture(scope='module')
 def models():
-    return [gpt.init(tiny.model(), jax.random.key(seed)) for seed in (0, 1)]
+    return [transformer.init(tiny.model(), jax.random.key(seed)) for seed in (0, 1)]
 
 
 def test_the_first_loss_is_ln_2(pairs, models):
@@ -39,13 +39,7 @@ def test_the_loss_is_the_formula(pairs, models):
             for choice in range(2):
                 one = {n: x[row, choice][None] for n, x in pairs.items()}
                 logits = np.asarray(
-                    model.apply(
-                        {'params': params},
-                        one['tokens'],
-                        one['positions'],
-                        one['segments'],
-                    ),
-                    np.float64,
+                    transformer.forward(model, params, one), np.float64
                 )[0]
                 shifted = logits - logits.max(-1, keepdims=True)
                 normal = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

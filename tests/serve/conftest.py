@@ -1,6 +1,7 @@
 """Servers on 127.0.0.1, each in a thread that ends with its test."""
 
 import contextlib
+import dataclasses
 import threading
 import time
 
@@ -12,7 +13,8 @@ import pytest
 
 from gptjax import sharding
 from gptjax.generate import engine as engine_lib
-from gptjax.model import config, gpt
+from gptjax.model import config, transformer
+from gptjax.model.families import gpt2
 from gptjax.serve import server as server_lib
 from gptjax.text import table
 
@@ -46,16 +48,15 @@ def wait_until(condition):
 def tiny_engine():
     """A real engine over random weights, with a context of 128 bytes."""
     tokenizer = table.make(lambda: [], name='bytes')
-    arch = config.Architecture(
-        T=128, V=384, D=32, F=64, N=4, H=8, L=1,
-        dropout=0.0, norm_eps=1e-5, init_std=0.0,
-    )  # fmt: skip
+    arch = dataclasses.replace(
+        gpt2.sized(L=1, N=4, D=32, T=128, V=384), F=64, init_std=0.0
+    )
     compute = config.Compute('float32', 'none', scan_unroll=1, accumulate=1)
-    model = gpt.GPT(arch, compute, sharding.single())
+    model = transformer.make(arch, compute, sharding.single())
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype),
-        nn.unbox(gpt.abstract(model)),
+        nn.unbox(transformer.abstract(model)),
     )
     params['norm']['bias'] *= 0  # in a tied head it would drown the rest
     return engine_lib.Engine(model, params, tokenizer)

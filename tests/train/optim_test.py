@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from gptjax import command
-from gptjax.model import gpt
+from gptjax.model import transformer
 from gptjax.train import optim, state, table
 
 OPTIONS = {'adamw': dict(b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.0, clip_norm=1.0)}
@@ -52,7 +52,7 @@ def test_every_optimizer_shards_like_its_parameters(name):
     model = tiny.model(place=place)
     schedule = optim.warmup_cosine(0.1, 1, 10, 0.0)
     optimizer = table.OPTIMIZERS[name](schedule, **OPTIONS[name])
-    shapes, places = state.shardings_of(gpt.abstract(model), optimizer, place)
+    shapes, places = state.shardings_of(transformer.abstract(model), optimizer, place)
     params = {leaf.shape: s for leaf, s in zip(
         jax.tree.leaves(shapes.params), jax.tree.leaves(places.params), strict=True
     )}  # fmt: skip

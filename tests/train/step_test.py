@@ -10,7 +10,7 @@ import optax
 import pytest
 import tiny
 
-from gptjax.model import gpt
+from gptjax.model import transformer
 from gptjax.objectives import next_token
 from gptjax.train import optim, state, step
 
@@ -29,8 +29,8 @@ def compiled(place, accumulate, dropout):
     """(the step, what makes the state at its start), once for each setting."""
     model = tiny.model(place=place, dropout=dropout)
     optimizer = adamw()
-    _, places = state.shardings_of(gpt.abstract(model), optimizer, place)
-    params = gpt.init(model, jax.random.key(0))
+    _, places = state.shardings_of(transformer.abstract(model), optimizer, place)
+    params = transformer.init(model, jax.random.key(0))
     run = jax.jit(
         functools.partial(
             step.train_step,
@@ -93,12 +93,10 @@ def test_accumulation_agrees_on_ragged_masks(batches, reference, accumulate, dev
 def test_one_step_is_the_textbook_one(batches):
     """AdamW and clipping in NumPy, from JAX's gradient of the mean loss."""
     model, batch = tiny.model(), batches[0]
-    params = gpt.init(model, jax.random.key(0))
+    params = transformer.init(model, jax.random.key(0))
 
     def mean_loss(params):
-        logits = model.apply(
-            {'params': params}, batch['tokens'], batch['positions'], batch['segments']
-        )
+        logits = transformer.forward(model, params, batch)
         nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch['targets'])
         return jnp.sum(nats * batch['weights']) / jnp.sum(batch['weights'])
 
@@ -139,7 +137,7 @@ def test_a_batch_without_weight_changes_nothing_but_decay():
 
 def test_eval_equals_the_training_loss_without_dropout(batches, reference):
     model = tiny.model(dropout=0.5)
-    params = gpt.init(model, jax.random.key(0))
+    params = transformer.init(model, jax.random.key(0))
     loss = step.eval_step(params, {}, batches[0], loss_fn=next_token.make(model))
     assert float(step.means(loss)['loss']) == pytest.approx(reference[0][0], rel=1e-5)
     assert dataclasses.replace(tiny.ARCH, dropout=0.5) == model.arch

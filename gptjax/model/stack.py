@@ -1,0 +1,162 @@
+"""A stack of layers: what encoders and decoders of all families are made of."""
+
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from gptjax import core
+from gptjax import sharding as sharding_lib
+from gptjax.model import attention, config, experts, layers
+from gptjax.model import positions as positions_lib
+
+_REMAT = {
+    'full': jax.checkpoint_policies.nothing_saveable,
+    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Block(nn.Module):
+    """Attention and MLP, each added to the residual stream, with a norm each.
+
+    A decoder's block beside an encoder looks at `source` in between. Returns the
+    stream, the cache with the new tokens, and the router's losses.
+    """
+
+    arch: config.Architecture
+    sharding: sharding_lib.Sharding
+    train: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BTD: Float[Array, 'B T D'],
+        window: int | Int[Array, ''],
+        context: attention.Context,
+        source: Float[Array, 'B S D'] | attention.LayerCache | None = None,
+        cache: attention.LayerCache | None = None,
+    ) -> tuple[Float[Array, 'B T D'], tuple[attention.LayerCache | None, core.Metrics]]:
+        modules = self.arch, self.sharding, self.train
+        router: core.Metrics = {}
+        with jax.named_scope('attention'):
+            y_BTD = self._before('attention', x_BTD)
+            y_BTD, cache = attention.SelfAttention(*modules, name='attention')(
+                y_BTD, context, window, cache
+            )
+            x_BTD = self._after('attention', x_BTD, y_BTD)
+        if source is not None:
+            with jax.named_scope('cross'):
+                y_BTD = self._before('cross', x_BTD)
+                y_BTD = attention.CrossAttention(*modules, name='cross')(
+                    y_BTD, context, source
+                )
+                x_BTD = self._after('cross', x_BTD, y_BTD)
+        with jax.named_scope('mlp'):
+            y_BTD = self._before('mlp', x_BTD)
+            if self.arch.experts is None:
+                y_BTD = layers.MLP(self.arch, self.sharding, name='mlp')(y_BTD)
+            else:
+                y_BTD, router = experts.Mixture(
+                    self.arch, self.sharding, name='experts'
+                )(y_BTD, context.real_BT)
+            x_BTD = self._after('mlp', x_BTD, y_BTD)
+        x_BTD = self.sharding.constrain(x_BTD, 'batch', 'length', None)
+        return x_BTD, (cache, router)
+
+    def _before(self, part: str, x_BTD: Array) -> Array:
+        """What a branch reads."""
+        if self.arch.norms.order == 'post':
+            return x_BTD
+        return layers.Norm(self.arch, name=f'{part}_norm')(x_BTD)
+
+    def _after(self, part: str, x_BTD: Array, y_BTD: Array) -> Array:
+        """The stream with the branch's result `y_BTD` added."""
+        dropout = nn.Dropout(self.arch.dropout, deterministic=not self.train)
+        x_BTD = x_BTD + dropout(y_BTD)
+        if self.arch.norms.order == 'pre':
+            return x_BTD
+        return layers.Norm(self.arch, name=f'{part}_norm')(x_BTD)
+
+
+class Stack(nn.Module):
+    """Positions, token types, L layers stacked and scanned, and the last norm."""
+
+    arch: config.Architecture
+    compute: config.Compute
+    sharding: sharding_lib.Sharding
+    train: bool = False
+
+    def setup(self) -> None:
+        arch = self.arch
+        normal = layers.normal(arch)
+        if arch.positions.kind == 'learned':
+            self.positions_TD = layers.weight(
+                self,
+                'positions',
+                (arch.T + arch.positions.offset, arch.D),
+                ('length', 'embed'),
+                normal,
+            )
+        if arch.types:
+            self.types_CD = layers.weight(
+                self, 'types', (arch.types, arch.D), ('classes', 'embed'), normal
+            )
+        if arch.norms.embedding:
+            self.embedding_norm = layers.Norm(arch)
+        block = Block
+        if self.compute.remat != 'none':
+            block = nn.remat(
+                Block, policy=_REMAT[self.compute.remat], prevent_cse=False
+            )
+        self.blocks = nn.scan(
+            block,
+            variable_axes={'params': 0},
+            split_rngs={'params': True, 'dropout': True},
+            in_axes=(0, nn.broadcast, nn.broadcast),
+            length=arch.L,
+            unroll=min(self.compute.scan_unroll, arch.L),
+            metadata_params={nn.PARTITION_NAME: 'layers'},
+        )(arch, self.sharding, self.train)
+        if arch.norms.order == 'pre':
+            self.norm = layers.Norm(arch)
+        self.dropout = nn.Dropout(arch.dropout, deterministic=not self.train)
+
+    def enter(
+        self,
+        x_BTD: Float[Array, 'B T D'],
+        positions_BT: Int[Array, 'B T'],
+        types_BT: Int[Array, 'B T'] | None = None,
+    ) -> Float[Array, 'B T D']:
+        """The residual stream of embedded tokens: positions and types are added."""
+        arch = self.arch
+        if arch.scale_embedding:
+            x_BTD *= arch.D**0.5
+        if arch.positions.kind == 'learned':
+            x_BTD += self.positions_TD[positions_BT + arch.positions.offset]
+        elif arch.positions.kind == 'sinusoidal':
+            x_BTD += positions_lib.sinusoids(positions_BT, arch.D, arch.positions.base)
+        if arch.types:
+            zeros = jnp.zeros_like(positions_BT)
+            x_BTD += self.types_CD[zeros if types_BT is None else types_BT]
+        if arch.norms.embedding:
+            x_BTD = self.embedding_norm(x_BTD)
+        x_BTD = self.dropout(x_BTD).astype(self.compute.dtype)
+        return self.sharding.constrain(x_BTD, 'batch', 'length', None)
+
+    def run(
+        self,
+        x_BTD: Float[Array, 'B T D'],
+        context: attention.Context,
+        source_BSD: Float[Array, 'B S D'] | None = None,
+    ) -> tuple[Float[Array, 'B T D'], core.Metrics]:
+        """The stream after all layers and the last norm, and the router's losses."""
+        windows_L = jnp.array([self.arch.window(i) for i in range(self.arch.L)])
+        x_BTD, (_, router) = self.blocks(x_BTD, windows_L, context, source_BSD)
+        losses: Any = jax.tree.map(lambda per_layer: jnp.sum(per_layer, 0), router)
+        return self.leave(x_BTD), losses
+
+    def leave(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
+        """The last norm, of models that have one."""
+        return self.norm(x_BTD) if self.arch.norms.order == 'pre' else x_BTD
