@@ -209,6 +209,7 @@ def _collect(corpus: Options, held_out: Options) -> dict[str, Any]:
     sources: Counter[tuple[str, str]] = Counter()
     sizes: Counter[tuple[str, str]] = Counter()
     counts: Counter[str] = Counter()
+    labels: set[str] = set()
     digest, kind = hashlib.sha256(), None
     tally = command.splat(split_lib.Tally, 'held_out', held_out)
     with progress.stage('collecting') as advance:
@@ -225,6 +226,8 @@ def _collect(corpus: Options, held_out: Options) -> dict[str, Any]:
                 )
             digest.update(hashlib.sha256(found.content()).digest())
             tally.add(found)
+            if found.label is not None:
+                labels.add(found.label)
             sources[found.group, found.licence] += 1
             sizes[found.group, found.licence] += found.size
             counts['documents'] += 1
@@ -242,9 +245,15 @@ def _collect(corpus: Options, held_out: Options) -> dict[str, Any]:
         'documents': counts['documents'],
         'characters': tally.characters,
         'documents_sha256': digest.hexdigest(),
+        'labels': _ordered(labels),
         'skipped': dict(skipped),
         'sources': [[*key, n, sizes[key]] for key, n in sorted(sources.items())],
     }
+
+
+def _ordered(labels: set[str]) -> list[str]:
+    """Labels in the order of their ids: by number where all are, else by name."""
+    return sorted(labels, key=int if all(map(str.isdecimal, labels)) else None)
 
 
 def _tokenizer(
@@ -297,7 +306,9 @@ def _write(
     dtype = '<u2' if tokenizer.vocab_size <= 2**16 else '<u4'
     size = plan['settings']['shard_tokens']
     writers = {
-        name: shards.Writer(output, output / _PROGRESS, name, dtype, size)
+        name: shards.Writer(
+            output, output / _PROGRESS, name, dtype, size, plan['labels']
+        )
         for name in split_lib.SPLITS
     }
     there = {name: writer.documents for name, writer in writers.items()}
@@ -359,6 +370,7 @@ def _manifest(
     return {
         'format': dataset.FORMAT,
         'kind': plan['kind'],
+        **({'labels': plan['labels']} if plan['labels'] else {}),
         'dtype': dtype,
         'plan': {
             key: plan[key]

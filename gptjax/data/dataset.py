@@ -4,7 +4,9 @@ manifest.json       counts, sources, licences, digests (of itself too)
 tokenizer/          as `gptjax.text.table.load` reads it
 train/00000.tokens  token ids, uint16 or uint32, little endian, documents in order
      /00000.offsets where each sequence begins, and the end (int64)
-     /00000.mask    chat and pairs: 1 where the token is learned (uint8)
+     /00000.mask    chat and pairs: 1 where the token is learned; labelled: 1 in the
+                    second text (uint8)
+     /00000.labels  labelled: the class of each document (int32)
      /00000.jsonl   id, source and licence of each document, one a line
 validation/...
 raw.json            only of raw text in a workdir, see `gptjax.data.build.ensure`
@@ -17,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from gptjax import command
+from gptjax.data import example_rows, storage
 from gptjax.data import rows as rows_lib
 from gptjax.data import split as split_lib
-from gptjax.data import storage
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
 
@@ -91,13 +93,15 @@ def _shards(manifest: dict[str, Any], *splits: str) -> list[dict[str, Any]]:
 class Dataset:
     """A verified dataset; see `open`.
 
-    kind: 'text', 'chat' or 'pairs'.
+    kind: 'text', 'chat', 'pairs', 'labelled' or 'translation'. labels: the names of
+    the classes in the order of their ids; none where nothing is labelled.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]):
         self.folder = folder
         self.manifest = manifest
         self.kind: str = manifest['kind']
+        self.labels: list[str] = list(manifest.get('labels', ()))
 
     def tokenizer(self) -> tokenizer_lib.Tokenizer:
         """The tokenizer of the tokens; UserError where it is missing or another one."""
@@ -128,16 +132,21 @@ class Dataset:
         tokens = rows_lib.Stream(files, counts, dtype)
         if self.kind == 'text':
             return rows_lib.TextRows(tokens, T)
-        masks = [file.with_suffix('.mask') for file in files]
         starts = [
             np.fromfile(file.with_suffix('.offsets'), '<i8')[:-1] + bound
             for file, bound in zip(files, tokens.bounds[:-1], strict=True)
         ]
-        sequences = rows_lib.Sequences(
-            tokens,
-            rows_lib.Stream(masks, counts, np.dtype('u1')),
-            np.concatenate([*starts, tokens.bounds[-1:]]),
-        )
+        bounds = np.concatenate([*starts, tokens.bounds[-1:]])
+        if self.kind == 'translation':
+            return example_rows.TranslationRows(tokens, bounds, T)
+        masks = [file.with_suffix('.mask') for file in files]
+        mask = rows_lib.Stream(masks, counts, np.dtype('u1'))
+        if self.kind == 'labelled':
+            labels = [np.fromfile(f.with_suffix('.labels'), '<i4') for f in files]
+            return example_rows.LabelledRows(
+                tokens, mask, bounds, np.concatenate(labels), T
+            )
+        sequences = rows_lib.Sequences(tokens, mask, bounds)
         made = rows_lib.ChatRows if self.kind == 'chat' else rows_lib.PairRows
         return made(sequences, T)
 

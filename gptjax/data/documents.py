@@ -12,13 +12,15 @@ from gptjax.text import chat
 
 @dataclass(frozen=True)
 class Document:
-    """A text, a conversation or a preference pair: exactly one of the three.
+    """A text, a conversation, a preference pair or a translation: exactly one of them.
 
     id: stable and unique in its corpus.
     source: a path below a name, 'cpython-3.11.7/Lib/textwrap.py'; see `group`.
     licence: an SPDX identifier, or 'unknown'.
     messages: [{'role': ..., 'content': ...}, ...].
     pair: {'prompt': messages, 'chosen': assistant text, 'rejected': assistant text}.
+    translation: {'source': text, 'target': text}.
+    label: of the class of `text`; text_pair: a second text that belongs to it.
     unit: documents of one unit, of this corpus and of others, are held out together;
         None is a unit of its own.
     """
@@ -30,16 +32,28 @@ class Document:
     messages: list[chat.Message] | None = None
     pair: dict[str, Any] | None = None
     unit: str | None = None
+    translation: dict[str, str] | None = None
+    label: str | None = None
+    text_pair: str | None = None
 
     def __post_init__(self) -> None:
-        if sum(x is not None for x in (self.text, self.messages, self.pair)) != 1:
-            raise ValueError(f'{self.id} needs one of text, messages and pair.')
+        contents = (self.text, self.messages, self.pair, self.translation)
+        if sum(x is not None for x in contents) != 1:
+            raise ValueError(
+                f'{self.id} needs one of text, messages, pair and translation.'
+            )
+        if (self.label is not None and self.text is None) or (
+            self.text_pair is not None and self.label is None
+        ):
+            raise ValueError(f'{self.id}: a label is of a text, a text_pair of both.')
 
     @property
     def kind(self) -> str:
-        """'text', 'chat' or 'pairs'."""
+        """'text', 'labelled', 'chat', 'pairs' or 'translation'."""
         if self.text is not None:
-            return 'text'
+            return 'text' if self.label is None else 'labelled'
+        if self.translation is not None:
+            return 'translation'
         return 'chat' if self.messages is not None else 'pairs'
 
     @property
@@ -51,6 +65,11 @@ class Document:
         """Every text in the document: what a tokenizer trains on."""
         if self.text is not None:
             yield self.text
+        if self.text_pair is not None:
+            yield self.text_pair
+        if self.translation is not None:
+            yield self.translation['source']
+            yield self.translation['target']
         for message in self.messages or (self.pair or {}).get('prompt', ()):
             yield message['content']
         if self.pair is not None:
@@ -59,11 +78,13 @@ class Document:
 
     @functools.cached_property
     def size(self) -> int:
-        """UTF-8 bytes of what a model learns to write: the text, or the answers."""
+        """UTF-8 bytes of what a model learns to write, or, with a label, reads."""
         return sum(len(text.encode()) for text in self._answers())
 
     def _answers(self) -> Iterator[str]:
-        if self.messages is None:
+        if self.translation is not None:
+            yield self.translation['target']
+        elif self.messages is None:
             prompt = 0 if self.pair is None else len(self.pair['prompt'])
             yield from list(self.texts())[prompt:]
         else:
@@ -73,9 +94,11 @@ class Document:
 
     def content(self) -> bytes:
         """One canonical byte string of all fields, for digests."""
-        head = [self.id, self.source, self.licence, self.messages, self.pair]
+        head: list[Any] = [self.id, self.source, self.licence, self.messages, self.pair]
         if self.unit is not None:
             head.append(self.unit)
+        if self.translation is not None or self.label is not None:
+            head.append([self.translation, self.label, self.text_pair])
         body = (self.text or '').encode()
         return json.dumps(head, sort_keys=True).encode() + b'\n' + body
 

@@ -54,8 +54,9 @@ def batches(
 
 
 def _read(rows: rows_lib.Rows, seed: int, stream: np.ndarray) -> dict[str, Any]:
-    n = len(rows)
-    return rows.read(permute.permute(stream % n, n, permute.mix(seed, stream // n)))
+    n, epochs = len(rows), stream // len(rows)
+    indices = permute.permute(stream % n, n, permute.mix(seed, epochs))
+    return rows.read(indices, epochs)
 
 
 def _threads(
@@ -84,15 +85,17 @@ def _tfdata(
     @plain
     def indices(number: Any) -> Any:
         stream = first + number * step
-        return permute_tf(stream % n, n, permute.mix(seed, stream // n))
+        epochs = stream // n
+        return permute_tf(stream % n, n, permute.mix(seed, epochs)), epochs
 
-    def read(chosen: np.ndarray) -> list[np.ndarray]:
-        found = rows.read(chosen)
-        return [found[key] for key in rows_lib.KEYS]
+    def read(chosen: np.ndarray, epochs: np.ndarray) -> list[np.ndarray]:
+        found = rows.read(chosen, epochs)
+        return [found[key] for key in rows.dtypes]
 
     @plain
-    def arrays(chosen: Any) -> Any:
-        return tf.numpy_function(read, [chosen], rows_lib.DTYPES, stateful=False)
+    def arrays(*drawn: Any) -> Any:
+        dtypes = list(rows.dtypes.values())
+        return tf.numpy_function(read, drawn, dtypes, stateful=False)
 
     options = tf.data.Options()
     options.deterministic = True
@@ -105,14 +108,16 @@ def _tfdata(
         .prefetch(_AHEAD)
         .with_options(options)
     )
-    return _numpy(dataset)  # so that all of the above runs before the first batch
+    return _numpy(
+        dataset, list(rows.dtypes)
+    )  # so that all of the above runs before the first batch
 
 
-def _numpy(dataset: Any) -> Generator[dict[str, Any]]:
+def _numpy(dataset: Any, names: Sequence[str]) -> Generator[dict[str, Any]]:
     iterator = iter(dataset)
     try:
         for values in iterator:
-            yield {k: v.numpy() for k, v in zip(rows_lib.KEYS, values, strict=True)}
+            yield {k: v.numpy() for k, v in zip(names, values, strict=True)}
     finally:
         del iterator  # the only reference: its threads end with it
 

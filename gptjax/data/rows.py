@@ -1,12 +1,13 @@
 """Rows of T tokens out of shards: `read` is a pure function of row numbers.
 
-A batch of rows is a dict of arrays of shape [n, T] ([n, 2, T] for preference pairs):
+A batch of rows is a dict of arrays of shape [n, T] ([n, 2, T] for preference pairs; for
+labelled texts and translations see `example_rows`):
 tokens, targets (the next token), segments (1, 2, ... within a row, 0 is padding) and
 positions (from 0 in each segment), all int32, and weights (float32; 0 at padding and
 where the target is not to be learned).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 import sys
 from typing import Protocol, runtime_checkable
@@ -16,20 +17,39 @@ import numpy as np
 
 from gptjax.data import packing
 
-KEYS = ('tokens', 'targets', 'segments', 'positions', 'weights')
-DTYPES = (np.int32, np.int32, np.int32, np.int32, np.float32)
+Dtypes = Mapping[str, type[np.generic]]
+DTYPES: Dtypes = {
+    'tokens': np.int32,
+    'targets': np.int32,
+    'segments': np.int32,
+    'positions': np.int32,
+    'weights': np.float32,
+}
 Arrays = dict[str, Int32[np.ndarray, 'n *row'] | Float32[np.ndarray, 'n *row']]
 
 
 @runtime_checkable
 class Rows(Protocol):
-    """The rows of a split: what `pipeline` draws batches from."""
+    """The rows of a split: what `pipeline` draws batches from.
+
+    dtypes: the names of the arrays of a batch, in order, and their types.
+    """
+
+    dtypes: Dtypes
 
     def __len__(self) -> int:
         """The number of rows."""
 
-    def read(self, indices: Int64[np.ndarray, ' n']) -> Arrays:
-        """The rows with these numbers, in this order."""
+    def read(
+        self,
+        indices: Int64[np.ndarray, ' n'],
+        epochs: Int64[np.ndarray, ' n'] | None = None,
+    ) -> Arrays:
+        """The rows with these numbers, in this order.
+
+        epochs: how often the stream has been through all rows before it came to each;
+        rows that draw at random draw anew. None is evaluation: always the same.
+        """
 
 
 class Stream:
@@ -75,6 +95,8 @@ class TextRows:
     with.
     """
 
+    dtypes = DTYPES
+
     def __init__(self, tokens: Stream, T: int):
         self._tokens = tokens
         self._T = T
@@ -83,7 +105,11 @@ class TextRows:
     def __len__(self) -> int:
         return -(-len(self._tokens) // self._T)
 
-    def read(self, indices: Int64[np.ndarray, ' n']) -> Arrays:
+    def read(
+        self,
+        indices: Int64[np.ndarray, ' n'],
+        epochs: Int64[np.ndarray, ' n'] | None = None,
+    ) -> Arrays:
         """Rows [n, T] of consecutive tokens; only the last row has padding."""
         T = self._T
         ids = self._tokens.windows(indices * T, T + 1)
@@ -104,11 +130,13 @@ class TextRows:
             for array in (tokens, targets, segments, positions, weights):
                 array[row, end:] = 0
         arrays = (tokens, targets, segments, positions, weights)
-        return dict(zip(KEYS, arrays, strict=True))
+        return dict(zip(DTYPES, arrays, strict=True))
 
 
 class ChatRows:
     """Whole conversations, packed first-fit-decreasing; too long ones are cut."""
+
+    dtypes = DTYPES
 
     def __init__(self, sequences: 'Sequences', T: int):
         self._sequences = sequences
@@ -119,7 +147,11 @@ class ChatRows:
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    def read(self, indices: Int64[np.ndarray, ' n']) -> Arrays:
+    def read(
+        self,
+        indices: Int64[np.ndarray, ' n'],
+        epochs: Int64[np.ndarray, ' n'] | None = None,
+    ) -> Arrays:
         """Rows [n, T] of conversations side by side, padded at the end."""
         first = self._bounds[indices]
         counts = self._bounds[indices + 1] - first
@@ -131,6 +163,8 @@ class ChatRows:
 class PairRows:
     """Preference pairs [n, 2, T]: index 0 is the chosen answer, 1 the rejected."""
 
+    dtypes = DTYPES
+
     def __init__(self, sequences: 'Sequences', T: int):
         self._sequences = sequences
         self._T = T
@@ -139,7 +173,11 @@ class PairRows:
     def __len__(self) -> int:
         return len(self._sequences) // 2
 
-    def read(self, indices: Int64[np.ndarray, ' n']) -> Arrays:
+    def read(
+        self,
+        indices: Int64[np.ndarray, ' n'],
+        epochs: Int64[np.ndarray, ' n'] | None = None,
+    ) -> Arrays:
         """Rows [n, 2, T]; both answers of a pair begin with the same prompt."""
         both = (2 * indices[:, None] + np.arange(2)).ravel()
         rows = np.arange(len(both))
@@ -193,7 +231,7 @@ class Sequences:
             self._mask.at(place + 1),
         )
         arrays = {}
-        for key, dtype, value in zip(KEYS, DTYPES, values, strict=True):
+        for (key, dtype), value in zip(DTYPES.items(), values, strict=True):
             flat = np.zeros(n * T, dtype)
             flat[cell] = value
             arrays[key] = flat.reshape(n, T)

@@ -20,7 +20,10 @@ _PIECE = 1 << 20  # characters of a long text that are tokenized at once
 class Encoded:
     """The token sequences of a document (two for a pair), and what of them is learned.
 
-    A text has one sequence, `<|endoftext|>` and its tokens, and no mask.
+    A text has one sequence, `<|endoftext|>` and its tokens, and no mask. That of a
+    labelled text ends with `<|end|>`, as does its second text, and the mask is 1 on the
+    latter. A translation is the source with `<|end|>`, and the target between a start
+    token and `<|end|>`.
     """
 
     sequences: list[np.ndarray]  # uint32
@@ -31,8 +34,11 @@ def encode(
     tokenizer: tokenizer_lib.Tokenizer, batch: Sequence[documents.Document]
 ) -> list[Encoded]:
     """The documents of a batch, all of one kind, as token ids."""
-    if not batch or batch[0].text is None:
-        return [_encode_turns(tokenizer, document) for document in batch]
+    kind = batch[0].kind if batch else 'text'
+    if kind != 'text':
+        encoders = {'labelled': _encode_labelled, 'translation': _encode_translation}
+        one = encoders.get(kind, _encode_turns)
+        return [one(tokenizer, document) for document in batch]
     begin = np.array([tokenizer.control['<|endoftext|>']], np.uint32)
     pieces = [list(_pieces(document.text or '')) for document in batch]
     short = iter(tokenizer.encode_batch([p[0] for p in pieces if len(p) == 1]))
@@ -76,6 +82,31 @@ def _encode_turns(
     return Encoded(sequences, masks)
 
 
+def _encode_labelled(
+    tokenizer: tokenizer_lib.Tokenizer, document: documents.Document
+) -> Encoded:
+    control = tokenizer.control
+    end = control.get('<|end|>', control['<|endoftext|>'])
+    first, *second = tokenizer.encode_batch(list(document.texts()))
+    ids = [control['<|endoftext|>'], *first, end]
+    types = [0] * len(ids)
+    for more in second:
+        ids += [*more, end]
+        types += [1] * (len(more) + 1)
+    return Encoded([np.array(ids, np.uint32)], [np.array(types, np.uint8)])
+
+
+def _encode_translation(
+    tokenizer: tokenizer_lib.Tokenizer, document: documents.Document
+) -> Encoded:
+    control = tokenizer.control
+    end = control.get('<|end|>', control['<|endoftext|>'])
+    start = control.get('<|start|>', control['<|endoftext|>'])
+    source, target = tokenizer.encode_batch(list(document.texts()))
+    sequences = [[*source, end], [start, *target, end]]
+    return Encoded([np.array(ids, np.uint32) for ids in sequences], [])
+
+
 class Writer:
     """Writes the shards of one split, each closed by the document that fills it.
 
@@ -84,17 +115,24 @@ class Writer:
 
     output: the dataset's folder. progress: where the record of each finished shard
     goes, after the shard itself. shard_tokens: a shard is closed at that many tokens or
-    more.
+    more. labels: the names of the classes, whose order numbers them.
     """
 
     def __init__(
-        self, output: Path, progress: Path, split: str, dtype: str, shard_tokens: int
+        self,
+        output: Path,
+        progress: Path,
+        split: str,
+        dtype: str,
+        shard_tokens: int,
+        labels: Sequence[str] = (),
     ):
         self._output = output
         self._progress = progress
         self._split = split
         self._dtype = dtype
         self._shard_tokens = shard_tokens
+        self._label_ids = {name: number for number, name in enumerate(labels)}
         self.finished: list[dict[str, Any]] = []
         while record := storage.read_json(self._record(len(self.finished))):
             self.finished.append(record)
@@ -107,6 +145,7 @@ class Writer:
     def _begin(self) -> None:
         self._tokens: list[np.ndarray] = []
         self._mask: list[np.ndarray] = []
+        self._labels: list[int] = []
         self._ledger: list[str] = []
         self._counts = {'tokens': 0, 'documents': 0, 'bytes': 0}
         self._sources: Counter[tuple[str, str]] = Counter()
@@ -115,6 +154,8 @@ class Writer:
         """Appends a document; closes the shard if that fills it."""
         self._tokens += [ids.astype(self._dtype) for ids in encoded.sequences]
         self._mask += encoded.masks
+        if document.label is not None:
+            self._labels.append(self._label_ids[document.label])
         row = {k: getattr(document, k) for k in ('id', 'source', 'licence')}
         self._ledger.append(json.dumps(row, sort_keys=True) + '\n')
         tokens = sum(map(len, encoded.sequences))
@@ -139,6 +180,8 @@ class Writer:
         }
         if self._mask:
             contents['mask'] = np.concatenate(self._mask).tobytes()
+        if self._labels:
+            contents['labels'] = np.array(self._labels, '<i4').tobytes()
         (self._output / self._split).mkdir(exist_ok=True)
         digests = {
             f'{stem}.{suffix}': storage.write(

@@ -36,7 +36,7 @@ class Tally:
 
     def add(self, document: documents.Document) -> None:
         """Counts one document; UserError for the tail of what is not text."""
-        if self._by == 'tail' and document.text is None:
+        if self._by == 'tail' and document.kind != 'text':
             raise command.UserError(
                 f'held_out.by="tail" cuts text, and this corpus is of {document.kind}; '
                 'set it to "document".'

@@ -5,7 +5,16 @@ from typing import Any
 
 from gptjax import command
 from gptjax.data import documents
-from gptjax.data.corpora import chat, pairs, python_docs, python_qa, text, tfds
+from gptjax.data.corpora import (
+    chat,
+    labelled,
+    pairs,
+    python_docs,
+    python_qa,
+    text,
+    tfds,
+    translation,
+)
 
 Documents = Iterator[documents.Document | documents.Skipped]
 
@@ -15,6 +24,8 @@ CORPORA: dict[str, Callable[..., Documents]] = {
     'text': text.collect,
     'chat': chat.collect,
     'pairs': pairs.collect,
+    'labelled': labelled.collect,
+    'translation': translation.collect,
     'tfds': tfds.collect,
 }
 

@@ -22,6 +22,8 @@ LINES = {
     'text': {'text': 'A line.'},
     'chat': {'messages': MESSAGES},
     'pairs': {'prompt': 'Why?', 'chosen': 'Because.', 'rejected': 'Be'},
+    'labelled': {'text': 'A line.', 'text_pair': 'Another.', 'label': 'good'},
+    'translation': {'source': 'A line.', 'target': 'Eine Zeile.'},
 }
 
 
@@ -196,6 +198,17 @@ def test_the_first_sentence_is_a_clean_one(docstring, sentence):
         ('pairs', '{"chosen": "a", "rejected": "b"}', 'lines.jsonl:2 has prompt=None'),
         ('pairs', '{"prompt": []}', r'lines.jsonl:2 has prompt=\[\]'),
         ('pairs', '{"prompt": "a", "chosen": "b"}', 'lines.jsonl:2 has rejected=None'),
+        ('labelled', '{"label": "good"}', 'lines.jsonl:2 has text=None'),
+        ('labelled', '{"text": "a"}', 'lines.jsonl:2 has label=None'),
+        ('labelled', '{"text": "a", "label": 0.5}', 'lines.jsonl:2 has label=0.5'),
+        ('labelled', '{"text": "a", "label": true}', 'lines.jsonl:2 has label=True'),
+        (
+            'labelled',
+            '{"text": "a", "text_pair": null, "label": 1}',
+            'lines.jsonl:2 has text_pair=None',
+        ),
+        ('translation', '{"source": "a"}', 'lines.jsonl:2 has target=None'),
+        ('translation', '{"source": ["a"], "target": "b"}', r"has source=\['a'\]"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path, name, line, message):
@@ -227,3 +240,34 @@ def test_a_prompt_may_be_a_conversation(tmp_path):
     (found,) = table.collect(options)
     assert found.pair == line
     assert found.size == len('Yes.No.')
+
+
+@pytest.mark.parametrize('name', ['labelled', 'translation'])
+def test_an_empty_text_and_an_invalid_line_are_skipped(tmp_path, name):
+    line = json.dumps(LINES[name])
+    blank = json.dumps(dict.fromkeys(LINES[name], ' '))
+    content = f'{line}\n{blank}\n'.encode() + b'{"text": "\xff"}\n'
+    (tmp_path / 'a.jsonl').write_bytes(content)
+    options = {'name': name, 'path': str(tmp_path / 'a.jsonl'), 'licence': 'MIT'}
+    kept, *skipped = table.collect(options)
+    assert kept.kind == name
+    assert [(one.source, one.reason) for one in skipped] == [
+        ('a.jsonl:2', 'empty'),
+        ('a.jsonl:3', 'invalid UTF-8'),
+    ]
+
+
+def test_each_field_of_an_example_changes_the_digest_of_the_corpus():
+    def document(**fields):
+        return documents.Document('id', 'source', 'MIT', **fields).content()
+
+    found = [
+        document(text='a'),
+        document(text='a', label='1'),
+        document(text='a', label='2'),
+        document(text='a', label='1', text_pair='b'),
+        document(text='a', label='1', text_pair='c'),
+        document(translation={'source': 'a', 'target': 'b'}),
+        document(translation={'source': 'b', 'target': 'a'}),
+    ]
+    assert len(set(found)) == len(found)

@@ -43,8 +43,8 @@ def take(rows, count, loader, start_row=0, owned=None):
 def assert_same(found, expected):
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
-        assert list(one) == list(other) == list(rows_lib.KEYS)
-        for key in rows_lib.KEYS:
+        assert list(one) == list(other) == list(rows_lib.DTYPES)
+        for key in rows_lib.DTYPES:
             assert one[key].dtype == other[key].dtype
             np.testing.assert_array_equal(one[key], other[key])
 
@@ -78,7 +78,7 @@ def test_beginning_in_the_middle_goes_on(rows, loader):
 def test_owned_parts_make_up_the_batch(rows, loader, split):
     parts = [take(rows, 3, loader, owned=owned) for owned in split]
     for number, whole in enumerate(take(rows, 3, loader)):
-        for key in rows_lib.KEYS:
+        for key in rows_lib.DTYPES:
             joined = np.empty_like(whole[key])
             for owned, part in zip(split, parts, strict=True):
                 joined[owned] = part[number][key]
@@ -106,10 +106,12 @@ def test_closing_ends_the_threads(rows):
 
 def test_an_error_while_reading_is_raised(rows):
     class Broken:
+        dtypes = rows_lib.DTYPES
+
         def __len__(self):
             return len(rows)
 
-        def read(self, indices):
+        def read(self, indices, epochs=None):
             raise OSError('the disk is gone')
 
     for loader, kind in (('threads', OSError), ('tfdata', Exception)):

@@ -53,9 +53,7 @@ def test_text_rows_are_the_stream_cut_every_T_tokens(tmp_path, T, cuts):
     order = np.random.default_rng(1).permutation(len(rows))
     found = rows.read(order)
     assert len(rows) == len(expected)
-    for number, (key, dtype) in enumerate(
-        zip(rows_lib.KEYS, rows_lib.DTYPES, strict=True)
-    ):
+    for number, (key, dtype) in enumerate(rows_lib.DTYPES.items()):
         assert found[key].dtype == dtype
         np.testing.assert_array_equal(found[key], expected[order, :, number], key)
     assert found['weights'].sum() == len(flat)  # each target exactly once
@@ -90,7 +88,7 @@ def test_packed_rows_hold_every_conversation_once(tmp_path, T, cuts):
     seen = []
     for row in range(len(rows)):
         tokens, targets, segments, positions, weights = (
-            arrays[key][row] for key in rows_lib.KEYS
+            arrays[key][row] for key in rows_lib.DTYPES
         )
         used = int((segments > 0).sum())
         for array in (tokens, targets, segments, positions, weights):
@@ -124,10 +122,10 @@ def test_pair_rows_put_chosen_before_rejected(tmp_path):
     for row, pair in enumerate([4, 0]):
         for which in (0, 1):
             ids = found[2 * pair + which]
-            row_of = {key: arrays[key][row, which] for key in rows_lib.KEYS}
+            row_of = {key: arrays[key][row, which] for key in rows_lib.DTYPES}
             n = len(ids) - 1
             expected = (ids[:-1], ids[1:], np.ones(n), np.arange(n), ids[1:] % 2 == 0)
-            for key, values in zip(rows_lib.KEYS, expected, strict=True):
+            for key, values in zip(rows_lib.DTYPES, expected, strict=True):
                 padded = np.zeros(32)
                 padded[:n] = values
                 np.testing.assert_array_equal(row_of[key], padded, key)
