@@ -34,6 +34,14 @@ _STAGES = {
     'after another.',
     ('next_token', 'chat'): 'Supervised fine-tuning: it learned to answer, from '
     'conversations; only the tokens of the answers count.',
+    ('masked_lm', 'text'): 'Masked language modelling: it learned to guess the tokens '
+    'of a text that are hidden from it.',
+    ('classification', 'labelled'): 'Classification: it learned to tell the class of a '
+    'text.',
+    ('seq2seq', 'translation'): 'Sequence to sequence: it learned to write the target '
+    'of each source, one token after another.',
+    ('reward', 'pairs'): 'Reward model: it learned to give the better of two answers '
+    'the higher number.',
     ('dpo', 'pairs'): 'Preference optimisation (DPO): it learned which of two answers '
     'is the better one.',
 }
