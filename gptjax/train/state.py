@@ -9,6 +9,7 @@ import optax
 
 from gptjax import core
 from gptjax import sharding as sharding_lib
+from gptjax.train import freeze
 
 
 class State(NamedTuple):
@@ -29,9 +30,14 @@ def create(
     optimizer: optax.GradientTransformation,
     seed: int,
     shardings: State,
+    trained: freeze.Trained = freeze.EVERYTHING,
 ) -> State:
     """The state at step 0, each array born where `shardings` puts it."""
-    opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
+    init = jax.jit(
+        lambda params: optimizer.init(trained.take(params)),
+        out_shardings=shardings.opt_state,
+    )
+    opt_state = init(params)
     step, key = jax.device_put(
         (jnp.int32(0), jax.random.key_data(jax.random.key(seed))),
         (shardings.step, shardings.key),
@@ -43,21 +49,23 @@ def shardings_of(
     boxed: core.Params,
     optimizer: optax.GradientTransformation,
     sharding: sharding_lib.Sharding,
+    trained: freeze.Trained = freeze.EVERYTHING,
 ) -> tuple[State, State]:
     """(shapes, shardings) of the state; optimizer moments lie as their parameters do.
 
-    `boxed` is the tree of Linen's boxed parameter shapes.
+    `boxed` is the tree of Linen's boxed parameter shapes; only the `trained` ones have
+    moments.
     """
     param_shardings = sharding.of_boxed(boxed)
     params = nn.unbox(boxed)
-    opt_state = jax.eval_shape(optimizer.init, params)
+    opt_state = jax.eval_shape(lambda p: optimizer.init(trained.take(p)), params)
     key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
     shapes = State(jax.ShapeDtypeStruct((), jnp.int32), key, params, opt_state)
     opt_shardings = optax.tree_utils.tree_map_params(
         optimizer,
         lambda _, like: like,
         opt_state,
-        param_shardings,
+        trained.prune(param_shardings),
         transform_non_params=lambda _: sharding.replicated,
     )
     return shapes, State(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gptjax import core
+from gptjax.train import freeze
 from gptjax.train import state as state_lib
 
 
@@ -19,12 +20,14 @@ def train_step(
     loss_fn: core.LossFn,
     optimizer: optax.GradientTransformation,
     accumulate: int,
+    trained: freeze.Trained = freeze.EVERYTHING,
 ) -> tuple[state_lib.State, dict[str, jax.Array]]:
     """One update from one batch, in `accumulate` microbatches; pure.
 
     Weights of the loss are totalled over the whole batch before any gradient is taken:
-    accumulation changes the order of sums and nothing else (dropout aside). Returns the
-    new state and means over the batch: `loss`, each term and metric, `gradient_norm`.
+    accumulation changes the order of sums and nothing else (dropout aside). Parameters
+    that are not `trained` have no gradient and stay as they are. Returns the new state
+    and means over the batch: `loss`, each term and metric, `gradient_norm`.
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     # Weights depend on the batch alone, so XLA drops all else of this evaluation.
@@ -36,19 +39,20 @@ def train_step(
     }
 
     def objective(
-        params: core.Params, microbatch: core.Batch, key: jax.Array
+        part: core.Params, microbatch: core.Batch, key: jax.Array
     ) -> tuple[jax.Array, core.Loss]:
-        loss = loss_fn(params, frozen, microbatch, key)
+        loss = loss_fn(trained.put(state.params, part), frozen, microbatch, key)
         parts = [_ratio(s, totals[name]) for name, (s, _) in loss.terms.items()]
         return sum(parts[1:], start=parts[0]), loss
 
     gradient = jax.grad(objective, has_aux=True)
+    part = trained.take(state.params)
     if accumulate == 1:
-        grads, loss = gradient(state.params, batch, key)
+        grads, loss = gradient(part, batch, key)
     else:
-        grads, loss = _accumulated(gradient, state.params, batch, key, accumulate)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+        grads, loss = _accumulated(gradient, part, batch, key, accumulate)
+    updates, opt_state = optimizer.update(grads, state.opt_state, part)
+    params = trained.put(state.params, optax.apply_updates(part, updates))
     new_state = state_lib.State(state.step + 1, state.key, params, opt_state)
     return new_state, {**means(loss), 'gradient_norm': optax.tree.norm(grads)}
 
