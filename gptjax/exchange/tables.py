@@ -11,12 +11,15 @@ import functools
 import math
 from typing import Any, Protocol, runtime_checkable
 
+from flax import linen as nn
 from flax import traverse_util
 import jax
 import numpy as np
 
 from gptjax import command, core, trees
+from gptjax import sharding as sharding_lib
 from gptjax.model import config as model_config
+from gptjax.model import transformer
 
 # Every value of these is one of float32.
 WIDENED = ('float32', 'float16', 'bfloat16')
@@ -60,7 +63,8 @@ class Entry:
 class Source(Protocol):
     """Where tensors come from: a file, a folder of files, or a dictionary."""
 
-    shapes: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+    @property
+    def shapes(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]: ...
 
     def read(self, name: str) -> np.ndarray:
         """The tensor; a memory map where it can be, so that a part reads a part."""
@@ -79,7 +83,7 @@ class Arrays:
 
 
 def sizes(arch: model_config.Architecture, path: str = '') -> dict[str, int]:
-    """The letters of layouts for a parameter: those of Architecture, and
+    """The letters of layouts for a parameter: those of Architecture, and more.
 
     P rows of a table of positions; Y token types; C classes; d is D once more (a square
     matrix) and h is H / 2 (the two halves of a head under rotary positions); L are the
@@ -95,6 +99,22 @@ def sizes(arch: model_config.Architecture, path: str = '') -> dict[str, int]:
         'E': experts.E if experts else 0,
         'd': arch.D,
         'h': arch.H // 2,
+    }
+
+
+def leaves(
+    arch: model_config.Architecture, sharding: sharding_lib.Sharding | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """path -> shape and sharding of every parameter; on one device by default."""
+    sharding = sharding or sharding_lib.single()
+    if arch.positions.kind != 'learned':  # no parameter is as long as the context
+        arch = dataclasses.replace(arch, T=min(arch.T, 8))
+    compute = model_config.Compute('float32', 'none', scan_unroll=1, accumulate=1)
+    boxed = transformer.abstract(transformer.make(arch, compute, sharding))
+    places = dict(trees.paths(sharding.of_boxed(boxed)))
+    return {
+        path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=places[path])
+        for path, leaf in trees.paths(nn.unbox(boxed))
     }
 
 
@@ -294,7 +314,9 @@ def _stack_axis(entry: Entry) -> int | None:
 
 
 def _letters(layout: str) -> list[str]:
-    return layout.replace('(', ' ').replace(')', ' ').split()
+    """The axes, those of length 1 left out."""
+    axes = layout.replace('(', ' ').replace(')', ' ').split()
+    return [axis for axis in axes if axis != '1']
 
 
 def _size(axis: str, letters: Mapping[str, int]) -> int:

@@ -1,0 +1,1 @@
+"""One file a family: what its settings and tensors are called elsewhere."""

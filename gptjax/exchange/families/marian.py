@@ -1,0 +1,47 @@
+"""Marian's translation models (Junczys-Dowmunt et al., 2018): MarianMTModel."""
+
+from typing import Any
+
+from gptjax.exchange.families import bart, family
+from gptjax.model import config
+
+KINDS = {'MarianMTModel': 'tokens', 'MarianModel': 'none'}
+
+
+def to_architecture(
+    settings: family.Settings, names: frozenset[str]
+) -> config.Architecture:
+    settings.only('static_position_embeddings', True)
+    settings.only('normalize_embedding', False)
+    settings.only('share_encoder_decoder_embeddings', True)
+    settings.only('decoder_vocab_size', settings.peek('vocab_size', int))
+    return bart.common(
+        settings,
+        'marian',
+        settings.architecture(KINDS),
+        names,
+        norms=config.Norms('layer', 1e-5, order='post'),
+        positions=config.Positions('sinusoidal'),
+        T=1024,
+    )
+
+
+def to_config(arch: config.Architecture) -> dict[str, Any]:
+    return bart.common_config(arch) | {
+        'architectures': [family.class_of(KINDS, arch.head.kind)],
+        'decoder_vocab_size': arch.V,
+        'share_encoder_decoder_embeddings': True,
+        'static_position_embeddings': True,
+    }
+
+
+FAMILY = family.Family(
+    kinds=KINDS,
+    table=lambda arch: bart.TABLE,
+    to_architecture=to_architecture,
+    to_config=to_config,
+    prefix='model.',
+    copies=bart.COPIES,
+    # The sines and cosines, in files of old versions.
+    ignored=(r'model\.(encoder|decoder)\.embed_positions\.weight',),
+)
