@@ -117,7 +117,7 @@ def experts(
             shares_E += softmax(logits_E)
             z += logsumexp(logits_E) ** 2
     real = max(real_T.sum(), 1)
-    return y_TD, Router(E * (counts_E / (k * real)) @ (shares_E / real), z)
+    return y_TD, Router(E * (counts_E / real) @ (shares_E / real), z)
 
 
 def paper_sines(positions_T: np.ndarray, D: int) -> np.ndarray:

@@ -99,16 +99,16 @@ def _losses(
     """Load balance of each row, and the z-loss: sums with weights, coefficients in.
 
     Balance is E sum_e f_e P_e (Fedus et al., 2022, equation 4), f_e the part of the
-    row's choices that fell on expert e and P_e its mean share; even routing gives 1.
+    row's tokens that chose expert e and P_e its mean share; even routing gives k.
     The z-loss is the mean of logsumexp(logits)^2 (Zoph et al., 2022, equation 5).
     """
     assert arch.experts is not None
-    E, k = arch.experts.E, arch.experts.k
+    E = arch.experts.E
     real_BT1 = real_BT[..., None].astype(jnp.float32)
     tokens_B = jnp.sum(real_BT1, (1, 2))
     some_B1 = jnp.maximum(tokens_B, 1)[:, None]
     choices_BTE = jnp.sum(jax.nn.one_hot(chosen_BTk, E), axis=2)
-    fraction_BE = jnp.sum(choices_BTE * real_BT1, 1) / (k * some_B1)
+    fraction_BE = jnp.sum(choices_BTE * real_BT1, 1) / some_B1
     share_BE = jnp.sum(shares_BTE * real_BT1, 1) / some_B1
     balance_B = E * jnp.sum(fraction_BE * share_BE, -1)
     z_BT = jnp.square(jax.nn.logsumexp(logits_BTE, -1)) * real_BT
