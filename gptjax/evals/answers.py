@@ -73,6 +73,7 @@ def pick(rows: rows_lib.Rows, control: Mapping[str, int], count: int) -> list[Qu
     """
     if count < 1:
         raise command.UserError(f'--answers is {count}; it needs to be at least 1.')
+    chat.check_roles(control)
     found: list[Question] = []
     for start in range(0, len(rows), _ROWS):
         indices = np.arange(start, min(start + _ROWS, len(rows)), dtype=np.int64)

@@ -24,7 +24,7 @@ from gptjax.text import tokenizer as text_tokenizer
 
 BATCH = 32  # rows decoded together
 SHORTEST = 16  # the smallest bucket of prompt lengths
-ENDS = (chat.BEGIN, chat.END)  # the control tokens that a model may say
+UNSAID = (*chat.ROLES.values(), text_tokenizer.MASK)  # no model may say these
 
 
 class PromptTooLong(command.UserError):
@@ -42,7 +42,7 @@ class Request:
     top_p: float = 1.0  # 1 is off
     seed: int = 0
     stop: tuple[str, ...] = ()  # strings that end the text before themselves
-    stop_tokens: tuple[int, ...] | None = None  # None: both ends of the tokenizer
+    stop_tokens: tuple[int, ...] | None = None  # None: the ends of the tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +70,15 @@ class Row:
     def __init__(
         self, request: Request, room: int, tokenizer: text_tokenizer.Tokenizer
     ) -> None:
-        ends = tuple(tokenizer.control[name] for name in ENDS)
         self.request = request
-        self.stops = ends if request.stop_tokens is None else request.stop_tokens
+        given = request.stop_tokens
+        self.stops = tokenizer.ends if given is None else given
         self.left = min(request.max_tokens, room)
         self.last = 0  # the token to decode next
         self.position = len(request.prompt) - 1  # of `last`
         self.finish_reason: str | None = None
-        self.text = text_stream.TextStream(tokenizer, request.stop)
+        begins = request.prompt[-1] == tokenizer.control[chat.BEGIN]
+        self.text = text_stream.TextStream(tokenizer, request.stop, begins)
 
     def push(self, tokens: Sequence[int]) -> Piece:
         """Takes sampled tokens up to the one that ends the request."""
@@ -117,9 +118,13 @@ class Engine:
         self.tokenizer = tokenizer
         self.context = model.arch.T
         self._params = gpt.unstack(params)
-        may_say_V = np.arange(model.arch.V) < tokenizer.vocab_size
-        for name, token in tokenizer.control.items():
-            may_say_V[token] = name in ENDS
+        # A vocabulary may be padded, and a tokenizer may have ids that the model lacks.
+        self._ids = min(model.arch.V, tokenizer.vocab_size)
+        may_say_V = np.arange(model.arch.V) < self._ids
+        unsaid = [
+            tokenizer.control[name] for name in UNSAID if name in tokenizer.control
+        ]
+        may_say_V[[token for token in unsaid if token < self._ids]] = False
         allowed_V = jnp.asarray(may_say_V)
         self._prefill = jax.jit(functools.partial(loop.prefill, model, allowed_V))
         self._decode = jax.jit(
@@ -127,15 +132,17 @@ class Engine:
         )
 
     def document(self, text: str) -> tuple[int, ...]:
-        """The prompt of a text to continue, as documents begin in training."""
-        return (
-            self.tokenizer.control[chat.BEGIN],
-            *self.tokenizer.encode(text),
-        )
+        """The prompt of a text to continue, as documents begin in training.
+
+        Some models of others have nothing before a text; for no text at all, even they
+        have the token that begins one.
+        """
+        ids = (*self.tokenizer.prefix, *self.tokenizer.encode(text))
+        return ids or (self.tokenizer.control[chat.BEGIN],)
 
     def check(self, request: Request) -> None:
         """Raises UserError for what cannot be done, PromptTooLong for the context."""
-        vocab_size, prompt = self.tokenizer.vocab_size, request.prompt
+        vocab_size, prompt = self._ids, request.prompt
         if not prompt:
             raise command.UserError('the prompt has no token; it needs at least one.')
         if not all(0 <= token < vocab_size for token in prompt):

@@ -1,17 +1,20 @@
 """A conversation as tokens, and which of them are learned.
 
-`<|endoftext|>`, then for each message its role as a control token, its content, and
-`<|end|>`. A reply is generated after `<|assistant|>` and ends itself with `<|end|>`.
+Ours: `<|endoftext|>`, then for each message its role as a control token, its content,
+and `<|end|>`. A reply is generated after `<|assistant|>` and ends itself with
+`<|end|>`. A tokenizer that came with a chat template has the format of that instead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import re
 from typing import Any, TypedDict
 
 from gptjax import command
+from gptjax.text import template
 from gptjax.text import tokenizer as tokenizer_lib
 
 ROLES = {name: f'<|{name}|>' for name in ('system', 'user', 'assistant')}
-BEGIN, END = '<|endoftext|>', '<|end|>'
+BEGIN, END = tokenizer_lib.BEGIN, tokenizer_lib.END
 
 
 class Message(TypedDict):
@@ -26,8 +29,12 @@ def encode(
 ) -> tuple[list[int], list[int]]:
     """The ids of a conversation, and its loss mask of the same length.
 
-    The mask is 1 on what the assistant says: its content and the `<|end|>` after it.
-    Raises UserError for a malformed conversation or one without an assistant turn.
+    The mask is 1 on what the assistant says: its content and the `<|end|>` after it; of
+    a template, its `generation` blocks, or else what each assistant message adds to the
+    prompt before it, up to the last token that ends an answer.
+
+    Raises UserError for a malformed conversation or one without an assistant turn, and
+    for a template that fails, or does not tell what the assistant says.
     """
     check(messages)
     if all(message['role'] != 'assistant' for message in messages):
@@ -35,6 +42,8 @@ def encode(
             'the conversation has no assistant message, so there is nothing to learn '
             'from it; add one or leave the conversation out.'
         )
+    if tokenizer.template:
+        return _Templated(tokenizer, messages).encode()
     return _encode(tokenizer, messages)
 
 
@@ -44,9 +53,13 @@ def prompt(
     """The ids that a reply continues: the conversation, then `<|assistant|>`.
 
     A prefix of what `encode` gives for the conversation with the reply. Raises
-    UserError for a malformed conversation.
+    UserError for a malformed conversation, a template that fails, or a tokenizer
+    without a format of chats.
     """
     check(messages)
+    if tokenizer.template:
+        templated = _Templated(tokenizer, messages)
+        return templated.ids(templated.render(add_generation_prompt=True)[0])
     ids, _ = _encode(tokenizer, messages)
     return [*ids, tokenizer.control[ROLES['assistant']]]
 
@@ -64,6 +77,17 @@ def check(messages: Any) -> None:
         )
     for i, message in enumerate(messages):
         _check_message(f'messages[{i}]', message)
+
+
+def check_roles(control: Mapping[str, int]) -> None:
+    """Raises UserError for a tokenizer that has not the control tokens of our chats."""
+    lacking = [name for name in (*ROLES.values(), END) if name not in control]
+    if lacking:
+        raise command.UserError(
+            f'the tokenizer of this model has no {lacking[0]} and no chat template, so '
+            f'it has no format for chats; ask it for a completion, or take a model '
+            f'that was made for chats.'
+        )
 
 
 def _check_message(place: str, message: Any) -> None:
@@ -99,6 +123,7 @@ def _kind(value: Any) -> str:
 def _encode(
     tokenizer: tokenizer_lib.Tokenizer, messages: Sequence[Message]
 ) -> tuple[list[int], list[int]]:
+    check_roles(tokenizer.control)
     ids, mask = [tokenizer.control[BEGIN]], [0]
     contents = tokenizer.encode_batch([message['content'] for message in messages])
     for message, content in zip(messages, contents, strict=True):
@@ -110,3 +135,112 @@ def _encode(
         ]
         mask += [0, *[said] * (len(content) + 1)]
     return ids, mask
+
+
+class _Templated:
+    """A conversation in the format of the tokenizer's template.
+
+    What a message says is never a control token: where it spells one, a mark breaks the
+    spelling until the template has run.
+    """
+
+    def __init__(
+        self, tokenizer: tokenizer_lib.Tokenizer, messages: Sequence[Message]
+    ) -> None:
+        self._tokenizer = tokenizer
+        texts = [tokenizer.template, *(message['content'] for message in messages)]
+        for text in texts[1:]:
+            tokenizer_lib.utf8(text)
+        (self._mark,) = template.unused(texts, 1)
+        self._messages: list[Message] = [
+            {'role': m['role'], 'content': self._broken(m['content'])} for m in messages
+        ]
+
+    def _broken(self, text: str) -> str:
+        """The text with a mark after the first character of each spelling."""
+        spellings = [word for word in self._tokenizer.special if len(word) > 1]
+        while any(word in text for word in spellings):
+            pattern = '|'.join(map(re.escape, spellings))
+            text = re.sub(pattern, lambda m: m[0][0] + self._mark + m[0][1:], text)
+        return text
+
+    def render(
+        self, count: int | None = None, add_generation_prompt: bool = False
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """The first `count` messages, and where in them the `generation` blocks are."""
+        made = self._tokenizer
+        return template.render(
+            made.template, self._messages[:count], made.words, add_generation_prompt
+        )
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of what was rendered."""
+        made = self._tokenizer
+        if self._mark not in text:
+            return made.encode_special(text)
+        ids = []
+        for part in tokenizer_lib.cut(text, made.special):
+            if part in made.special:
+                ids.append(made.special[part])
+            else:
+                ids += made.encode(part.replace(self._mark, ''))
+        return ids
+
+    def encode(self) -> tuple[list[int], list[int]]:
+        """The ids and the loss mask, from `generation` blocks or else from prefixes."""
+        text, blocks = self.render()
+        ids = self.ids(text)
+        mask = [0] * len(ids)
+        for begin, end in (
+            self._blocks(ids, text, blocks) if blocks else self._turns(ids)
+        ):
+            mask[begin:end] = [1] * (end - begin)
+        return ids, mask
+
+    def _blocks(
+        self, ids: list[int], text: str, blocks: Sequence[tuple[int, int]]
+    ) -> list[tuple[int, int]]:
+        """The tokens that touch each stretch of the text."""
+        offsets = getattr(self._tokenizer, 'encode_offsets', None)
+        if offsets is None or self._mark in text:
+            return [
+                (self._length(ids, text[:begin]), self._length(ids, text[:end]))
+                for begin, end in blocks
+            ]
+        found = []
+        for begin, end in blocks:
+            inside = [
+                i
+                for i, (first, last) in enumerate(offsets(text)[1])
+                if first < end and last > begin
+            ]
+            found += [(inside[0], inside[-1] + 1)] if inside else []
+        return found
+
+    def _turns(self, ids: list[int]) -> list[tuple[int, int]]:
+        """The tokens that each assistant message adds to the prompt before it."""
+        found = []
+        for i, message in enumerate(self._messages):
+            if message['role'] != 'assistant':
+                continue
+            begin = self._length(ids, self.render(i, add_generation_prompt=True)[0])
+            end = self._length(ids, self.render(i + 1)[0])
+            said = [
+                place + 1
+                for place in range(begin, end)
+                if ids[place] in self._tokenizer.ends
+            ]
+            found.append((begin, said[-1] if said else end))
+        return found
+
+    def _length(self, ids: list[int], text: str) -> int:
+        """The number of tokens of a beginning of the rendered text."""
+        first = self.ids(text)
+        if ids[: len(first)] != first:
+            raise command.UserError(
+                'the chat template renders the beginning of this conversation in '
+                'another way than the whole, so that what the assistant says cannot be '
+                'told; put {% generation %} and {% endgeneration %} around it in the '
+                'template.'
+            )
+        return len(first)

@@ -35,30 +35,45 @@ LONG_WHITE_SPACE = re.compile(
 
 ENCODER, MERGES = 'encoder.json', 'vocab.bpe'
 ALSO_CALLED = {ENCODER: 'vocab.json', MERGES: 'merges.txt'}
-END = tokenizer.CONTROL[0]
+END = tokenizer.BEGIN
+PUBLISHED = (END,)
 
 
 class GPT2(tokenizer.ByteTable):
-    """The merges, `<|endoftext|>` after them, then the other four control tokens.
+    """The merges, `<|endoftext|>` after them, then the other control tokens.
 
     encoder: the id of each token, `<|endoftext|>` included, bytes written as printable
         characters. merges: pairs of tokens in the same writing, earliest first.
+    control: the control tokens; with PUBLISHED, `<|endoftext|>` is the only one, as the
+        published model has it, and does not begin a prompt.
 
-    Raises UserError where the two do not belong together.
+    Raises UserError where the files do not belong together.
     """
 
     name = 'gpt2'
 
-    def __init__(self, encoder: Mapping[str, int], merges: Sequence[str]) -> None:
+    def __init__(
+        self,
+        encoder: Mapping[str, int],
+        merges: Sequence[str],
+        control: Sequence[str] = tokenizer.CONTROL,
+    ) -> None:
         ranks = _ranks(encoder, merges)
-        control = {name: len(ranks) + i for i, name in enumerate(tokenizer.CONTROL)}
+        ids = {name: len(ranks) + i for i, name in enumerate(control)}
+        if ids[END] != len(ranks):
+            raise command.UserError(
+                f'{tokenizer.NAMES} has {END} at {ids[END]}; it must come first.'
+            )
         pieces = sorted(ranks, key=ranks.__getitem__)
         by_id = dict(sorted(encoder.items(), key=lambda entry: entry[1]))
         files = {
             ENCODER: json.dumps(by_id).encode(),
             MERGES: '\n'.join(['#version: 0.2', *merges, '']).encode(),
+            **tokenizer.names(control),
         }
-        super().__init__([*pieces, *(b'' for _ in control)], control, files)
+        super().__init__([*pieces, *(b'' for _ in ids)], ids, files)
+        if tuple(control) == PUBLISHED:
+            self.prefix = ()
         self._encoding = tiktoken.Encoding(
             'gpt2', pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={}
         )
@@ -94,7 +109,7 @@ class GPT2(tokenizer.ByteTable):
                 f'{ENCODER} or {MERGES} is damaged ({error}); get it again.'
             ) from error
         merges = [line for line in lines if line and not line.startswith('#version')]
-        return cls(encoder, merges)
+        return cls(encoder, merges, tokenizer.named(files))
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text; UserError for a lone surrogate."""
@@ -122,7 +137,7 @@ def _parts(text: str) -> list[str]:
     return [text[i:j] for i, j in itertools.pairwise([0, *ends, len(text)])]
 
 
-def _printable() -> dict[str, int]:
+def printable() -> dict[str, int]:
     """The byte of each of the 256 characters that the files write bytes with.
 
     A byte that is a visible Latin-1 character is written as that; the others, in order,
@@ -136,7 +151,7 @@ def _printable() -> dict[str, int]:
 
 def _ranks(encoder: Mapping[str, int], merges: Sequence[str]) -> dict[bytes, int]:
     """The id of each byte string: the 256 bytes first, then one for each merge."""
-    written = _printable()
+    written = printable()
     try:
         ranks = {
             bytes(written[c] for c in token): rank

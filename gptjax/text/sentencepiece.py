@@ -61,9 +61,12 @@ class SentencePiece(tokenizer.ByteTable):
                 f'the SentencePiece model has no {lacking[0]}: every byte and every '
                 f"control token needs an id; train one with name='sentencepiece'."
             )
-        control = {name: self._model.piece_to_id(name) for name in tokenizer.CONTROL}
+        names = [*tokenizer.CONTROL]
+        if self._model.is_control(self._model.piece_to_id(tokenizer.MASK)):
+            names.append(tokenizer.MASK)
+        control = {name: self._model.piece_to_id(name) for name in names}
         ids = range(self._model.get_piece_size())
-        pieces = [_piece_bytes(self._model, token) for token in ids]
+        pieces = [piece_bytes(self._model, token) for token in ids]
         super().__init__(pieces, control, {FILE: model})
         self._space = [
             self._model.piece_to_id(_byte_name(byte)) for byte in SPACE.encode()
@@ -71,7 +74,12 @@ class SentencePiece(tokenizer.ByteTable):
 
     @classmethod
     def make(
-        cls, texts: Callable[[], Iterable[str]], *, model_type: str, vocab_size: int
+        cls,
+        texts: Callable[[], Iterable[str]],
+        *,
+        model_type: str,
+        vocab_size: int,
+        mask: bool = False,
     ) -> 'SentencePiece':
         """Trains on documents: the same documents and options give the same bytes.
 
@@ -79,6 +87,7 @@ class SentencePiece(tokenizer.ByteTable):
             most likely pieces) or 'char' (the most frequent characters).
         vocab_size: all ids, the control tokens and bytes included; a text too small for
             so many gives fewer.
+        mask: whether `<|mask|>` is a control token too, for masked language models.
 
         Raises UserError for no text, or a vocabulary too small for its characters.
         """
@@ -95,7 +104,8 @@ class SentencePiece(tokenizer.ByteTable):
             raise command.UserError(
                 'the tokenizer has no text to train on; the corpus is empty.'
             )
-        return cls(_train(sample, model_type, vocab_size))
+        control = (*tokenizer.CONTROL, tokenizer.MASK) if mask else tokenizer.CONTROL
+        return cls(_train(sample, model_type, vocab_size, control))
 
     @classmethod
     def load(cls, files: Mapping[str, bytes]) -> 'SentencePiece':
@@ -129,7 +139,7 @@ def _byte_name(byte: int) -> str:
     return f'<0x{byte:02X}>'
 
 
-def _piece_bytes(model: sentencepiece.SentencePieceProcessor, token: int) -> bytes:
+def piece_bytes(model: sentencepiece.SentencePieceProcessor, token: int) -> bytes:
     piece = model.id_to_piece(token)
     if model.is_control(token) or model.is_unknown(token):
         return b''
@@ -160,7 +170,9 @@ def _chunks(texts: Iterable[str]) -> Iterator[str]:
                 yield part[start : start + CHUNK_CHARACTERS]
 
 
-def _train(sample: Sequence[bytes], model_type: str, vocab_size: int) -> bytes:
+def _train(
+    sample: Sequence[bytes], model_type: str, vocab_size: int, control: Sequence[str]
+) -> bytes:
     """The model as the library writes it: a protocol buffer."""
     model = io.BytesIO()
     try:
@@ -178,7 +190,7 @@ def _train(sample: Sequence[bytes], model_type: str, vocab_size: int) -> bytes:
             add_dummy_prefix=False,
             remove_extra_whitespaces=False,
             allow_whitespace_only_pieces=True,  # indentation of code
-            control_symbols=list(tokenizer.CONTROL),
+            control_symbols=list(control),
             unk_id=0,
             bos_id=-1,
             eos_id=-1,

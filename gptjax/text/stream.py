@@ -16,9 +16,15 @@ class TextStream:
     """
 
     def __init__(
-        self, tokenizer: tokenizer_lib.Tokenizer, stop: Sequence[str] = ()
+        self,
+        tokenizer: tokenizer_lib.Tokenizer,
+        stop: Sequence[str] = (),
+        begins: bool = False,
     ) -> None:
-        """Raises UserError for an empty stop string."""
+        """`begins`: the tokens are a text from its beginning, not the rest of one.
+
+        Raises UserError for an empty stop string.
+        """
         if '' in stop:
             raise command.UserError(
                 'a stop string is empty; leave it out or give it characters.'
@@ -28,10 +34,14 @@ class TextStream:
         self._stop = tuple(stop)
         self._decoder = codecs.getincrementaldecoder('utf-8')('replace')
         self._held = ''
+        self._dummy = begins and tokenizer.dummy_prefix
 
     def push(self, tokens: Iterable[int]) -> str:
         """The text that these tokens settle; '' once stopped."""
-        return self._take(b''.join(map(self._tokenizer.token_bytes, tokens)))
+        data = b''.join(map(self._tokenizer.token_bytes, tokens))
+        if data and self._dummy:
+            data, self._dummy = data.removeprefix(b' '), False
+        return self._take(data)
 
     def finish(self) -> str:
         """The rest of the text, with U+FFFD for a character that was not finished."""

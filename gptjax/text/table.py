@@ -6,12 +6,15 @@ from typing import Any
 
 from gptjax import command
 from gptjax.text import bytes as byte_level
-from gptjax.text import gpt2, sentencepiece, tokenizer
+from gptjax.text import gpt2, huggingface, llama2c, sentencepiece, spm, tokenizer
 
 TOKENIZERS: dict[str, type[Any]] = {
     'sentencepiece': sentencepiece.SentencePiece,
     'gpt2': gpt2.GPT2,
     'bytes': byte_level.Bytes,
+    'huggingface': huggingface.HuggingFace,
+    'spm': spm.SPM,
+    'llama2c': llama2c.Llama2C,
 }
 
 

@@ -1,9 +1,9 @@
 """What a tokenizer is: every id stands for a byte string, control tokens for none.
 
 A tokenizer is therefore a table of byte strings plus an `encode`. Because bytes are all
-that ids stand for, `decode(encode(text)) == text` holds for any text, and a control
-token never comes out of text: `<|end|>` typed by a user is seven characters like any
-others.
+that our own ids stand for, `decode(encode(text)) == text` holds for any text (those of
+others may lose some of it: each says what), and a control token never comes out of
+text: `<|end|>` typed by a user is seven characters like any others.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,23 +11,45 @@ import hashlib
 import json
 import os
 from pathlib import Path
+import re
 import types
 from typing import Protocol, runtime_checkable
 
 from gptjax import command
 
 CONTROL = ('<|endoftext|>', '<|system|>', '<|user|>', '<|assistant|>', '<|end|>')
+BEGIN, ROLES, END = CONTROL[0], CONTROL[1:4], CONTROL[4]
+MASK, PAD = '<|mask|>', '<|pad|>'
 DESCRIPTION = 'tokenizer.json'
+NAMES = 'control.json'  # the control tokens, where they are not CONTROL
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """The protocol. `digest` is over the saved files: equal digest, equal tokenizer."""
+    """The protocol. `digest` is over the saved files: equal digest, equal tokenizer.
+
+    control: ids by our words. '<|endoftext|>', which every tokenizer has, begins a
+        document; '<|end|>' ends a turn; the three roles; '<|mask|>'; '<|pad|>'.
+    special: ids by the spelling that a chat template writes them with.
+    prefix, suffix: what stands before and after a text when it is a whole input.
+    ends: the ids that a model ends its answer with.
+    dummy_prefix: whether `encode` puts a space before a text, and `decode` takes the
+        space before the first piece away.
+    template: the chat template in Jinja, '' where chats have our own format.
+    words: what a template calls control tokens: {'bos_token': '<s>'}.
+    """
 
     name: str
     vocab_size: int
     control: Mapping[str, int]
     digest: str
+    special: Mapping[str, int]
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    ends: tuple[int, ...]
+    dummy_prefix: bool
+    template: str
+    words: Mapping[str, str]
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, never a control id; UserError for a lone surrogate."""
@@ -35,6 +57,10 @@ class Tokenizer(Protocol):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`[encode(text) for text in texts]`, in parallel."""
+        ...
+
+    def encode_special(self, text: str) -> list[int]:
+        """The ids of a rendered template: spellings in `special` are control tokens."""
         ...
 
     def token_bytes(self, token: int) -> bytes:
@@ -70,6 +96,29 @@ class ByteTable:
         self.vocab_size = len(self._pieces)
         self.control: Mapping[str, int] = types.MappingProxyType(dict(control))
         self.digest = hashlib.sha256(self._description()).hexdigest()
+        self.special: Mapping[str, int] = self.control
+        self.prefix: tuple[int, ...] = (control[BEGIN],)
+        self.suffix: tuple[int, ...] = ()
+        self.ends = tuple(control[name] for name in (BEGIN, END) if name in control)
+        self.dummy_prefix = False
+        self.template = ''
+        self.words: Mapping[str, str] = {}
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """The files that the tokenizer is made from, by name."""
+        return types.MappingProxyType(self._files)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text; each tokenizer has its own way."""
+        raise NotImplementedError
+
+    def encode_special(self, text: str) -> list[int]:
+        """The ids of a rendered template: spellings in `special` are control tokens."""
+        ids = []
+        for part in cut(text, self.special):
+            ids += [self.special[part]] if part in self.special else self.encode(part)
+        return ids
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of an id; UserError where the tokenizer has no such id."""
@@ -82,7 +131,10 @@ class ByteTable:
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of ids: their bytes joined, invalid UTF-8 replaced by U+FFFD."""
-        return b''.join(map(self.token_bytes, tokens)).decode('utf-8', 'replace')
+        data = b''.join(map(self.token_bytes, tokens))
+        if self.dummy_prefix:
+            data = data.removeprefix(b' ')
+        return data.decode('utf-8', 'replace')
 
     def save(self, folder: Path) -> None:
         """Writes the files, then `tokenizer.json`, which holds their digests.
@@ -92,8 +144,8 @@ class ByteTable:
         """
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self._files.items():
-            _write(folder / name, content)
-        _write(folder / DESCRIPTION, self._description())
+            write(folder / name, content)
+        write(folder / DESCRIPTION, self._description())
 
     def _description(self) -> bytes:
         digests = {
@@ -150,6 +202,44 @@ def file(files: Mapping[str, bytes], name: str) -> bytes:
     return files[name]
 
 
+def named(files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """The control tokens in the order of their ids; CONTROL where no file tells."""
+    if NAMES not in files:
+        return CONTROL
+    try:
+        names = json.loads(files[NAMES])
+    except ValueError:
+        names = None
+    known = {*CONTROL, MASK, PAD}
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) and name in known for name in names)
+        or BEGIN not in names
+        or len(set(names)) != len(names)
+    ):
+        raise command.UserError(
+            f'{NAMES} is damaged: it lists control tokens, {BEGIN} among them; save '
+            f'the tokenizer again.'
+        )
+    return tuple(names)
+
+
+def names(control: Sequence[str]) -> dict[str, bytes]:
+    """The file that `named` reads; none for CONTROL."""
+    if tuple(control) == CONTROL:
+        return {}
+    return {NAMES: json.dumps(list(control)).encode()}
+
+
+def cut(text: str, spellings: Iterable[str]) -> list[str]:
+    """The parts of a text: spellings, the longest first, and what is between them."""
+    longest = sorted(spellings, key=len, reverse=True)
+    if not longest:
+        return [text] if text else []
+    parts = re.split('(' + '|'.join(map(re.escape, longest)) + ')', text)
+    return [part for part in parts if part]
+
+
 def utf8(text: str) -> bytes:
     """The text in UTF-8; UserError for a lone surrogate, which is half a character."""
     try:
@@ -162,7 +252,7 @@ def utf8(text: str) -> bytes:
         ) from error
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     """Writes a file that is seen whole or not at all."""
     unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
     with unfinished.open('wb') as file:

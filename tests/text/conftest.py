@@ -3,11 +3,13 @@
 import json
 import random
 
+import foreign_tokenizers
 import pytest
 
 from gptjax.text import table
 
 KINDS = ('bytes', 'gpt2', 'bpe', 'unigram', 'char')
+FOREIGN_NAMES = {'huggingface', 'spm', 'llama2c'}
 
 # First and last letter of a stretch of 40 scripts, Latin to Etruscan.
 SCRIPTS = [
@@ -126,10 +128,23 @@ def tokenizers(documents, gpt2_folder):
         made[model_type] = table.make(
             lambda: documents, 'sentencepiece', model_type=model_type, vocab_size=420
         )
-    assert {t.name for t in made.values()} == set(table.TOKENIZERS)
+    assert {t.name for t in made.values()} == set(table.TOKENIZERS) - FOREIGN_NAMES
     return made
 
 
 @pytest.fixture(params=KINDS)
 def tokenizer(request, tokenizers):
     return tokenizers[request.param]
+
+
+@pytest.fixture(scope='session')
+def foreign(documents, gpt2_folder):
+    """One tokenizer of each kind that others make, by kind."""
+    made = foreign_tokenizers.make(documents, gpt2_folder)
+    assert {t.name for t in made.values()} == FOREIGN_NAMES
+    return made
+
+
+@pytest.fixture(params=foreign_tokenizers.KINDS)
+def foreigner(request, foreign):
+    return foreign[request.param]
