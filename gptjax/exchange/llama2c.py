@@ -254,7 +254,7 @@ def _architecture(
     return model_config.Architecture(
         family='llama', T=T, V=V, D=D, F=F, N=N, K=K, H=D // N, L=L,
         dropout=0.0, init_std=0.02,
-        norms=model_config.Norms('rms', EPS, bias=False),
+        norms=model_config.Norms('rms', EPS),
         positions=model_config.Positions('rotary', base=BASE),
         head=model_config.Head('tokens', tied=tied),
         activation='swiglu', attention_bias='none', mlp_bias=False,

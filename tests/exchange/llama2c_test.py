@@ -26,7 +26,7 @@ def architecture(**changes):
         'family': 'llama',
         'T': 9, 'V': 21, 'D': 12, 'F': 10, 'N': 2, 'K': 1, 'H': 6, 'L': 3,
         'dropout': 0.0, 'init_std': 0.02,
-        'norms': {'kind': 'rms', 'eps': 1e-5, 'bias': False},
+        'norms': {'kind': 'rms', 'eps': 1e-5},
         'positions': {'kind': 'rotary'}, 'head': {'tied': False},
         'activation': 'swiglu', 'attention_bias': 'none', 'mlp_bias': False,
     }  # fmt: skip
