@@ -42,6 +42,7 @@ def get_config() -> ConfigDict:
         eps=1e-8,
         weight_decay=0.1,
         clip_norm=1.0,
+        freeze=(),
     )
     config.objective = dict(name='next_token')
     config.mesh = dict(data=1, fsdp=1, tensor=1, rules='data')

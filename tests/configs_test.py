@@ -28,7 +28,7 @@ def test_a_training_config_has_every_section_and_a_command(path, monkeypatch):
     command.splat(build.Options, 'run', config['run'])
     build._optimizer(config['optimizer'], steps=10_000)
     if 'init_from' not in config['model']:
-        command.splat(model_config.Architecture, 'model', config['model'])
+        model_config.architecture('model', **config['model'])
     docstring = ast.get_docstring(ast.parse(path.read_text()))
     name = path.relative_to(ROOT).as_posix()
     assert f'--config={name}' in docstring, 'the docstring says how to run it'

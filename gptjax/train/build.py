@@ -26,7 +26,7 @@ from gptjax.model import transformer
 from gptjax.objectives import table as objective_table
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
-from gptjax.train import checkpoint, optim
+from gptjax.train import freeze, optim, start
 from gptjax.train import table as train_table
 
 SECTIONS = (
@@ -101,6 +101,7 @@ class Run:
     reference: bool
     loss_fn: core.LossFn
     optimizer: optax.GradientTransformation
+    trained: freeze.Trained
     schedule: optim.Schedule
     data: Data
     rows: rows_lib.Rows
@@ -131,14 +132,17 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
             f'it to a multiple of {compute.accumulate * sharding.batch_shards}, or '
             'change compute.accumulate.'
         )
-    arch, start_params, start_digest = _start(settings, sharding, compute)
+    begin = _start(settings, sharding, compute)
+    arch, model = begin.arch, transformer.make(begin.arch, compute, sharding)
     name, options = _named(settings['objective'], 'objective')
     objective = command.lookup(objective_table.OBJECTIVES, name, 'objective')
+    of_loss, of_rows = objective.split(options)
     built = _dataset(data, workdir, objective)
     tokenizer = built.tokenizer()
     _check_tokenizer(tokenizer, arch, settings['model'])
-    model = transformer.make(arch, compute, sharding)
-    rows = built.rows('train', arch.T)
+    _check_labels(built, arch)
+    loss_fn = command.splat(objective.make, 'objective', of_loss, model=model)
+    rows = _rows(built, 'train', arch.T, objective, of_rows, settings['seed'])
     steps = _steps(settings, len(rows), data.batch_size)
     schedule, optimizer = _optimizer(settings['optimizer'], steps)
     return Run(
@@ -148,15 +152,19 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         steps=steps,
         model=model,
         tokenizer=tokenizer,
-        start_params=start_params,
-        start_digest=start_digest,
+        start_params=begin.params,
+        start_digest=begin.digest,
         reference=objective.reference,
-        loss_fn=command.splat(objective.make, 'objective', options, model=model),
+        loss_fn=loss_fn,
         optimizer=optimizer,
+        trained=freeze.select(
+            nn.unbox(transformer.abstract(model)), settings['optimizer']['freeze']
+        ),
         schedule=schedule,
         data=data,
         rows=rows,
-        eval_rows=built.rows('validation', arch.T),
+        # The same draws in every run: evaluations of runs with other seeds compare.
+        eval_rows=_rows(built, 'validation', arch.T, objective, of_rows, seed=0),
         checkpoint=command.splat(Checkpoint, 'checkpoint', settings['checkpoint']),
         eval=command.splat(Eval, 'eval', settings['eval']),
         options=command.splat(Options, 'run', settings['run']),
@@ -184,7 +192,7 @@ class Trained:
 
 def load(workdir: Path) -> Trained:
     """The newest whole checkpoint of a workdir; the best one if it stopped early."""
-    manifest, arch = _saved(workdir)
+    manifest, arch = start.saved(workdir)
     on_cpu = jax.default_backend() == 'cpu'  # which is slower in bfloat16
     dtype = 'float32' if on_cpu else 'bfloat16'
     compute = model_config.Compute(dtype, remat='none', scan_unroll=1, accumulate=1)
@@ -192,7 +200,7 @@ def load(workdir: Path) -> Trained:
     return Trained(
         workdir=workdir,
         model=model,
-        params=_restore_params(workdir, manifest, model),
+        params=start.restore(workdir, manifest, model),
         tokenizer=text_table.load(workdir / 'tokenizer'),
         config=_stored_config(workdir),
         step=manifest['step'],
@@ -272,62 +280,12 @@ def _start(
     settings: Mapping[str, Any],
     sharding: sharding_lib.Sharding,
     compute: model_config.Compute,
-) -> tuple[model_config.Architecture, Callable[[], core.Params], str]:
-    """The architecture, what makes the parameters at step 0, and their digest."""
+) -> start.Start:
     section = settings['model']
+    also = dict(seed=settings['seed'], sharding=sharding, compute=compute)
     if 'init_from' not in section:
-        arch = model_config.architecture('model', **section)
-        model = transformer.make(arch, compute, sharding)
-        key = jax.random.key(settings['seed'])
-        return arch, lambda: transformer.init(model, key), ''
-    return command.splat(
-        _from_workdir, 'model', section, sharding=sharding, compute=compute
-    )
-
-
-def _from_workdir(
-    init_from: str,
-    dropout: float,
-    sharding: sharding_lib.Sharding,
-    compute: model_config.Compute,
-) -> tuple[model_config.Architecture, Callable[[], core.Params], str]:
-    manifest, arch = _saved(Path(init_from))
-    arch = dataclasses.replace(arch, dropout=dropout)
-    model = transformer.make(arch, compute, sharding)
-    arrays = {k: v for k, v in manifest['arrays'].items() if k.startswith('params/')}
-    digest = storage.json_digest(arrays)
-    return arch, lambda: _restore_params(Path(init_from), manifest, model), digest
-
-
-def _saved(workdir: Path) -> tuple[dict[str, Any], model_config.Architecture]:
-    """The manifest of the checkpoint to use, and the architecture it holds."""
-    if not workdir.is_dir():
-        raise command.UserError(
-            f'no workdir {str(workdir)!r}; train one with '
-            f'python -m gptjax.train --config=... --workdir={workdir}'
-        )
-    checkpoints = checkpoint.Checkpoints(workdir, keep=1)
-    manifest = checkpoints.newest()
-    if manifest is None:
-        raise command.UserError(f'{workdir} has no checkpoint yet; train it first.')
-    best = manifest['host']['best_step']
-    if manifest['host']['stopped_early'] and best != manifest['step']:
-        manifest = checkpoints.whole(best) or manifest
-    checkpoints.close()
-    fields = manifest['host']['architecture']
-    return manifest, model_config.architecture('architecture', **fields)
-
-
-def _restore_params(
-    workdir: Path, manifest: Mapping[str, Any], model: transformer.Model
-) -> core.Params:
-    boxed = transformer.abstract(model)
-    checkpoints = checkpoint.Checkpoints(workdir, keep=1)
-    params = checkpoints.restore_params(
-        manifest, nn.unbox(boxed), model.sharding.of_boxed(boxed)
-    )
-    checkpoints.close()
-    return params
+        return start.fresh(section, **also)
+    return command.splat(start.from_workdir, 'model', section, **also)
 
 
 def _dataset(
@@ -352,6 +310,30 @@ def _dataset(
     return built
 
 
+def _rows(
+    built: dataset.Dataset,
+    split: str,
+    T: int,
+    objective: objective_table.Objective,
+    options: Mapping[str, Any],
+    seed: int,
+) -> rows_lib.Rows:
+    rows = built.rows(split, T)
+    if objective.rows is None:
+        return rows
+    also = dict(rows=rows, tokenizer=built.tokenizer(), seed=seed)
+    return command.splat(objective.rows, 'objective', options, **also)
+
+
+def _check_labels(built: dataset.Dataset, arch: model_config.Architecture) -> None:
+    count = len(built.labels)
+    if count and arch.head.kind == 'classes' and count != arch.head.classes:
+        raise command.UserError(
+            f'the dataset has {count} classes ({", ".join(built.labels[:9])}), and '
+            f'model.head.classes is {arch.head.classes}; set it to {count}.'
+        )
+
+
 def _check_tokenizer(
     tokenizer: tokenizer_lib.Tokenizer,
     arch: model_config.Architecture,
@@ -364,12 +346,25 @@ def _check_tokenizer(
         )
     if 'init_from' in section:
         old = text_table.load(Path(section['init_from']) / 'tokenizer')
-        if old.digest != tokenizer.digest:
+        larger = 'V' in section and _extends(tokenizer, old)
+        if old.digest != tokenizer.digest and not larger:
             raise command.UserError(
                 f'the dataset and {section["init_from"]} have different tokenizers; '
                 'build the data with that workdir as its tokenizer '
                 f'(name="folder", path="{section["init_from"]}").'
             )
+
+
+def _extends(tokenizer: tokenizer_lib.Tokenizer, old: tokenizer_lib.Tokenizer) -> bool:
+    """Whether all ids of `old` mean the same to `tokenizer`, which has more of them."""
+    return (
+        tokenizer.vocab_size >= old.vocab_size
+        and old.control.items() <= tokenizer.control.items()
+        and all(
+            tokenizer.token_bytes(token) == old.token_bytes(token)
+            for token in range(old.vocab_size)
+        )
+    )
 
 
 def _steps(settings: Mapping[str, Any], rows: int, batch_size: int) -> int:
@@ -385,6 +380,11 @@ def _optimizer(
     section: Mapping[str, Any], steps: int
 ) -> tuple[optim.Schedule, optax.GradientTransformation]:
     name, options = _named(section, 'optimizer')
+    if 'freeze' not in options:
+        raise command.UserError(
+            'optimizer lacks freeze; add it to the config file: () trains everything.'
+        )
+    del options['freeze']
     make = command.lookup(train_table.OPTIMIZERS, name, 'optimizer')
     names = ('learning_rate', 'warmup_steps', 'final_learning_rate')
     shape = {key: options.pop(key) for key in names if key in options}

@@ -66,14 +66,14 @@ class _Loop:
         self.checkpoints = checkpoint.Checkpoints(run.workdir, run.checkpoint.keep)
         self.feeder = feed.Feed(sharding, run.data.batch_size)
         shapes, places = state_lib.shardings_of(
-            transformer.abstract(run.model), run.optimizer, sharding
+            transformer.abstract(run.model), run.optimizer, sharding, run.trained
         )
         manifest = self.checkpoints.newest()
         self.host = self._host(manifest)
         self.frozen: core.Params = run.start_params() if run.reference else {}
         if manifest is None:
             self.state = state_lib.create(
-                run.start_params(), run.optimizer, run.seed, places
+                run.start_params(), run.optimizer, run.seed, places, run.trained
             )
         else:
             self.state = self.checkpoints.restore(manifest, shapes, places)
@@ -84,6 +84,7 @@ class _Loop:
                 loss_fn=run.loss_fn,
                 optimizer=run.optimizer,
                 accumulate=run.model.compute.accumulate,
+                trained=run.trained,
             ),
             out_shardings=(places, sharding.replicated),
             donate_argnums=0,
@@ -141,7 +142,7 @@ class _Loop:
             self.step += 1
             host.row += run.data.batch_size
             if pending:
-                self._write(*pending, eval_loss=None)
+                self._write(*pending)
                 pending = None
             if self.step % run.eval.every == 0 or self.step == run.steps:
                 self._write(self.step, metrics, self._evaluate(metrics))
@@ -152,7 +153,7 @@ class _Loop:
             best = run.eval.patience > 0 and host.best_step == self.step
             if last or stop or best or self.step % run.checkpoint.every == 0:
                 if pending:  # before the checkpoint, after which it is not made again
-                    self._write(*pending, eval_loss=None)
+                    self._write(*pending)
                     pending = None
                 self._save(metrics)
             if last or stop:
@@ -166,7 +167,7 @@ class _Loop:
             )
         return last
 
-    def _evaluate(self, metrics: Any) -> float:
+    def _evaluate(self, metrics: Any) -> dict[str, float]:
         run, host = self.run, self.host
         with self.clock.paused(metrics):
             means = evaluate.evaluate(
@@ -188,7 +189,7 @@ class _Loop:
                 f'without a better loss than {host.best_loss:.4f} of step '
                 f'{host.best_step}'
             )
-        return loss
+        return means
 
     def _save(self, metrics: Any) -> None:
         with self.clock.paused(metrics):
@@ -198,19 +199,24 @@ class _Loop:
             pinned = self.host.best_step if self.run.eval.patience else None
             self.checkpoints.save(self.state, dataclasses.asdict(host), pinned)
 
-    def _write(self, step: int, metrics: Any, eval_loss: float | None) -> None:
+    def _write(
+        self, step: int, metrics: Any, held_out: dict[str, float] | None = None
+    ) -> None:
+        means = {f'eval_{name}': mean for name, mean in (held_out or {}).items()}
+        means.pop('eval_weight', None)
         values = {name: float(value) for name, value in metrics.items()}
         speed = self.clock.speed(step)
         record = {
             'step': step,
             'loss': values.pop('loss'),
-            'eval_loss': eval_loss,
+            'eval_loss': means.pop('eval_loss', None),
             'tokens_per_second': speed,
             'mfu': self.clock.mfu(speed),
             'learning_rate': float(self.run.schedule(step - 1)),
             'gradient_norm': values.pop('gradient_norm'),
             'seconds': self.host.seconds + self.clock.seconds,
             **values,
+            **means,
         }
         self.log.write(record)
 
@@ -230,10 +236,12 @@ class _Loop:
     def _say_start(self) -> None:
         run, arch = self.run, self.run.model.arch
         weights = trees.count(self.state.params)
+        part = trees.count(run.trained.take(self.state.params))
+        some = f' ({part / 1e6:.2f}M trained)' if part < weights else ''
         mesh = ' x '.join(f'{a} {n}' for a, n in self.sharding.mesh.shape.items())
         at = f'from step {self.step} ' if self.step else ''
         self.log.say(
-            f'training {at}to step {run.steps}: {weights / 1e6:.2f}M parameters, '
+            f'training {at}to step {run.steps}: {weights / 1e6:.2f}M parameters{some}, '
             f'{len(run.rows)} rows of {arch.T} tokens, batches of '
             f'{run.data.batch_size} rows, mesh {mesh} ({self.sharding.rules}), '
             f'{jax.devices()[0].device_kind}'

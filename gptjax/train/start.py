@@ -1,0 +1,184 @@
+"""Where a run's weights come from: a random key, or the checkpoint of a workdir.
+
+What starts from a workdir may take another head, a larger vocabulary or a causal mask
+over the same trunk: a classifier from BERT, a GPT from RoBERTa (Rothe et al., 2020).
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from pathlib import Path
+import sys
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from gptjax import command, core, trees
+from gptjax import sharding as sharding_lib
+from gptjax.data import storage
+from gptjax.model import config as model_config
+from gptjax.model import transformer
+from gptjax.train import checkpoint
+
+_OVER_VOCABULARY = ('tokens', 'head/unembed', 'head/bias')
+# What one kind of head puts out means nothing to another kind.
+_OUTPUTS = ('head/classes', 'head/classes_bias', 'head/reward', 'head/value')
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """The architecture of a run, and its parameters at step 0."""
+
+    arch: model_config.Architecture
+    params: Callable[[], core.Params]
+    digest: str  # of the weights of the workdir that it starts from, or ''
+
+
+def fresh(
+    section: Mapping[str, Any],
+    seed: int,
+    sharding: sharding_lib.Sharding,
+    compute: model_config.Compute,
+) -> Start:
+    """Random weights of the architecture that `section` describes."""
+    arch = model_config.architecture('model', **section)
+    model = transformer.make(arch, compute, sharding)
+    return Start(arch, lambda: transformer.init(model, jax.random.key(seed)), '')
+
+
+def from_workdir(
+    init_from: str,
+    dropout: float,
+    V: int | None = None,
+    head: Any = None,
+    causal: bool | None = None,
+    *,
+    seed: int,
+    sharding: sharding_lib.Sharding,
+    compute: model_config.Compute,
+    **trunk: Any,
+) -> Start:
+    """The weights of a workdir's checkpoint, under another head if `head` is given.
+
+    V: a larger vocabulary, whose new rows are the mean of the old ones (Hewitt, 2021).
+    head: the settings of a whole Head: what the checkpoint lacks of it is drawn from
+    `seed`, and what only the old head had is left. causal: whether tokens see only the
+    past. Raises UserError for a smaller V, and for what would change the trunk's shape.
+    """
+    if trunk:
+        raise command.UserError(
+            f'model has {", ".join(sorted(trunk))} beside init_from, whose checkpoint '
+            'says what the model is; only dropout, V, head and causal may be given too.'
+        )
+    manifest, old = saved(Path(init_from))
+    if V is not None and V < old.V:
+        raise command.UserError(
+            f'model.V is {V}, and {init_from} has {old.V} tokens; set it to at least '
+            'that, or leave it out.'
+        )
+    arch = dataclasses.replace(
+        old,
+        dropout=dropout,
+        V=old.V if V is None else V,
+        causal=old.causal if causal is None else causal,
+        head=old.head
+        if head is None
+        else command.splat(model_config.Head, 'model.head', head),
+    )
+    arrays = {k: v for k, v in manifest['arrays'].items() if k.startswith('params/')}
+
+    def params() -> core.Params:
+        before = restore(
+            Path(init_from), manifest, transformer.make(old, compute, sharding)
+        )
+        if (arch.V, arch.head) == (old.V, old.head):
+            return before
+        model = transformer.make(arch, compute, sharding)
+        same_kind = arch.head.kind == old.head.kind
+        return _refit(before, model, same_kind, seed, init_from)
+
+    return Start(arch, params, storage.json_digest(arrays))
+
+
+def saved(workdir: Path) -> tuple[dict[str, Any], model_config.Architecture]:
+    """The manifest of the checkpoint to use, and the architecture it holds."""
+    if not workdir.is_dir():
+        raise command.UserError(
+            f'no workdir {str(workdir)!r}; train one with '
+            f'python -m gptjax.train --config=... --workdir={workdir}'
+        )
+    checkpoints = checkpoint.Checkpoints(workdir, keep=1)
+    manifest = checkpoints.newest()
+    if manifest is None:
+        raise command.UserError(f'{workdir} has no checkpoint yet; train it first.')
+    best = manifest['host']['best_step']
+    if manifest['host']['stopped_early'] and best != manifest['step']:
+        manifest = checkpoints.whole(best) or manifest
+    checkpoints.close()
+    fields = manifest['host']['architecture']
+    return manifest, model_config.architecture('architecture', **fields)
+
+
+def restore(
+    workdir: Path, manifest: Mapping[str, Any], model: transformer.Model
+) -> core.Params:
+    """The parameters of a checkpoint, on the mesh of `model`."""
+    boxed = transformer.abstract(model)
+    checkpoints = checkpoint.Checkpoints(workdir, keep=1)
+    params = checkpoints.restore_params(
+        manifest, nn.unbox(boxed), model.sharding.of_boxed(boxed)
+    )
+    checkpoints.close()
+    return params
+
+
+def _refit(
+    before: core.Params,
+    model: transformer.Model,
+    same_kind: bool,
+    seed: int,
+    init_from: str,
+) -> core.Params:
+    """Parameters of `model`: those of `before` that fit, and fresh ones; says which."""
+    boxed = transformer.abstract(model)
+    places = dict(trees.paths(model.sharding.of_boxed(boxed)))
+    old = dict(trees.paths(before))
+    taken: dict[str, jax.Array] = {}
+    for path, leaf in trees.paths(nn.unbox(boxed)):
+        if path not in old or (path in _OUTPUTS and not same_kind):
+            continue
+        if old[path].shape == leaf.shape:
+            taken[path] = old[path]
+        elif path in _OVER_VOCABULARY and old[path].shape[1:] == leaf.shape[1:]:
+            taken[path] = _longer(old[path], leaf.shape[0], places[path])
+
+    @jax.jit
+    def rest(key: jax.Array) -> dict[str, jax.Array]:
+        made = trees.paths(transformer.init(model, key))
+        return {path: leaf for path, leaf in made if path not in taken}
+
+    new = rest(jax.random.key(seed))
+    left = [path for path in old if path not in taken]
+    if jax.process_index() == 0:
+        print(
+            f'of {init_from}: {len(taken)} weights taken; new: '
+            f'{", ".join(new) or "none"}; left: {", ".join(left) or "none"}',
+            file=sys.stderr,
+        )
+    return trees.map_with_path(
+        lambda path, _: jax.device_put((taken | new)[path], places[path]),
+        nn.unbox(boxed),
+    )
+
+
+def _longer(rows: jax.Array, length: int, place: Any) -> jax.Array:
+    """The rows, and their mean as often as is needed to make `length` rows."""
+
+    def lengthen(rows: jax.Array) -> jax.Array:
+        mean = jnp.mean(rows, axis=0, keepdims=True)
+        more = jnp.broadcast_to(mean, (length - len(rows), *rows.shape[1:]))
+        return jnp.concatenate([rows, more])
+
+    longer: jax.Array = jax.jit(lengthen, out_shardings=place)(rows)
+    return longer
