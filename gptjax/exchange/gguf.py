@@ -18,7 +18,7 @@ from gptjax import command, core, trees
 from gptjax.exchange import fixed, tables, vocabulary
 from gptjax.model import config as model_config
 from gptjax.model import positions
-from gptjax.text import tokenizer
+from gptjax.text import template, tokenizer
 
 Entry = tables.Entry
 DTYPES = {'float32': np.float32, 'float16': np.float16}
@@ -281,7 +281,8 @@ def _describe_words(
     writer.add_add_bos_token(tokens.prefix == (begin,))
     writer.add_add_eos_token(tokens.suffix == (end,))
     writer.add_add_space_prefix(tokens.dummy_prefix)
-    writer.add_chat_template(tokens.template)
+    chats = {*tokenizer.ROLES, tokenizer.END} <= tokens.control.keys()
+    writer.add_chat_template(template.OURS if chats else tokens.template)
 
 
 def _write(

@@ -19,8 +19,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gptjax import command, core
-from gptjax.exchange import fixed, tables
+from gptjax import sharding as sharding_lib
+from gptjax.exchange import fixed, huggingface, tables
 from gptjax.model import config as model_config
+from gptjax.text import llama2c as words
+from gptjax.text import spm
+from gptjax.text import tokenizer as text_tokenizer
 
 Entry = tables.Entry
 FLOAT = np.dtype('<f4')
@@ -127,6 +131,56 @@ def read(
     if version == 0:
         _check_rotary(path, arch, source)
     return arch, entries(arch), source
+
+
+def open_file(
+    path: str | os.PathLike[str], sharding: sharding_lib.Sharding | None = None
+) -> huggingface.Opened:
+    """A file that `read` has checked, as `huggingface.open_folder` gives a folder."""
+    arch, table, source = read(path)
+    leaves = tables.leaves(arch, sharding)
+    tables.check(arch, table, source, leaves)
+    return huggingface.Opened(
+        arch=arch,
+        entries=table,
+        leaves=leaves,
+        source=source,
+        files=[Path(path)],
+        config={},
+        generation={},
+    )
+
+
+def load(
+    path: str | os.PathLike[str], sharding: sharding_lib.Sharding | None = None
+) -> tuple[model_config.Architecture, core.Params]:
+    """The model of a file, each device reading its own part; raises as `read`."""
+    opened = open_file(path, sharding)
+    params = tables.load(opened.arch, opened.entries, opened.source, opened.leaves)
+    return opened.arch, params
+
+
+def tokenizer(path: str | os.PathLike[str], V: int) -> text_tokenizer.Tokenizer:
+    """The tokenizer beside a model with V rows: `tokV.bin`, `tokenizer.bin`, a .model.
+
+    Raises UserError where there is none, or one of another size.
+    """
+    folder = Path(path).parent
+    names = [f'tok{V}.bin', words.FILE, spm.MODEL, f'tok{V}.model']
+    found = next((name for name in names if (folder / name).is_file()), None)
+    if found is None:
+        raise command.UserError(
+            f'{folder} has none of {", ".join(names)}; put the tokenizer of '
+            f'{Path(path).name} beside it.'
+        )
+    kind = words.Llama2C if found.endswith('.bin') else spm.SPM
+    made = kind.make(lambda: (), path=folder / found)
+    if made.vocab_size != V:
+        raise command.UserError(
+            f'{folder / found} has {made.vocab_size} ids, and {path} {V}; put the '
+            'tokenizer that it was trained with beside it.'
+        )
+    return made
 
 
 def save(

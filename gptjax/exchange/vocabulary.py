@@ -5,20 +5,19 @@ written as U+2581; 'gpt2' is BPE over bytes, written as printable characters, wi
 list of merges and one of the patterns that llama.cpp knows by name.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import re
 from typing import Any
 
-import sentencepiece
-
 from gptjax import command
 from gptjax.text import bytes as byte_level
-from gptjax.text import gpt2, huggingface, llama2c, spm, tokenizer
+from gptjax.text import gpt2, huggingface, llama2c, proto, spm, tokenizer
 from gptjax.text import sentencepiece as own
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+NORMAL, UNKNOWN, CONTROL = proto.NORMAL, proto.UNKNOWN, proto.CONTROL
+USER_DEFINED, UNUSED, BYTE = proto.USER_DEFINED, proto.UNUSED, proto.BYTE
 # The split patterns of published tokenizers, as their tokenizer.json writes them.
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
@@ -27,7 +26,6 @@ PATTERNS = {
     _WORDS + r'\p{N}' + _REST: 'qwen2',
 }
 _BYTE = re.compile(r'<0x[0-9A-F]{2}>')
-BPE_TYPES = (2, 4)  # of SentencePiece's models: BPE, and characters, which never merge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,67 +87,17 @@ def _llama2c(entries: Sequence[tuple[float, bytes]]) -> Vocabulary:
     return Vocabulary('llama', 'default', tuple(pieces), tuple(kinds), scores)
 
 
-def _sentencepiece(tokens: tokenizer.Tokenizer, model: bytes) -> Vocabulary:
-    kind = _varint_at(model, 2, 3)
-    if kind not in BPE_TYPES:
+def _sentencepiece(tokens: tokenizer.Tokenizer, data: bytes) -> Vocabulary:
+    model = proto.model(data)
+    if model.kind not in (proto.BPE, proto.CHAR):  # of characters: nothing merges
         raise _unlike("it is of SentencePiece's unigram kind, not BPE")
-    library = sentencepiece.SentencePieceProcessor(model_proto=model)
-    size = library.get_piece_size()
-    pieces = [library.id_to_piece(token) for token in range(size)]
-    kinds = [_kind(library, token) for token in range(size)]
-    scores = [library.get_score(token) for token in range(size)]
+    pieces, scores, kinds = map(list, zip(*model.pieces, strict=True))
     added = {token: piece for piece, token in tokens.special.items()}
-    for token in range(size, tokens.vocab_size):
+    for token in range(len(pieces), tokens.vocab_size):
         pieces.append(added.get(token, f'[PAD{token}]'))
         kinds.append(CONTROL if token in added else UNUSED)
         scores.append(0.0)
     return Vocabulary('llama', 'default', tuple(pieces), tuple(kinds), tuple(scores))
-
-
-def _kind(library: sentencepiece.SentencePieceProcessor, token: int) -> int:
-    if library.is_unknown(token):
-        return UNKNOWN
-    if library.is_control(token):
-        return CONTROL
-    if library.is_byte(token):
-        return BYTE
-    return UNUSED if library.is_unused(token) else NORMAL
-
-
-def _varint_at(message: bytes, *path: int) -> int | None:
-    """The whole number at a path of field numbers in a protocol buffer, or None."""
-    for number, wire, value in _fields(message):
-        if number == path[0]:
-            if len(path) == 1:
-                return value if wire == 0 and isinstance(value, int) else None
-            if isinstance(value, bytes):
-                return _varint_at(value, *path[1:])
-    return None
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
-    """(field number, wire type, value) of a message that a library has accepted."""
-    place = 0
-
-    def varint() -> int:
-        nonlocal place
-        value = shift = 0
-        while True:
-            byte = message[place]
-            place += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while place < len(message):
-        number, wire = divmod(varint(), 8)
-        if wire == 0:
-            yield number, wire, varint()
-        else:
-            length = {1: 8, 5: 4}.get(wire) or varint()
-            yield number, wire, message[place : place + length]
-            place += length
 
 
 def _gpt2(tokens: gpt2.GPT2) -> Vocabulary:

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import sentencepiece
 import tiny
 
 from gptjax import command, trees
 from gptjax.exchange import llama2c, tables
 from gptjax.model import config, gpt, transformer
+from gptjax.model.families import llama
 
 GOLDEN = json.loads(
     (Path(__file__).parents[1] / 'golden' / 'stories260k.json').read_text()
@@ -37,23 +37,12 @@ def make(arch):
     return transformer.make(arch, tiny.COMPUTE, tiny.sharding())
 
 
-def leaves(arch):
-    return dict(trees.paths(nn.unbox(transformer.abstract(make(arch)))))
-
-
-def load(path):
-    arch, entries, source = llama2c.read(path)
-    return arch, tables.load(arch, entries, source, leaves(arch))
-
-
 def parameters(arch):
     rng = np.random.default_rng(0)
-    flat = {
-        path: rng.standard_normal(leaf.shape).astype(np.float32)
-        for path, leaf in leaves(arch).items()
-    }
     tree = nn.unbox(transformer.abstract(make(arch)))
-    return trees.map_with_path(lambda path, _: flat[path], tree)
+    return jax.tree.map(
+        lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), tree
+    )
 
 
 @pytest.fixture(scope='module')
@@ -75,9 +64,8 @@ def equal(tree, other):
 
 def test_a_real_file_is_read_as_its_layout_says(real_data):
     path = real_data('stories260K/stories260K.bin')
-    arch, params = load(path)
-    assert (arch.D, arch.F, arch.L, arch.N, arch.K) == (64, 172, 5, 8, 4)
-    assert (arch.V, arch.T, arch.H, arch.head.tied) == (512, 512, 8, True)
+    arch, params = llama2c.load(path)
+    assert arch == llama.SIZES['260k']
     numbers = np.fromfile(path, '<f4', offset=28)
     offset = 512 * 64 + 5 * 64  # the embedding, and the norms of attention
     wq_LND = numbers[offset : offset + 5 * 64 * 64].reshape(5, 64, 64)
@@ -121,24 +109,19 @@ def greedy(arch, params, prompts, steps):
 
 @pytest.mark.parametrize('longest', [False, True])
 def test_greedy_text_is_what_llama2c_prints(longest, real_data):
-    """Seven prompts, an empty one, which is BOS alone, also to the context's end."""
-    arch, params = load(real_data('stories260K/stories260K.bin'))
-    pieces = sentencepiece.SentencePieceProcessor(
-        model_file=str(real_data('stories260K/tok512.model'))
-    )
-    # run.c keeps a space at the end of a prompt, which the library drops.
-    cases = [
-        case
-        for case in GOLDEN['printed']
-        if longest == (case['steps'] > 256) and not case['prompt'].endswith(' ')
-    ]
-    assert len(cases) == (1 if longest else 6)
-    prompts = [[1, *pieces.encode(case['prompt'])] for case in cases]
+    """Seven prompts, one of them empty, and that one to the end of the context too."""
+    path = real_data('stories260K/stories260K.bin')
+    arch, params = llama2c.load(path)
+    tokens = llama2c.tokenizer(path, arch.V)
+    cases = [case for case in GOLDEN['printed'] if longest == (case['steps'] > 256)]
+    assert len(cases) == (1 if longest else 7)
+    prompts = [[*tokens.prefix, *tokens.encode(case['prompt'])] for case in cases]
+    assert min(map(len, prompts)) == 1  # BOS alone
     rows = greedy(arch, params, prompts, max(case['steps'] for case in cases))
     for case, row in zip(cases, rows, strict=True):
         ids = row[: case['steps']]
         ids = ids[: ids.index(1)] if 1 in ids else ids
-        assert pieces.decode(ids) == case['text'], case['prompt']
+        assert tokens.decode(ids) == case['text'], case['prompt']
 
 
 def test_the_documented_sample_is_among_what_it_prints(real_data):
@@ -149,7 +132,7 @@ def test_the_documented_sample_is_among_what_it_prints(real_data):
 def test_a_real_file_is_written_again_but_for_roundings(real_data, tmp_path):
     """The tables of rotary positions alone, which nothing reads, may differ."""
     path, again = real_data('stories260K/stories260K.bin'), tmp_path / 'again.bin'
-    arch, params = load(path)
+    arch, params = llama2c.load(path)
     llama2c.save(arch, params, again)
     old = np.fromfile(path, '<i4')
     new = np.fromfile(again, '<i4')
@@ -167,7 +150,7 @@ def test_round_trip(version, tied, tmp_path):
     params, path = parameters(arch), tmp_path / 'model.bin'
     llama2c.save(arch, params, path, version)
     assert [file.name for file in tmp_path.iterdir()] == ['model.bin']
-    arch_again, params_again = load(path)
+    arch_again, params_again = llama2c.load(path)
     assert arch_again == arch
     equal(params_again, params)
     begin = struct.unpack_from('<9i', path.read_bytes())
@@ -301,6 +284,21 @@ def test_a_table_of_positions_that_is_no_number_is_refused(small, tmp_path):
         llama2c.read(path)
 
 
+def test_the_tokenizer_beside_a_file(small, tmp_path, real_data):
+    path = tmp_path / 'x.bin'
+    with pytest.raises(command.UserError, match='has none of tok512'):
+        llama2c.tokenizer(path, 512)
+    model = real_data('stories260K/tok512.model').read_bytes()
+    (tmp_path / 'tokenizer.model').write_bytes(model)
+    assert llama2c.tokenizer(path, 512).name == 'spm'
+    (tmp_path / 'tokenizer.bin').write_bytes(
+        real_data('stories260K/tok512.bin').read_bytes()
+    )
+    assert llama2c.tokenizer(path, 512).name == 'llama2c'
+    with pytest.raises(command.UserError, match=r'has 512 ids, and .*x.bin 21'):
+        llama2c.tokenizer(path, 21)
+
+
 def mutate(data, rng):
     """Some bytes changed, cut off or put in; half of the time in the header."""
     data = bytearray(data)
@@ -328,7 +326,7 @@ def test_mutated_files_are_read_or_refused(small, tmp_path):
         except command.UserError:
             refused += 1
             continue
-        tables.check(arch, entries, source, leaves(arch))
+        tables.check(arch, entries, source, tables.leaves(arch))
         for name in source.shapes:
             assert source.read(name).tobytes()
     assert 100 < refused < 200
