@@ -10,6 +10,7 @@ VERBS = {
     'train': 'trains a model: pretraining, fine-tuning, preferences',
     'evals': 'evaluates a workdir; writes a report',
     'generate': 'continues a prompt on the terminal',
+    'exchange': 'imports and exports models of other tools',
     'serve': 'serves an HTTP interface and a chat page',
 }
 

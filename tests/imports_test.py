@@ -21,6 +21,7 @@ LAYERS = {
     'objectives': {'model'},
     'generate': {'model', 'text'},
     'train': {'objectives', 'data', 'generate', 'model', 'text', 'sharding', 'trees'},
+    'exchange': {'train', 'data', 'model', 'text', 'sharding', 'trees'},
     'evals': {'generate', 'train', 'objectives', 'data', 'model', 'text', 'trees'},
     'serve': {'generate', 'evals', 'model', 'text'},
 }
