@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gptjax.data import documents, storage
-from gptjax.text import chat
+from gptjax.text import chat, translation
 from gptjax.text import tokenizer as tokenizer_lib
 
 _PIECE = 1 << 20  # characters of a long text that are tokenized at once
@@ -99,11 +99,9 @@ def _encode_labelled(
 def _encode_translation(
     tokenizer: tokenizer_lib.Tokenizer, document: documents.Document
 ) -> Encoded:
-    control = tokenizer.control
-    end = control.get('<|end|>', control['<|endoftext|>'])
-    start = control.get('<|start|>', control['<|endoftext|>'])
     source, target = tokenizer.encode_batch(list(document.texts()))
-    sequences = [[*source, end], [start, *target, end]]
+    begin, end = translation.start(tokenizer), translation.end(tokenizer)
+    sequences = [translation.source(tokenizer, source), [begin, *target, end]]
     return Encoded([np.array(ids, np.uint32) for ids in sequences], [])
 
 

@@ -10,6 +10,7 @@ batch nor the size of a chunk: the key of a token is fold_in(key(seed), position
 from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,8 @@ import numpy as np
 
 from gptjax import command, core
 from gptjax.generate import loop, sampling
-from gptjax.model import gpt
-from gptjax.text import chat
+from gptjax.model import heads, seq2seq, transformer
+from gptjax.text import chat, translation
 from gptjax.text import stream as text_stream
 from gptjax.text import tokenizer as text_tokenizer
 
@@ -68,16 +69,20 @@ class Row:
     """The progress of one request on the host."""
 
     def __init__(
-        self, request: Request, room: int, tokenizer: text_tokenizer.Tokenizer
+        self,
+        request: Request,
+        position: int,
+        room: int,
+        begins: bool,  # whether the completion begins a text
+        tokenizer: text_tokenizer.Tokenizer,
     ) -> None:
         self.request = request
         given = request.stop_tokens
         self.stops = tokenizer.ends if given is None else given
         self.left = min(request.max_tokens, room)
         self.last = 0  # the token to decode next
-        self.position = len(request.prompt) - 1  # of `last`
+        self.position = position  # of `last`
         self.finish_reason: str | None = None
-        begins = request.prompt[-1] == tokenizer.control[chat.BEGIN]
         self.text = text_stream.TextStream(tokenizer, request.stop, begins)
 
     def push(self, tokens: Sequence[int]) -> Piece:
@@ -111,13 +116,21 @@ class Engine:
 
     def __init__(
         self,
-        model: gpt.GPT,
+        model: transformer.Model,
         params: core.Params,
         tokenizer: text_tokenizer.Tokenizer,
     ) -> None:
+        arch = model.arch
+        if not arch.causal or arch.head.kind not in heads.OVER_TOKENS:
+            raise command.UserError(
+                f'this model cannot continue a text: it is '
+                f'{"causal" if arch.causal else "an encoder"} with a head of '
+                f'{arch.head.kind!r}; take a workdir of a language model.'
+            )
         self.tokenizer = tokenizer
-        self.context = model.arch.T
-        self._params = gpt.unstack(params)
+        self.context = arch.T
+        self._translates = arch.encoder_L > 0
+        self._params = transformer.unstack(model, params)
         # A vocabulary may be padded, and a tokenizer may have ids that the model lacks.
         self._ids = min(model.arch.V, tokenizer.vocab_size)
         may_say_V = np.arange(model.arch.V) < self._ids
@@ -126,7 +139,13 @@ class Engine:
         ]
         may_say_V[[token for token in unsaid if token < self._ids]] = False
         allowed_V = jnp.asarray(may_say_V)
-        self._prefill = jax.jit(functools.partial(loop.prefill, model, allowed_V))
+        begin: Any
+        if isinstance(model, seq2seq.Seq2Seq):
+            start = translation.start(tokenizer)
+            begin = functools.partial(loop.read, model, start, allowed_V)
+        else:
+            begin = functools.partial(loop.prefill, model, allowed_V)
+        self._prefill = jax.jit(begin)
         self._decode = jax.jit(
             functools.partial(loop.decode, model, allowed_V), donate_argnames='cache'
         )
@@ -135,8 +154,11 @@ class Engine:
         """The prompt of a text to continue, as documents begin in training.
 
         Some models of others have nothing before a text; for no text at all, even they
-        have the token that begins one.
+        have the token that begins one. What an encoder reads is the whole text.
         """
+        if self._translates:
+            source = self.tokenizer.encode(text)
+            return tuple(translation.source(self.tokenizer, source))
         ids = (*self.tokenizer.prefix, *self.tokenizer.encode(text))
         return ids or (self.tokenizer.control[chat.BEGIN],)
 
@@ -150,10 +172,11 @@ class Engine:
             raise command.UserError(
                 f'the prompt holds token {wrong}; tokens are 0 to {vocab_size - 1}.'
             )
-        if len(prompt) >= self.context:
+        longest = self.context - (not self._translates)
+        if len(prompt) > longest:
             raise PromptTooLong(
                 f'the prompt has {len(prompt)} tokens, and the context of this model '
-                f'is {self.context}; shorten the prompt to at most {self.context - 1}.'
+                f'is {self.context}; shorten the prompt to at most {longest}.'
             )
         bounds = (
             ('max_tokens', request.max_tokens >= 1, 'at least 1'),
@@ -199,14 +222,19 @@ class Engine:
     def _run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece]]:
         for begin in range(0, len(requests), BATCH):
             batch = requests[begin : begin + BATCH]
-            rows = [
-                Row(request, self.context - len(request.prompt), self.tokenizer)
-                for request in batch
-            ]
+            rows = [self._row(request) for request in batch]
             for tokens_Bt in self._tokens(rows):
                 for i, (row, tokens) in enumerate(zip(rows, tokens_Bt, strict=True)):
                     if row.finish_reason is None:
                         yield begin + i, row.push([t for t in tokens if t >= 0])
+
+    def _row(self, request: Request) -> Row:
+        """Where a request begins: behind its prompt, or at a target's start."""
+        begin = self.tokenizer.control[chat.BEGIN]
+        begins = self._translates or request.prompt[-1] == begin
+        last = 0 if self._translates else len(request.prompt) - 1
+        room = self.context - 1 - last
+        return Row(request, last, room, begins, self.tokenizer)
 
     def _tokens(self, rows: list[Row]) -> Iterator[list[list[int]]]:
         """New tokens of each row, padded with -1; the caller pushes them in between."""

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from gptjax import core
 from gptjax.generate import sampling
-from gptjax.model import gpt
+from gptjax.model import gpt, seq2seq, transformer
 
 # Tokens between two looks of the host: the grain of streams and of cancelling.
 CHUNK = 8
@@ -58,8 +58,31 @@ def prefill(
     return _next(logits_BV, allowed_V, last_B + 1, settings), cache
 
 
+def read(
+    model: seq2seq.Seq2Seq,
+    start: int,
+    allowed_V: Bool[Array, 'V'],
+    params: core.Params,
+    sources_BS: Int[Array, 'B S'],
+    last_B: Int[Array, 'B'],
+    settings: Settings,
+) -> tuple[Int[Array, 'B'], seq2seq.Cache]:
+    """The first token for each source, which ends at index `last_B`, and the cache.
+
+    The encoder-decoder's counterpart of `prefill`: targets begin behind `start`.
+    """
+    segments_BS = jnp.arange(sources_BS.shape[1]) <= last_B[:, None]
+    cache = seq2seq.begin(model, params, sources_BS, segments_BS.astype(jnp.int32))
+    first_B1 = jnp.full_like(last_B[:, None], start)
+    zeros_B1 = jnp.zeros_like(first_B1)
+    logits_BV, cache = seq2seq.decode(
+        model, params, first_B1, zeros_B1, cache, zeros_B1[:, 0]
+    )
+    return _next(logits_BV, allowed_V, zeros_B1[:, 0] + 1, settings), cache
+
+
 def decode(
-    model: gpt.GPT,
+    model: transformer.Model,
     allowed_V: Bool[Array, 'V'],
     params: core.Params,
     token_B: Int[Array, 'B'],
@@ -67,8 +90,8 @@ def decode(
     left_B: Int[Array, 'B'],
     settings: Settings,
     *,
-    cache: gpt.Cache,
-) -> tuple[Int[Array, 'B C'], gpt.Cache]:
+    cache: gpt.Cache | seq2seq.Cache,
+) -> tuple[Int[Array, 'B C'], gpt.Cache | seq2seq.Cache]:
     """The next CHUNK tokens of each row after `token_B` at `position_B`.
 
     A row is done after a stop token or `left_B` tokens; -1 follows. A done row decodes
@@ -81,7 +104,7 @@ def decode(
 
     def advance(state: tuple) -> tuple:
         step, token_B, position_B, left_B, out_BC, cache = state
-        logits_BV, cache = gpt.decode(
+        logits_BV, cache = transformer.decode(
             model, params, token_B[:, None], position_B[:, None], cache, 0 * token_B
         )
         live_B = left_B > 0

@@ -115,6 +115,26 @@ def values(
     return _apply(model, params, 'values', x_BTD)
 
 
+def unstack(model: Model, params: core.Params) -> core.Params:
+    """Parameters with a list of layers that `decode` goes through; do it once."""
+    module = seq2seq if model.arch.encoder_L else gpt
+    return module.unstack(params)
+
+
+def decode(
+    model: Model,
+    params: core.Params,
+    tokens_BT: Int[Array, 'B T'],
+    positions_BT: Int[Array, 'B T'],
+    cache: Any,
+    last_B: Int[Array, 'B'] | None = None,
+) -> tuple[Array, Any]:
+    """`gpt.decode` or `seq2seq.decode`, with the cache that belongs to it."""
+    step: Any = seq2seq.decode if model.arch.encoder_L else gpt.decode
+    logits, cache = step(model, params, tokens_BT, positions_BT, cache, last_B)
+    return logits, cache
+
+
 def _apply(
     model: Model, params: core.Params, method: str, *inputs: Any, key: Any = None
 ) -> Any:

@@ -20,6 +20,7 @@ from gptjax import command
 CONTROL = ('<|endoftext|>', '<|system|>', '<|user|>', '<|assistant|>', '<|end|>')
 BEGIN, ROLES, END = CONTROL[0], CONTROL[1:4], CONTROL[4]
 MASK, PAD = '<|mask|>', '<|pad|>'
+START = '<|start|>'  # what the decoder of an encoder-decoder begins with
 DESCRIPTION = 'tokenizer.json'
 NAMES = 'control.json'  # the control tokens, where they are not CONTROL
 
@@ -29,7 +30,8 @@ class Tokenizer(Protocol):
     """The protocol. `digest` is over the saved files: equal digest, equal tokenizer.
 
     control: ids by our words. '<|endoftext|>', which every tokenizer has, begins a
-        document; '<|end|>' ends a turn; the three roles; '<|mask|>'; '<|pad|>'.
+        document; '<|end|>' ends a turn; the three roles; '<|mask|>'; '<|pad|>';
+        '<|start|>' where a decoder begins with another token than a document.
     special: ids by the spelling that a chat template writes them with.
     prefix, suffix: what stands before and after a text when it is a whole input.
     ends: the ids that a model ends its answer with.
