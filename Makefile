@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export JAX_PLATFORMS ?= cpu
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: setup demo lint test benchmark golden lock clean
+.PHONY: setup demo lint test test-parity benchmark golden lock clean
 
 setup: $(VENV)/.installed
 
@@ -57,7 +57,11 @@ benchmark: setup
 
 # Golden files of the tests, made by the oracles; `make test` only reads them.
 golden: $(VENV)-parity/.installed
-	$(VENV)-parity/bin/python tests/golden/make_gpt2.py
+	$(VENV)-parity/bin/python tests/golden/make_families.py
+
+# The same comparisons live, on other weights, and what only the oracles can do.
+test-parity: $(VENV)-parity/.installed
+	PYTHONPATH=. $(VENV)-parity/bin/python -m pytest tests/parity
 
 $(VENV)-parity/.installed: requirements/parity.txt
 	$(PYTHON) -m venv $(VENV)-parity

@@ -32,9 +32,10 @@ def main() -> None:
         stored[f'{name}/meta'] = np.array(json.dumps(meta))
         for key, array in truth.outputs.items():
             stored[f'{name}/{key}'] = array
-        stored[f'{name}/gradients'] = np.stack(
-            [weights.summary(*item) for item in truth.gradients.items()]
-        )
+        if name in cases.GRADIENTS:
+            stored[f'{name}/gradients'] = np.stack(
+                [weights.summary(*item) for item in truth.gradients.items()]
+            )
         for key, array in cases.inputs(name, SEED).items():
             stored[f'{name}/inputs/{key}'] = array.astype(np.int8)
         spread = {k: f'{np.abs(v).max():.2f}' for k, v in truth.outputs.items()}

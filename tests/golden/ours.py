@@ -56,8 +56,9 @@ def run(
     params: core.Params,
     inputs: Mapping[str, np.ndarray],
     wanted: tuple[str, ...],
+    gradients: bool = True,
 ) -> tuple[dict[str, np.ndarray], core.Params]:
-    """(outputs at real tokens and the loss, gradients)."""
+    """(outputs at real tokens and the loss, gradients; without them, {})."""
     model = transformer.make(arch, tiny.COMPUTE, tiny.sharding())
     real = inputs['segments'] > 0
     fed = {name: jnp.asarray(array, jnp.int32) for name, array in inputs.items()}
@@ -66,18 +67,19 @@ def run(
         probe[real] = weights.tensor('probe.weight', (real.sum(), arch.D), 0)
         fed['probe'] = jnp.asarray(probe)
 
-    @jax.jit
     def both(params: core.Params) -> Any:
+        if not gradients:
+            return loss(model, params, fed, wanted), {}
         return jax.value_and_grad(lambda p: loss(model, p, fed, wanted), has_aux=True)(
             params
         )
 
-    (total, outputs), gradients = both(params)
+    (total, outputs), slopes = jax.jit(both)(params)
     arrays = {
         name: np.asarray(array) if name == 'classes' else np.asarray(array)[real]
         for name, array in outputs.items()
     }
-    return arrays | {'loss': np.asarray(total)}, gradients
+    return arrays | {'loss': np.asarray(total)}, slopes
 
 
 def named(arch: config.Architecture, tree: core.Params) -> dict[str, np.ndarray]:

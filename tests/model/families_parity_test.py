@@ -24,12 +24,13 @@ def test_logits_and_gradients_equal_those_of_transformers(golden, name, tmp_path
     arch, params = huggingface.load(tmp_path)
     prefix = f'{name}/inputs/'
     inputs = {k.removeprefix(prefix): v for k, v in golden.items() if prefix in k}
-    outputs, gradients = ours.run(arch, params, inputs, cases.CASES[name].outputs)
+    too = name in cases.GRADIENTS
+    outputs, slopes = ours.run(arch, params, inputs, cases.CASES[name].outputs, too)
 
     truth = {key: golden[f'{name}/{key}'] for key in outputs}
     assert max(np.abs(value).max() for value in truth.values()) > 1  # 1e-4 of something
     assert ours.distance(outputs, truth) <= 1e-4
-
-    summaries = dict(zip(meta['shapes'], golden[f'{name}/gradients'], strict=True))
-    error, worst = ours.gradient_distance(ours.named(arch, gradients), summaries)
-    assert error <= 1e-3, worst
+    if too:
+        summaries = dict(zip(meta['shapes'], golden[f'{name}/gradients'], strict=True))
+        error, worst = ours.gradient_distance(ours.named(arch, slopes), summaries)
+        assert error <= 1e-3, worst
