@@ -1,5 +1,6 @@
-"""python -m gptjax.train --config=configs/NAME.py --workdir=DIR"""
+"""python -m gptjax.train --config=configs/NAME.py --workdir=DIR; and ... show"""
 
+from collections.abc import Sequence
 from pathlib import Path
 import sys
 
@@ -7,10 +8,15 @@ from gptjax import command
 
 
 def main() -> None:
+    show = sys.argv[1:2] == ['show']
+    _show(sys.argv[2:]) if show else _train(sys.argv[1:])
+
+
+def _train(argv: Sequence[str]) -> None:
     parser = command.parser(
         'train',
         'Trains a model, from the newest checkpoint in the workdir. Ctrl-C saves and '
-        'exits with code 130; the same command goes on.',
+        'exits with code 130; the same command goes on. See also: ... train show.',
         config=True,
     )
     parser.add_argument('--workdir', required=True, type=Path, metavar='DIR')
@@ -25,7 +31,7 @@ def main() -> None:
     group.add_argument('--coordinator', metavar='HOST:PORT', help='of process 0')
     group.add_argument('--process_count', type=int, metavar='N')
     group.add_argument('--process_id', type=int, metavar='I')
-    flags = command.parse(parser)
+    flags = command.parse(parser, argv)
 
     from gptjax.train import distributed
 
@@ -36,6 +42,17 @@ def main() -> None:
     run = build.build(flags.config, flags.workdir, flags.allow_config_change)
     if not loop.train(run):
         sys.exit(130)
+
+
+def _show(argv: Sequence[str]) -> None:
+    what = 'Shows the weights of a config, where they lie, their operations and bytes.'
+    parser = command.parser('train show', what, config=True)
+    flags = command.parse(parser, argv)
+
+    from gptjax.train import distributed, show
+
+    distributed.simulate(getattr(flags.config, 'mesh', {}))
+    print(show.text(flags.config))
 
 
 if __name__ == '__main__':

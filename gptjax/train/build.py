@@ -118,11 +118,10 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     """
     if workdir.exists() and not workdir.is_dir():
         raise command.UserError(f'--workdir={workdir} is a file; name a folder.')
-    settings = json.loads(config.to_json())
-    _check_sections(settings)
+    settings = settings_of(config)
     _check_unchanged(settings, workdir, allow_config_change)
-    sharding = command.splat(sharding_lib.make, 'mesh', settings['mesh'])
-    compute = command.splat(model_config.Compute, 'compute', settings['compute'])
+    begin, model = begin_of(settings)
+    arch, sharding, compute = model.arch, model.sharding, model.compute
     data = command.splat(Data, 'data', settings['data'])
     sharding.check_batch(data.batch_size, 'data.batch_size')
     if data.batch_size % (compute.accumulate * sharding.batch_shards):
@@ -132,8 +131,6 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
             f'it to a multiple of {compute.accumulate * sharding.batch_shards}, or '
             'change compute.accumulate.'
         )
-    begin = _start(settings, sharding, compute)
-    arch, model = begin.arch, transformer.make(begin.arch, compute, sharding)
     name, options = _named(settings['objective'], 'objective')
     objective = command.lookup(objective_table.OBJECTIVES, name, 'objective')
     of_loss, of_rows = objective.split(options)
@@ -144,7 +141,8 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     loss_fn = command.splat(objective.make, 'objective', of_loss, model=model)
     rows = _rows(built, 'train', arch.T, objective, of_rows, settings['seed'])
     steps = _steps(settings, len(rows), data.batch_size)
-    schedule, optimizer = _optimizer(settings['optimizer'], steps)
+    trained = trained_of(settings, model)
+    schedule, optimizer = optimizer_of(settings, steps)
     return Run(
         workdir=workdir,
         settings=settings,
@@ -157,9 +155,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         reference=objective.reference,
         loss_fn=loss_fn,
         optimizer=optimizer,
-        trained=freeze.select(
-            nn.unbox(transformer.abstract(model)), settings['optimizer']['freeze']
-        ),
+        trained=trained,
         schedule=schedule,
         data=data,
         rows=rows,
@@ -208,10 +204,45 @@ def load(workdir: Path) -> Trained:
 
 
 def dataset_of(trained: Trained) -> dataset.Dataset:
-    """The dataset that a workdir was trained on."""
+    """The dataset that a workdir was trained on; UserError for imported weights."""
+    if 'imported' in trained.config:
+        raise command.UserError(
+            f'{trained.workdir} holds imported weights and no dataset; give one that '
+            'was built with its tokenizer, by --data=DIR.'
+        )
     name, _ = _named(trained.config['objective'], 'objective')
     data = command.splat(Data, 'data', trained.config['data'])
     return _dataset(data, trained.workdir, objective_table.OBJECTIVES[name])
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """A config as JSON, all its sections there; UserError where they are not."""
+    settings: dict[str, Any] = json.loads(config.to_json())
+    _check_sections(settings)
+    return settings
+
+
+def begin_of(settings: Mapping[str, Any]) -> tuple[start.Start, transformer.Model]:
+    """Where the weights come from, and the model that they are of."""
+    sharding = command.splat(sharding_lib.make, 'mesh', settings['mesh'])
+    compute = command.splat(model_config.Compute, 'compute', settings['compute'])
+    section = settings['model']
+    also = dict(seed=settings['seed'], sharding=sharding, compute=compute)
+    if 'init_from' in section:
+        begin = command.splat(start.from_workdir, 'model', section, **also)
+    else:
+        begin = start.fresh(section, **also)
+    return begin, transformer.make(begin.arch, compute, sharding)
+
+
+def trained_of(settings: Mapping[str, Any], model: transformer.Model) -> freeze.Trained:
+    """Which of the weights are trained."""
+    if 'freeze' not in settings['optimizer']:
+        raise command.UserError(
+            'optimizer lacks freeze; add it to the config file: () trains everything.'
+        )
+    shapes = nn.unbox(transformer.abstract(model))
+    return freeze.select(shapes, settings['optimizer']['freeze'])
 
 
 def _check_sections(settings: Mapping[str, Any]) -> None:
@@ -274,18 +305,6 @@ def _named(section: Mapping[str, Any], what: str) -> tuple[str, dict[str, Any]]:
     if 'name' not in options:
         raise command.UserError(f'{what} lacks name; add it to the config file.')
     return options.pop('name'), options
-
-
-def _start(
-    settings: Mapping[str, Any],
-    sharding: sharding_lib.Sharding,
-    compute: model_config.Compute,
-) -> start.Start:
-    section = settings['model']
-    also = dict(seed=settings['seed'], sharding=sharding, compute=compute)
-    if 'init_from' not in section:
-        return start.fresh(section, **also)
-    return command.splat(start.from_workdir, 'model', section, **also)
 
 
 def _dataset(
@@ -376,15 +395,12 @@ def _steps(settings: Mapping[str, Any], rows: int, batch_size: int) -> int:
     return max(1, round(steps))
 
 
-def _optimizer(
-    section: Mapping[str, Any], steps: int
+def optimizer_of(
+    settings: Mapping[str, Any], steps: int
 ) -> tuple[optim.Schedule, optax.GradientTransformation]:
-    name, options = _named(section, 'optimizer')
-    if 'freeze' not in options:
-        raise command.UserError(
-            'optimizer lacks freeze; add it to the config file: () trains everything.'
-        )
-    del options['freeze']
+    """The learning rate by step, and the optimizer that follows it."""
+    name, options = _named(settings['optimizer'], 'optimizer')
+    options.pop('freeze')
     make = command.lookup(train_table.OPTIMIZERS, name, 'optimizer')
     names = ('learning_rate', 'warmup_steps', 'final_learning_rate')
     shape = {key: options.pop(key) for key in names if key in options}

@@ -1,6 +1,9 @@
 """Joining the processes of a run, by flags or by what the environment says."""
 
+from collections.abc import Mapping
+import math
 import os
+from typing import Any
 
 import jax
 
@@ -57,3 +60,13 @@ def _from_environment() -> None:
         num_processes=int(count) if count else None,
         process_id=int(index) if index else None,
     )
+
+
+def simulate(sizes: Mapping[str, Any]) -> None:
+    """Stands CPU devices in for a mesh of these sizes, to see shapes and shardings.
+
+    Call it before any array is made. -1, the devices that are left, counts as one.
+    """
+    numbers = [n for n in sizes.values() if type(n) is int]
+    jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_num_cpu_devices', max(1, math.prod(map(abs, numbers))))
