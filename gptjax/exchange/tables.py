@@ -106,9 +106,16 @@ def leaves(
     arch: model_config.Architecture, sharding: sharding_lib.Sharding | None = None
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """path -> shape and sharding of every parameter; on one device by default."""
-    sharding = sharding or sharding_lib.single()
+    arch = dataclasses.replace(arch, dropout=0.0, init_std=1.0, windows=(0,))
     if arch.positions.kind != 'learned':  # no parameter is as long as the context
         arch = dataclasses.replace(arch, T=min(arch.T, 8))
+    return dict(_leaves(arch, sharding or sharding_lib.single()))
+
+
+@functools.lru_cache(maxsize=64)
+def _leaves(
+    arch: model_config.Architecture, sharding: sharding_lib.Sharding
+) -> dict[str, jax.ShapeDtypeStruct]:
     compute = model_config.Compute('float32', 'none', scan_unroll=1, accumulate=1)
     boxed = transformer.abstract(transformer.make(arch, compute, sharding))
     places = dict(trees.paths(sharding.of_boxed(boxed)))

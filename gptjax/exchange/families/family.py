@@ -173,7 +173,7 @@ def head(
     over_tokens = kind in ('tokens', 'masked', 'pretraining')
     return model_config.Head(
         kind=kind,
-        tied=tied if over_tokens else True,
+        tied=tied,
         bias=bias and over_tokens,
         pooler=pooler,
         classes=classes,
@@ -248,9 +248,12 @@ def dense(
     return weight, tables.Entry(f'{name}.bias', (f'{path}_bias',), *bias)
 
 
+def scale(name: str, path: str) -> tables.Entry:
+    """The scale of a norm over D."""
+    return tables.Entry(f'{name}.weight', (f'{path}/scale',), 'D', 'D')
+
+
 def norm(name: str, path: str) -> tuple[tables.Entry, ...]:
     """The scale and the bias of a norm over D."""
-    return (
-        tables.Entry(f'{name}.weight', (f'{path}/scale',), 'D', 'D'),
-        tables.Entry(f'{name}.bias', (f'{path}/bias',), 'D', 'D'),
-    )
+    bias = tables.Entry(f'{name}.bias', (f'{path}/bias',), 'D', 'D')
+    return scale(name, path), bias

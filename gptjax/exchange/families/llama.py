@@ -27,7 +27,7 @@ def _projections() -> tuple[tables.Entry, ...]:
 
 TABLE = (
     tables.Entry('model.embed_tokens.weight', ('tokens',), 'V D', 'V D'),
-    *family.norm(f'{_BLOCK}.input_layernorm', 'blocks/attention_norm'),
+    family.scale(f'{_BLOCK}.input_layernorm', 'blocks/attention_norm'),
     *_projections(),
     *family.dense(
         f'{_ATTENTION}.o_proj', 'blocks/attention/out', 'D (N H)', 'N H D', ('D', 'D')
@@ -38,7 +38,7 @@ TABLE = (
     tables.Entry(
         f'{_ATTENTION}.k_norm.weight', ('blocks/attention/key_norm',), 'H', 'H'
     ),
-    *family.norm(f'{_BLOCK}.post_attention_layernorm', 'blocks/mlp_norm'),
+    family.scale(f'{_BLOCK}.post_attention_layernorm', 'blocks/mlp_norm'),
     *family.dense(
         f'{_BLOCK}.mlp.gate_proj', 'blocks/mlp/gate', 'F D', 'D F', ('F', 'F')
     ),
@@ -46,7 +46,7 @@ TABLE = (
     *family.dense(
         f'{_BLOCK}.mlp.down_proj', 'blocks/mlp/down', 'D F', 'F D', ('D', 'D')
     ),
-    *family.norm('model.norm', 'norm'),
+    family.scale('model.norm', 'norm'),
     tables.Entry('lm_head.weight', ('head/unembed',), 'V D', 'V D'),
     tables.Entry('score.weight', ('head/classes',), 'C D', 'D C'),
     tables.Entry('score.weight', ('head/reward',), '1 D', 'D 1'),
