@@ -106,8 +106,8 @@ class File:
                 f'tensor {name!r} of shape {shape} needs {need} bytes and has '
                 f'{offsets[1] - offsets[0]}'
             )
-        if len(shape) > 32:
-            raise self._fault(f'tensor {name!r} has {len(shape)} axes')
+        if len(shape) > 32 or math.prod(size or 1 for size in shape) >= 2**56:
+            raise self._fault(f'tensor {name!r} has the shape {shape!r:.80}')
         self.shapes[name] = tuple(shape), DTYPES[dtype]
         return offsets[0], offsets[1]
 
