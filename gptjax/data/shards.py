@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gptjax.data import documents, storage
-from gptjax.text import chat, translation
+from gptjax.text import chat, frames
 from gptjax.text import tokenizer as tokenizer_lib
 
 _PIECE = 1 << 20  # characters of a long text that are tokenized at once
@@ -85,14 +85,8 @@ def _encode_turns(
 def _encode_labelled(
     tokenizer: tokenizer_lib.Tokenizer, document: documents.Document
 ) -> Encoded:
-    control = tokenizer.control
-    end = control.get('<|end|>', control['<|endoftext|>'])
-    first, *second = tokenizer.encode_batch(list(document.texts()))
-    ids = [control['<|endoftext|>'], *first, end]
-    types = [0] * len(ids)
-    for more in second:
-        ids += [*more, end]
-        types += [1] * (len(more) + 1)
+    texts = tokenizer.encode_batch(list(document.texts()))
+    ids, types = frames.example(tokenizer, *texts)
     return Encoded([np.array(ids, np.uint32)], [np.array(types, np.uint8)])
 
 
@@ -100,8 +94,8 @@ def _encode_translation(
     tokenizer: tokenizer_lib.Tokenizer, document: documents.Document
 ) -> Encoded:
     source, target = tokenizer.encode_batch(list(document.texts()))
-    begin, end = translation.start(tokenizer), translation.end(tokenizer)
-    sequences = [translation.source(tokenizer, source), [begin, *target, end]]
+    begin, end = frames.start(tokenizer), frames.end(tokenizer)
+    sequences = [frames.source(tokenizer, source), [begin, *target, end]]
     return Encoded([np.array(ids, np.uint32) for ids in sequences], [])
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from gptjax import command, core
 from gptjax.generate import loop, sampling
 from gptjax.model import heads, seq2seq, transformer
-from gptjax.text import chat, translation
+from gptjax.text import chat, frames
 from gptjax.text import stream as text_stream
 from gptjax.text import tokenizer as text_tokenizer
 
@@ -141,7 +141,7 @@ class Engine:
         allowed_V = jnp.asarray(may_say_V)
         begin: Any
         if isinstance(model, seq2seq.Seq2Seq):
-            start = translation.start(tokenizer)
+            start = frames.start(tokenizer)
             begin = functools.partial(loop.read, model, start, allowed_V)
         else:
             begin = functools.partial(loop.prefill, model, allowed_V)
@@ -158,7 +158,7 @@ class Engine:
         """
         if self._translates:
             source = self.tokenizer.encode(text)
-            return tuple(translation.source(self.tokenizer, source))
+            return tuple(frames.source(self.tokenizer, source))
         ids = (*self.tokenizer.prefix, *self.tokenizer.encode(text))
         return ids or (self.tokenizer.control[chat.BEGIN],)
 

@@ -10,7 +10,7 @@ import tiny_family
 from gptjax import command
 from gptjax.generate import engine as engine_lib
 from gptjax.model import transformer
-from gptjax.text import table, translation
+from gptjax.text import frames, table
 
 
 @pytest.fixture(scope='module')
@@ -28,7 +28,7 @@ def test_a_target_is_drawn_from_the_full_forward_pass_given_its_source(
     params = tiny_family.params(model, std=0.5)
     engine = engine_lib.Engine(model, params, tokenizer)
     sources = [engine.document(text) for text in ('one', 'a longer source text')]
-    assert sources[0] == (*tokenizer.encode('one'), translation.end(tokenizer))
+    assert sources[0] == (*tokenizer.encode('one'), frames.end(tokenizer))
     requests = [
         engine_lib.Request(
             source, max_tokens=20, temperature=9.0, seed=3, stop_tokens=()
@@ -40,7 +40,7 @@ def test_a_target_is_drawn_from_the_full_forward_pass_given_its_source(
     for source, got in zip(sources, engine.generate(requests), strict=True):
         assert len(got.tokens) == 20
         assert len(set(got.tokens)) > 3  # not a model that says one thing
-        read = [translation.start(tokenizer), *got.tokens]
+        read = [frames.start(tokenizer), *got.tokens]
         rows = {}
         for name, ids in (('', read), ('source_', source)):
             rows[name or 'tokens'] = np.pad(ids, (0, 32 - len(ids)))

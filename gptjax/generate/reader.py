@@ -1,0 +1,156 @@
+"""The reader: what a model makes of whole texts, where it does not continue them.
+
+Classes, rewards, embeddings, and the words behind masks. Texts are read in batches of
+like length; what comes out for one does not depend on the others.
+"""
+
+from collections.abc import Callable, Sequence
+import functools
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax import command, core
+from gptjax.model import bert, heads, transformer
+from gptjax.text import frames
+from gptjax.text import tokenizer as tokenizer_lib
+
+BATCH = 32
+SHORTEST = 16
+FILLS = 5  # likeliest tokens for a mask
+
+Function = Callable[[core.Params, core.Batch], jax.Array]
+
+
+class Reader:
+    """Reads texts with one model, an encoder or a decoder."""
+
+    def __init__(
+        self,
+        model: transformer.Model,
+        params: core.Params,
+        tokenizer: tokenizer_lib.Tokenizer,
+    ) -> None:
+        if model.arch.encoder_L:
+            raise command.UserError(
+                'this model is an encoder-decoder, which turns a text into another; '
+                'give it a --prompt instead.'
+            )
+        self._model = model
+        self._params = params
+        self.tokenizer = tokenizer
+        self.kind = model.arch.head.kind
+
+    def classify(self, texts: Sequence[str]) -> np.ndarray:
+        """The probabilities of the classes, [n, C]."""
+        self._need(*heads.OVER_CLASSES)
+
+        def classes(params: core.Params, batch: core.Batch) -> jax.Array:
+            x_BTD, _ = transformer.hidden(self._model, params, batch)
+            segments_BT = batch['segments']
+            logits_BC = transformer.classify(self._model, params, x_BTD, segments_BT)
+            return jax.nn.softmax(logits_BC)
+
+        return self._read(classes, self._frames(texts))
+
+    def rewards(self, texts: Sequence[str]) -> np.ndarray:
+        """The reward of each text, [n]."""
+        self._need('reward')
+
+        def rewards(params: core.Params, batch: core.Batch) -> jax.Array:
+            x_BTD, _ = transformer.hidden(self._model, params, batch)
+            return transformer.rewards(self._model, params, x_BTD, batch['segments'])
+
+        return self._read(rewards, self._frames(texts))
+
+    def embed(self, texts: Sequence[str], pool: str) -> np.ndarray:
+        """One vector a text, [n, D]; pool is of `bert.POOLS`."""
+        if pool == 'cls' and self._model.arch.causal:
+            raise command.UserError(
+                "the first token of a causal model has seen nothing; embed by 'mean'."
+            )
+        embed = functools.partial(bert.embed, self._model, pool=pool)
+        return self._read(embed, self._frames(texts))
+
+    def fill(self, text: str) -> list[list[tuple[str, float]]]:
+        """For each mask in the text, its likeliest tokens with their probabilities.
+
+        A mask is written as the tokenizer writes it: `[MASK]`, `<mask>`, `<|mask|>`.
+        """
+        self._need('masked', 'pretraining')
+        mask = self.tokenizer.control.get(tokenizer_lib.MASK)
+        [framed] = self._frames([text], self.tokenizer.encode_special)
+        places = [place for place, token in enumerate(framed) if token == mask]
+        if not places:
+            spelled = [s for s, i in self.tokenizer.special.items() if i == mask]
+            raise command.UserError(
+                f'the text has no mask ({" or ".join(spelled) or "nor the tokenizer"}).'
+            )
+        forward = functools.partial(transformer.forward, self._model)
+        logits_TV = self._read(forward, [framed])[0][places]
+        ids = min(self.tokenizer.vocab_size, logits_TV.shape[1])
+        shares_TV = np.asarray(jax.nn.softmax(jnp.asarray(logits_TV[:, :ids])))
+        best = np.argsort(-shares_TV, axis=1, kind='stable')[:, :FILLS]
+        return [
+            [(self.tokenizer.decode([token]), float(shares_V[token])) for token in row]
+            for row, shares_V in zip(best.tolist(), shares_TV, strict=True)
+        ]
+
+    def _need(self, *kinds: str) -> None:
+        if self.kind not in kinds:
+            raise command.UserError(
+                f'this model has a head of {self.kind!r}, and this needs one of '
+                f'{" or ".join(map(repr, kinds))}; fine-tune one by model.head.kind.'
+            )
+
+    def _frames(
+        self,
+        texts: Sequence[str],
+        encode: Callable[[str], list[int]] | None = None,
+    ) -> list[list[int]]:
+        """Each text between its begin and end tokens, its end cut to the context."""
+        encode = encode or self.tokenizer.encode
+        made, T = [], self._model.arch.T
+        for number, text in enumerate(texts, start=1):
+            ids = encode(text)
+            framed, _ = frames.example(self.tokenizer, ids)
+            if (over := len(framed) - T) > 0:
+                framed, _ = frames.example(self.tokenizer, ids[:-over])
+                print(
+                    f'warning: text {number} has {over} tokens more than the context '
+                    f'of {T}, which are cut off',
+                    file=sys.stderr,
+                )
+            made.append(framed)
+        return made
+
+    def _read(self, function: Function, framed: Sequence[list[int]]) -> np.ndarray:
+        """`function` of all rows, the shorter ones first, in their own order again."""
+        compiled = jax.jit(function)
+        order = sorted(range(len(framed)), key=lambda i: len(framed[i]))
+        results: dict[int, Any] = {}
+        for begin in range(0, len(order), BATCH):
+            chosen = order[begin : begin + BATCH]
+            batch = self._batch([framed[i] for i in chosen])
+            values = np.asarray(compiled(self._params, batch))
+            results |= dict(zip(chosen, values, strict=False))
+        return np.stack([results[i] for i in range(len(framed))])
+
+    def _batch(self, framed: Sequence[list[int]]) -> core.Batch:
+        """Rows padded on the right, in width and number, so that few shapes compile."""
+        width, rows = SHORTEST, 1
+        while width < len(framed[-1]):
+            width *= 2
+        while rows < len(framed):
+            rows *= 2
+        width = min(width, self._model.arch.T)
+        tokens, segments = np.zeros((2, rows, width), np.int32)
+        for row, ids in enumerate(framed):
+            tokens[row, : len(ids)] = ids
+            segments[row, : len(ids)] = 1
+        positions = np.broadcast_to(np.arange(width, dtype=np.int32), tokens.shape)
+        arrays = {'tokens': tokens, 'segments': segments, 'positions': positions}
+        return {name: jnp.asarray(array) for name, array in arrays.items()}

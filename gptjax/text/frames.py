@@ -1,0 +1,45 @@
+"""What stands around a text when it is the whole input of an encoder or a decoder."""
+
+from collections.abc import Sequence
+
+from gptjax.text import tokenizer as tokenizer_lib
+
+
+def example(
+    tokenizer: tokenizer_lib.Tokenizer,
+    first: Sequence[int],
+    second: Sequence[int] | None = None,
+) -> tuple[list[int], list[int]]:
+    """(ids, token types) of a text to read as a whole, or of a pair of texts.
+
+    A begin token, and each text with an end token: `[CLS] first [SEP] second [SEP]`
+    for BERT (Devlin et al., 2019, section 3), whose types are 1 in the second text.
+    """
+    ids = [tokenizer.control[tokenizer_lib.BEGIN], *first, end(tokenizer)]
+    types = [0] * len(ids)
+    if second is not None:
+        ids += [*second, end(tokenizer)]
+        types += [1] * (len(second) + 1)
+    return ids, types
+
+
+def source(tokenizer: tokenizer_lib.Tokenizer, ids: Sequence[int]) -> list[int]:
+    """What the encoder of an encoder-decoder reads: a text that ends with an end token.
+
+    Tokenizers of others have their own frame: `<s> text </s>` for BART.
+    """
+    if tokenizer.suffix:
+        return [*tokenizer.prefix, *ids, *tokenizer.suffix]
+    return [*ids, end(tokenizer)]
+
+
+def start(tokenizer: tokenizer_lib.Tokenizer) -> int:
+    """The token that every target of an encoder-decoder begins behind."""
+    control = tokenizer.control
+    return control.get(tokenizer_lib.START, control[tokenizer_lib.BEGIN])
+
+
+def end(tokenizer: tokenizer_lib.Tokenizer) -> int:
+    """The token that a text ends with."""
+    control = tokenizer.control
+    return control.get(tokenizer_lib.END, control[tokenizer_lib.BEGIN])
