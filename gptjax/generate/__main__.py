@@ -1,12 +1,21 @@
-"""python -m gptjax.generate: continues a prompt, on standard output alone."""
+"""python -m gptjax.generate: continues a prompt; and ... generate read."""
 
+from collections.abc import Sequence
 import pathlib
+import sys
 
 from gptjax import command
 
 
 def main() -> None:
-    parser = command.parser('generate', 'Continues a prompt with a trained model.')
+    reads = sys.argv[1:2] == ['read']
+    _read(sys.argv[2:]) if reads else _complete(sys.argv[1:])
+
+
+def _complete(argv: Sequence[str]) -> None:
+    what = 'Continues a prompt with a trained model, or translates it.'
+    parser = command.parser('generate', what)
+    parser.epilog = 'See also: python -m gptjax.generate read --help'
     add = parser.add_argument
     add('--workdir', type=pathlib.Path, required=True, help='of a training run')
     add('--prompt', required=True, help='- reads standard input')
@@ -17,7 +26,7 @@ def main() -> None:
     add('--top_p', type=float, default=1.0, metavar='P', help='1 is off')
     add('--seed', type=int, default=0)
     add('--stop', action='append', default=[], metavar='TEXT', help='may be repeated')
-    flags = command.parse(parser)
+    flags = command.parse(parser, argv)
 
     from gptjax.generate import terminal
     from gptjax.train import build
@@ -25,6 +34,25 @@ def main() -> None:
     settings = vars(flags)
     trained = build.load(settings.pop('workdir'))
     terminal.complete(trained, **settings)
+
+
+def _read(argv: Sequence[str]) -> None:
+    parser = command.parser(
+        'generate read',
+        'Prints a line of JSON for each text: the class by a classifier, the reward by '
+        'a reward model, the words behind the masks by a masked LM.',
+    )
+    add = parser.add_argument
+    add('--workdir', type=pathlib.Path, required=True, help='of a training run')
+    add('--text', action='append', default=[], help='may be repeated')
+    add('--input', type=pathlib.Path, metavar='FILE', help='one text a line')
+    add('--embed', metavar='POOL', help='print embeddings instead: mean or cls')
+    flags = command.parse(parser, argv)
+
+    from gptjax.generate import terminal
+    from gptjax.train import build
+
+    terminal.read(build.load(flags.workdir), flags.text, flags.input, flags.embed)
 
 
 if __name__ == '__main__':

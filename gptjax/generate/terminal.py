@@ -1,12 +1,15 @@
-"""A completion on a terminal: standard output holds it alone."""
+"""Completions and readings on a terminal: standard output holds them alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import json
 import os
+from pathlib import Path
 import sys
 from typing import Any
 
 from gptjax import command
 from gptjax.generate import engine as engine_lib
+from gptjax.generate import reader as reader_lib
 from gptjax.text import chat as chat_lib
 
 
@@ -41,6 +44,50 @@ def complete(
         print()
     ended = {'stop': 'it stopped by itself', 'length': 'no token was left'}[str(reason)]
     print(f'{len(tokens)} + {count} tokens; {ended}.', file=sys.stderr)
+
+
+def read(
+    trained: Any, texts: Sequence[str], file: Path | None, embed: str | None
+) -> None:
+    """Writes a line of JSON for each of `texts` and of the lines of `file`.
+
+    `trained` has a model, params, a tokenizer and labels; embed: of `bert.POOLS`, or
+    None for what the head says. Raises UserError where there is no text, or a head
+    that says nothing about one.
+    """
+    texts = [*texts, *(_lines(file) if file else ())]
+    if not texts:
+        raise command.UserError('there is no text; give --text or --input.')
+    reader = reader_lib.Reader(trained.model, trained.params, trained.tokenizer)
+    for text, found in zip(texts, _found(trained, reader, texts, embed), strict=True):
+        print(json.dumps({'text': text, **found}, ensure_ascii=False))
+
+
+def _found(
+    trained: Any, reader: reader_lib.Reader, texts: Sequence[str], embed: str | None
+) -> Iterator[dict[str, Any]]:
+    if embed is not None:
+        for vector_D in reader.embed(texts, embed):
+            yield {'embedding': [round(float(x), 6) for x in vector_D]}
+    elif reader.kind in ('masked', 'pretraining'):
+        for text in texts:
+            fills = reader.fill(text)
+            yield {'masks': [[[word, round(p, 4)] for word, p in row] for row in fills]}
+    elif reader.kind == 'reward':
+        for reward in reader.rewards(texts):
+            yield {'reward': round(float(reward), 4)}
+    else:
+        for shares_C in reader.classify(texts):
+            best = int(shares_C.argmax())
+            share = round(float(shares_C[best]), 4)
+            yield {'label': trained.labels[best], 'probability': share}
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text('utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise command.UserError(f'--input={file} cannot be read ({error}).') from None
 
 
 def _read(prompt: str) -> str:

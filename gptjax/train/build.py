@@ -34,6 +34,8 @@ SECTIONS = (
     'run',
 )  # fmt: skip
 
+LABELS = 'labels.json'  # of a workdir: the names of a classifier's classes
+
 # What may differ when a run goes on; all else needs --allow_config_change.
 FREE_ON_RESUME = ('steps', 'epochs', 'checkpoint.', 'eval.', 'mesh.', 'run.')
 
@@ -103,6 +105,7 @@ class Run:
     optimizer: optax.GradientTransformation
     trained: freeze.Trained
     schedule: optim.Schedule
+    labels: list[str]  # the names of the classes, where the dataset has some
     data: Data
     rows: rows_lib.Rows
     eval_rows: rows_lib.Rows
@@ -157,6 +160,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         optimizer=optimizer,
         trained=trained,
         schedule=schedule,
+        labels=built.labels,
         data=data,
         rows=rows,
         # The same draws in every run: evaluations of runs with other seeds compare.
@@ -168,8 +172,13 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
 
 
 def record(run: Run) -> None:
-    """Writes config.json and tokenizer/ into the workdir, once the run can begin."""
+    """Writes what the workdir needs besides checkpoints, once the run can begin.
+
+    config.json and tokenizer/, and for a classifier the names of its classes.
+    """
     if jax.process_index() == 0:
+        if run.labels:
+            storage.write_json(run.workdir / LABELS, run.labels)
         run.tokenizer.save(run.workdir / 'tokenizer')
         storage.write_json(run.workdir / 'config.json', run.settings)
 
@@ -184,6 +193,7 @@ class Trained:
     tokenizer: tokenizer_lib.Tokenizer
     config: dict[str, Any]
     step: int
+    labels: list[str]  # of a classifier
 
 
 def load(workdir: Path) -> Trained:
@@ -200,7 +210,15 @@ def load(workdir: Path) -> Trained:
         tokenizer=text_table.load(workdir / 'tokenizer'),
         config=_stored_config(workdir),
         step=manifest['step'],
+        labels=_labels(workdir, arch),
     )
+
+
+def _labels(workdir: Path, arch: model_config.Architecture) -> list[str]:
+    """The names of a classifier's classes; without names, their numbers."""
+    if not (workdir / LABELS).is_file():
+        return [str(number) for number in range(arch.head.classes)]
+    return list(storage.read_json(workdir / LABELS))
 
 
 def dataset_of(trained: Trained) -> dataset.Dataset:
@@ -243,6 +261,26 @@ def trained_of(settings: Mapping[str, Any], model: transformer.Model) -> freeze.
         )
     shapes = nn.unbox(transformer.abstract(model))
     return freeze.select(shapes, settings['optimizer']['freeze'])
+
+
+def objective_of(
+    trained: Trained, built: dataset.Dataset, split: str
+) -> tuple[core.LossFn, rows_lib.Rows]:
+    """The loss that a workdir was trained on, and rows as its evaluations read them.
+
+    Raises UserError for imported weights, and for a dataset of another kind.
+    """
+    if 'objective' not in trained.config:
+        raise command.UserError(
+            f'{trained.workdir} was imported: no objective of its own says how to '
+            'score it; fine-tune it first (model.init_from).'
+        )
+    name, options = _named(trained.config['objective'], 'objective')
+    objective = objective_table.OBJECTIVES[name]
+    _check_kind(built, objective)
+    of_loss, of_rows = objective.split(options)
+    rows = _rows(built, split, trained.model.arch.T, objective, of_rows, seed=0)
+    return objective.make(trained.model, **of_loss), rows
 
 
 def _check_sections(settings: Mapping[str, Any]) -> None:
@@ -321,12 +359,17 @@ def _dataset(
         finally:
             if jax.process_index() == 0 and jax.process_count() > 1:
                 multihost_utils.sync_global_devices('dataset built')
+    _check_kind(built, objective)
+    return built
+
+
+def _check_kind(built: dataset.Dataset, objective: objective_table.Objective) -> None:
     if built.kind not in objective.kinds:
         raise command.UserError(
-            f'{data.path} is a dataset of {built.kind}, and this objective trains on '
-            f'{" or ".join(objective.kinds)}; set data.path or objective.name.'
+            f'{built.folder} is a dataset of {built.kind}, and this objective is for '
+            f'{" or ".join(objective.kinds)}; take other data, or another '
+            'objective.name.'
         )
-    return built
 
 
 def _rows(
