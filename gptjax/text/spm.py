@@ -12,8 +12,8 @@ from typing import Any
 import sentencepiece
 
 from gptjax import command
+from gptjax.text import proto, settings, tokenizer
 from gptjax.text import sentencepiece as own
-from gptjax.text import settings, tokenizer
 
 MODEL = 'tokenizer.model'
 FILES = (MODEL, *settings.FILES)
@@ -39,6 +39,7 @@ class SPM(tokenizer.ByteTable):
             )
         except RuntimeError as error:
             raise settings.damaged(MODEL, error) from error
+        proto.model(kept[MODEL])  # the library takes pieces that are not UTF-8
         size = self._model.get_piece_size()
         pieces = [own.piece_bytes(self._model, token) for token in range(size)]
         added = _added(found.config, size)

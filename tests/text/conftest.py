@@ -6,23 +6,12 @@ import random
 import foreign_tokenizers
 import pytest
 
+from experiments.benchmarks import _strings
 from gptjax.text import table
 
 KINDS = ('bytes', 'gpt2', 'bpe', 'unigram', 'char')
 FOREIGN_NAMES = {'huggingface', 'spm', 'llama2c'}
 
-# First and last letter of a stretch of 40 scripts, Latin to Etruscan.
-SCRIPTS = [
-    (0x61, 0x7A), (0xE0, 0xFF), (0x100, 0x17F), (0x250, 0x2AF), (0x3B1, 0x3C9),
-    (0x430, 0x44F), (0x561, 0x587), (0x5D0, 0x5EA), (0x621, 0x64A), (0x710, 0x72C),
-    (0x780, 0x7A5), (0x7CA, 0x7EA), (0x905, 0x939), (0x985, 0x9B9), (0xA05, 0xA39),
-    (0xA85, 0xAB9), (0xB05, 0xB39), (0xB85, 0xBB9), (0xC05, 0xC39), (0xC85, 0xCB9),
-    (0xD05, 0xD39), (0xD85, 0xDC6), (0xE01, 0xE2E), (0xE81, 0xEAE), (0xF40, 0xF6C),
-    (0x1000, 0x1021), (0x10D0, 0x10F0), (0x1100, 0x11FF), (0x1200, 0x135A),
-    (0x13A0, 0x13F4), (0x1401, 0x166C), (0x1681, 0x169A), (0x16A0, 0x16EA),
-    (0x1780, 0x17A2), (0x1820, 0x1878), (0x3041, 0x3096), (0x30A1, 0x30FA),
-    (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0x10300, 0x1031F),
-]  # fmt: skip
 LITERALS = (
     '<|endoftext|>',
     '<|system|>',
@@ -70,7 +59,7 @@ def _word(rng):
         return chr(rng.randrange(32)) * rng.randrange(1, 3)
     if kind == 3:
         return chr(rng.randrange(0x1F300, 0x1FAFF))
-    first, last = rng.choice(SCRIPTS)
+    first, last = rng.choice(_strings.SCRIPTS)
     letters = (chr(rng.randint(first, last)) for _ in range(5))
     return ''.join(letters) + rng.choice(['', ' '])
 
@@ -78,7 +67,7 @@ def _word(rng):
 @pytest.fixture(scope='session')
 def hard_texts():
     """300 texts of many scripts, white space, control characters and literals."""
-    assert len(SCRIPTS) == 40
+    assert len(_strings.SCRIPTS) == 40
     rng = random.Random(0)
     words = (''.join(_word(rng) for _ in range(rng.randrange(30))) for _ in range(260))
     return ['', *LITERALS, *WHITE, *words][:300]
@@ -148,3 +137,8 @@ def foreign(documents, gpt2_folder):
 @pytest.fixture(params=foreign_tokenizers.KINDS)
 def foreigner(request, foreign):
     return foreign[request.param]
+
+
+@pytest.fixture
+def rng():
+    return random.Random(0)
