@@ -14,7 +14,7 @@ What is frozen has no optimizer moments and no gradient, counts in no norm, and 
 same bit for bit after training.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
 import re
 from typing import Any
@@ -66,13 +66,15 @@ class Trained:
 EVERYTHING = Trained({})
 
 
-def select(shapes: core.Params, patterns: Sequence[str]) -> Trained:
+def select(shapes: core.Params, patterns: Any) -> Trained:
     """What is trained where `patterns` are frozen; `shapes` is a tree of parameters.
 
     Raises UserError for a pattern that is malformed, names nothing or takes layers that
     are not there, and where nothing is left to train.
     """
-    if isinstance(patterns, str) or not all(isinstance(p, str) for p in patterns):
+    if not isinstance(patterns, list | tuple) or not all(
+        isinstance(pattern, str) for pattern in patterns
+    ):
         raise command.UserError(
             f'optimizer.freeze is {patterns!r}; it is a list of patterns of parameter '
             "paths, e.g. ('tokens', 'blocks[:6]')."
