@@ -7,6 +7,8 @@ text   loss (nats a token), perplexity, bits_per_byte, tokens, bytes
 chat   loss (nats a token of the assistant), tokens
        with answers: asked, stopped, max_tokens, samples (see `answers.ask`)
 pairs  ranked_right (a share), pairs
+other  of models that write no text: accuracy (a share) by their own objective, of so
+       many tokens (hidden ones, or those of targets), examples or pairs
 
 and of all: dataset, dataset_digest, kind, split, step.
 """
@@ -77,8 +79,11 @@ def score(
     split, or is not of the kind that `trigram` (text) or `answers` (chat) is for.
     """
     _check(trained, built, trigram, answers)
-    rows = built.rows(SPLIT, trained.model.arch.T)
-    if built.kind == 'text':
+    arch = trained.model.arch
+    rows = built.rows(SPLIT, arch.T)
+    if arch.head.kind != 'tokens' or arch.encoder_L:
+        found = _own(trained, built)
+    elif built.kind == 'text':
         found = _text(trained, built, rows, trigram)
     elif built.kind == 'chat':
         means = _means(trained, rows, next_token.make(trained.model))
@@ -149,6 +154,15 @@ def _text(
     return found
 
 
+def _own(trained: build.Trained, built: dataset_lib.Dataset) -> dict[str, Any]:
+    """By the objective that the model was trained on."""
+    loss_fn, rows = build.objective_of(trained, built, SPLIT)
+    means = _means(trained, rows, loss_fn)
+    units = {'labelled': 'examples', 'pairs': 'pairs'}
+    count = units.get(built.kind, 'tokens')
+    return {'accuracy': means['accuracy'], count: round(means['weight'])}
+
+
 def bits_per_byte(nats: float, size: int) -> float:
     """Total nats / ln 2 / bytes of the text: comparable between tokenizers.
 
@@ -205,6 +219,8 @@ LABELS = {
         'of a model that only counts phrases',
     ),
     'ranked_right': ('pairs ranked right', 'share', 'whose better answer is likelier'),
+    'accuracy': ('accuracy', 'share', 'of what is asked: guessed right'),
+    'examples': ('examples', '', 'each with its class'),
     'pairs': ('pairs', '', 'each a better and a worse answer'),
     'asked': ('questions asked', '', 'of the part that was kept out of training'),
     'stopped': ('answers that stopped', '', 'by themselves, not at the limit'),
