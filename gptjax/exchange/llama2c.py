@@ -20,7 +20,7 @@ import numpy as np
 
 from gptjax import command, core
 from gptjax import sharding as sharding_lib
-from gptjax.exchange import fixed, huggingface, tables
+from gptjax.exchange import fixed, tables
 from gptjax.model import config as model_config
 from gptjax.text import llama2c as words
 from gptjax.text import spm
@@ -133,31 +133,12 @@ def read(
     return arch, entries(arch), source
 
 
-def open_file(
-    path: str | os.PathLike[str], sharding: sharding_lib.Sharding | None = None
-) -> huggingface.Opened:
-    """A file that `read` has checked, as `huggingface.open_folder` gives a folder."""
-    arch, table, source = read(path)
-    leaves = tables.leaves(arch, sharding)
-    tables.check(arch, table, source, leaves)
-    return huggingface.Opened(
-        arch=arch,
-        entries=table,
-        leaves=leaves,
-        source=source,
-        files=[Path(path)],
-        config={},
-        generation={},
-    )
-
-
 def load(
     path: str | os.PathLike[str], sharding: sharding_lib.Sharding | None = None
 ) -> tuple[model_config.Architecture, core.Params]:
     """The model of a file, each device reading its own part; raises as `read`."""
-    opened = open_file(path, sharding)
-    params = tables.load(opened.arch, opened.entries, opened.source, opened.leaves)
-    return opened.arch, params
+    arch, table, source = read(path)
+    return arch, tables.load(arch, table, source, tables.leaves(arch, sharding))
 
 
 def tokenizer(path: str | os.PathLike[str], V: int) -> text_tokenizer.Tokenizer:
@@ -245,7 +226,7 @@ def rotary(arch: model_config.Architecture) -> tuple[np.ndarray, np.ndarray]:
     """Cosines and sines of t / base^(2i/H), float32 [T, H/2], as version 0 has them.
 
     Angles are rounded to float32, and then each value to the nearest: the exporter of
-    llama2.c takes torch's, which differ by one unit in the last place in 2 % of them.
+    llama2.c takes torch's, which differ by one unit in the last place in 5 % of them.
     """
     powers = np.arange(0, arch.H, 2, dtype=np.float32) / np.float32(arch.H)
     frequencies = np.float32(1) / np.float32(BASE) ** powers

@@ -12,9 +12,11 @@ import pytest
 import tiny
 
 from gptjax import command, trees
-from gptjax.exchange import llama2c, tables
+from gptjax.exchange import llama2c, tables, workdir
+from gptjax.generate import engine
 from gptjax.model import config, gpt, transformer
 from gptjax.model.families import llama
+from gptjax.train import build
 
 GOLDEN = json.loads(
     (Path(__file__).parents[1] / 'golden' / 'stories260k.json').read_text()
@@ -122,6 +124,28 @@ def test_greedy_text_is_what_llama2c_prints(longest, real_data):
         ids = row[: case['steps']]
         ids = ids[: ids.index(1)] if 1 in ids else ids
         assert tokens.decode(ids) == case['text'], case['prompt']
+
+
+def test_an_imported_workdir_prints_the_same(real_data, tmp_path):
+    """Through the workdir and the engine; and what is exported again is the same."""
+    source = real_data('stories260K/stories260K.bin')
+    workdir.import_model(source, tmp_path / 'workdir')
+    trained = build.load(tmp_path / 'workdir')
+    made = engine.Engine(trained.model, trained.params, trained.tokenizer)
+    cases = [case for case in GOLDEN['printed'] if case['steps'] != 511]
+    prompts = [made.document(case['prompt']) for case in cases]
+    requests = [engine.Request(p, 40, 0.0, stop_tokens=(1,)) for p in prompts]
+    for case, answer in zip(cases, made.generate(requests), strict=True):
+        assert case['text'].startswith(case['prompt'] + answer.text)
+        assert len(answer.tokens) == 40
+
+    workdir.export_model(tmp_path / 'workdir', tmp_path / 'bin', 'llama2c')
+    _, params = llama2c.load(tmp_path / 'bin' / 'model.bin')
+    equal(params, llama2c.load(source)[1])
+    written = (tmp_path / 'bin' / 'tokenizer.bin').read_bytes()
+    assert written == real_data('stories260K/tok512.bin').read_bytes()
+    workdir.export_model(tmp_path / 'workdir', tmp_path / 'gguf', 'gguf')
+    assert (tmp_path / 'gguf' / 'model.gguf').read_bytes()[:4] == b'GGUF'
 
 
 def test_the_documented_sample_is_among_what_it_prints(real_data):
