@@ -11,7 +11,20 @@ from gptjax import command
 from gptjax.exchange import huggingface
 
 _NUMBERS = (0, -1, 1, 2**31, 2**53, 2**63, 2**64, 1e308, -0.5, float('nan'))
-_VALUES = (*_NUMBERS, None, True, False, '', 'x', [], {}, [[]], {'a': {}}, '../x', '🦜')
+_VALUES: tuple[Any, ...] = (
+    *_NUMBERS,
+    None,
+    True,
+    False,
+    '',
+    'x',
+    [],
+    {},
+    [[]],
+    {'a': {}},
+    '../x',
+    '🦜',
+)
 
 
 def survived(folder: Path, count: int, seed: int) -> dict[str, int]:

@@ -118,9 +118,9 @@ def save(
             dtype,
             shard_bytes,
         )
-        _write_json(partial / CONFIG, config)
+        write_json(partial / CONFIG, config)
         if generation is not None:
-            _write_json(partial / GENERATION, generation)
+            write_json(partial / GENERATION, generation)
         for name, text in (files or {}).items():
             (partial / name).write_text(text)
         if tokenizer is not None:
@@ -336,5 +336,5 @@ def _differences(
     return found
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + '\n')

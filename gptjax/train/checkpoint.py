@@ -242,6 +242,7 @@ def write_params(
             },
         }
         _write_zarr(params / '.'.join(keys), np.asarray(leaf))
+        del leaf  # or the next one is made while this one is still held
     metadata = {
         'tree_metadata': tree,
         'use_ocdbt': False,
