@@ -82,6 +82,7 @@ def llama_model(documents):
         model_writer=model,
         model_type='bpe',
         vocab_size=400,
+        hard_vocab_limit=False,
         byte_fallback=True,
         normalization_rule_name='identity',
         remove_extra_whitespaces=False,

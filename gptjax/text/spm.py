@@ -37,7 +37,7 @@ class SPM(tokenizer.ByteTable):
             self._model = sentencepiece.SentencePieceProcessor(
                 model_proto=tokenizer.file(kept, MODEL)
             )
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeError) as error:  # of its message, at times
             raise settings.damaged(MODEL, error) from error
         proto.model(kept[MODEL])  # the library takes pieces that are not UTF-8
         size = self._model.get_piece_size()
