@@ -22,11 +22,11 @@ class GPT(stack.Stack):
     """Tokens in, hidden states out, and the head on them."""
 
     def setup(self) -> None:
-        super().setup()
         arch = self.arch
         self.tokens_VD = layers.weight(
             self, 'tokens', (arch.V, arch.D), ('vocab', 'embed'), layers.normal(arch)
         )
+        super().setup()
         self.head = heads.Head(arch, self.sharding, self.train)
 
     def hidden(
