@@ -5,7 +5,7 @@ with random weights, in a process of its own; `EXCHANGE_FOLDER` names where the 
 files go (default: the folder for temporary files).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import os
 from pathlib import Path
 import subprocess
@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks import _mutations
-from gptjax.exchange import huggingface, safetensors, tables, tokenizers
+from experiments.benchmarks import _bins, _mutations
+from gptjax import core
+from gptjax.exchange import huggingface, llama2c, safetensors, tables, tokenizers
 from gptjax.model import config, table
 from gptjax.text import table as text_table
 
@@ -28,6 +29,7 @@ def measure() -> Iterator[dict[str, Any]]:
     yield _import_memory()
     with tempfile.TemporaryDirectory() as folder:
         yield _damaged(Path(folder))
+        yield _damaged_bins(Path(folder))
 
 
 def _import_memory() -> dict[str, Any]:
@@ -89,23 +91,36 @@ def _damaged(folder: Path) -> dict[str, Any]:
     """Damaged versions of a small folder; an error other than UserError ends it."""
     sizes = dict(T=20, V=61, D=24, F=44, N=6, K=2, H=10, L=1)
     arch = config.architecture(**table.preset('llama-nano', **sizes))
-    rng = np.random.default_rng(0)
     _, entries = huggingface.config_of(arch)
-    shapes = tables.expected(arch, entries)
-    params = tables.load(
-        arch,
-        entries,
-        tables.Arrays({n: rng.standard_normal(s, 'f4') for n, s in shapes.items()}),
-        tables.leaves(arch),
-    )
+    params = _random(arch, entries)
     generation = {'eos_token_id': [1, 2]}
     huggingface.save(
         arch, params, folder / 'a', generation=generation, shard_bytes=20_000
     )
     came = _mutations.survived(folder / 'a', MUTATIONS, seed=0)
-    print(came, file=sys.stderr)
+    return _crashes('folders', came)
+
+
+def _damaged_bins(folder: Path) -> dict[str, Any]:
+    """Damaged versions of a small file of llama2.c, likewise."""
+    sizes = dict(T=20, V=61, D=24, F=44, N=6, K=2, H=4, L=1)
+    arch = config.architecture(**table.preset('llama-nano', **sizes))
+    llama2c.save(arch, _random(arch, llama2c.entries(arch)), folder / 'a.bin')
+    came = _bins.survived(folder / 'a.bin', MUTATIONS, seed=0)
+    return _crashes('files of llama2.c', came)
+
+
+def _random(arch: config.Architecture, entries: Sequence[tables.Entry]) -> core.Params:
+    rng = np.random.default_rng(0)
+    shapes = tables.expected(arch, entries)
+    source = {n: rng.standard_normal(s, 'f4') for n, s in shapes.items()}
+    return tables.load(arch, entries, tables.Arrays(source), tables.leaves(arch))
+
+
+def _crashes(what: str, came: dict[str, int]) -> dict[str, Any]:
+    print(f'{what}: {came}', file=sys.stderr)
     return {
-        'name': f'crashes on {MUTATIONS:,} damaged folders',
+        'name': f'crashes on {MUTATIONS:,} damaged {what}',
         'value': MUTATIONS - sum(came.values()),
         'goal': 0,
         'direction': 'min',
