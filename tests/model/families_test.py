@@ -226,3 +226,62 @@ def test_the_cost_is_that_of_the_products_in_the_program(family):
     traced = jax.make_jaxpr(lambda p: transformer.forward(model, p, batch))(params)
     counted = 2 * 3 * products(traced.jaxpr) / arch.T
     assert cost.flops_per_token(arch) == counted
+
+
+@pytest.mark.parametrize(
+    ('name', 'count'),
+    [
+        ('llama-2-7b', 6_738_415_616),
+        ('llama-3.1-8b', 8_030_261_248),
+        ('llama-3.2-1b', 1_235_814_400),
+        ('mistral-7b', 7_241_732_096),
+        ('mixtral-8x7b', 46_702_792_704),
+        ('qwen2-0.5b', 494_032_768),
+        ('qwen3-0.6b', 596_049_920),
+        ('bert-base', 109_514_298),
+        ('bert-large', 335_174_458),
+        ('roberta-base', 124_697_433),
+        # Their bias over the vocabulary is a buffer in transformers, so not counted.
+        ('bart-large', 406_291_456 + 50_265),
+        # Nor are our sines weights: transformers counts two tables of 512 x 512.
+        ('marian-opus', 74_410_496 - 2 * 512 * 512 + 58_101),
+    ],
+)
+def test_published_sizes_have_their_numbers_of_parameters(name, count):
+    """As transformers 5.23 counts its own models of these configurations."""
+    arch = config.architecture('model', **table.preset(name))
+    model = transformer.make(arch, tiny.COMPUTE, tiny.sharding())
+    assert trees.count(transformer.abstract(model)) == count
+
+
+@pytest.mark.parametrize(
+    ('size', 'billions'),
+    [
+        ('small', 0.125),
+        ('medium', 0.35),
+        ('large', 0.76),
+        ('xl', 1.3),
+        ('2.7b', 2.7),
+        ('6.7b', 6.7),
+        ('13b', 13.0),
+        ('175b', 175.0),
+    ],
+)
+def test_gpt3_has_the_sizes_of_its_table(size, billions):
+    """To 3 %, but XL: its table's 24 heads of 128 are more than its width of 2048."""
+    arch = table.FAMILIES['gpt3'][size]
+    model = transformer.make(arch, tiny.COMPUTE, tiny.sharding())
+    count = trees.count(transformer.abstract(model)) / 1e9
+    assert count == pytest.approx(billions, rel=0.2 if size == 'xl' else 0.03)
+    assert [arch.window(layer) for layer in range(4)] == [0, 256, 0, 256]
+
+
+def test_a_preset_takes_changes_by_name():
+    fields = table.preset('bert-base', V=99, head=dict(kind='classes', classes=3))
+    assert (fields['V'], fields['D'], fields['head']['tied']) == (99, 768, True)
+    arch = config.architecture('model', **fields)
+    assert config.architecture('model', **config.plain(arch)) == arch
+    with pytest.raises(command.UserError, match="did you mean 'gpt2-small'"):
+        table.preset('gpt2-smal')
+    with pytest.raises(command.UserError, match='unknown field of head'):
+        table.preset('bert-base', head=dict(knid='classes'))
