@@ -1,0 +1,131 @@
+"""Templates of strangers: rendered as transformers does, and held to their bounds."""
+
+import pytest
+
+from gptjax import command
+from gptjax.text import chat, template
+
+TALK = [
+    {'role': 'system', 'content': 'Be kind.'},
+    {'role': 'user', 'content': 'Hi <|im_end|> <|im_start|>'},
+    {'role': 'assistant', 'content': 'Yé'},
+    {'role': 'user', 'content': '  '},
+    {'role': 'assistant', 'content': ' so\n'},
+]
+WORDS = {'bos_token': '<s>'}
+MARKED = """\
+{%- for m in messages %}
+{{- '<|im_start|>' + m.role + '\\n' }}
+{%- if m.role == 'assistant' %}
+{% generation %}
+{{- m.content + '<|im_end|>' }}
+{%- endgeneration %}
+{% else %}
+{{- m.content + '<|im_end|>' }}
+{%- endif %}
+{{- '\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+@pytest.mark.parametrize('kind', ['bytes', 'bpe', 'gpt2'])
+def test_our_template_gives_the_ids_of_our_format(kind, tokenizers):
+    made = tokenizers[kind]
+    ids, mask = chat.encode(made, TALK)
+    text, blocks = template.render(template.OURS, TALK, {})
+    assert made.encode_special(text) == ids
+    said = [text[begin:end] for begin, end in blocks]
+    assert said == ['Yé<|end|>', ' so\n<|end|>']
+    assert mask.count(1) == sum(len(made.encode_special(part)) for part in said)
+    prompt, _ = template.render(template.OURS, TALK[:2], {}, True)
+    assert made.encode_special(prompt) == chat.prompt(made, TALK[:2])
+
+
+def test_what_templates_need_is_there():
+    source = (
+        '{{ bos_token }}{% for m in messages %}\n'
+        '    {% if loop.index0 == 1 %}{% continue %}{% endif %}\n'
+        '{{ m.role }}|{% endfor %}{{ messages[2] | tojson }}{{ tools is none }}'
+        '{{ strftime_now("%Y") | length }}{% set ns = namespace(x=1) %}{{ ns.x }}'
+    )
+    text, blocks = template.render(source, TALK, WORDS)
+    said = '{"role": "assistant", "content": "Yé"}'
+    roles = 'system|assistant|user|assistant|'
+    assert text.replace('\n', '') == f'<s>{roles}{said}True41'
+    assert blocks == []
+
+
+@pytest.mark.parametrize(
+    ('source', 'message'),
+    [
+        ('{% for i in range(10**9) %}{% endfor %}', 'Range too big'),
+        ("{{ '%1000000000d' % 1 }}", 'memory|processor time'),
+        ("{{ 'a' * 10**10 }}", 'memory'),
+        ('{{ 10 ** (10 ** 8) }}', 'processor time|memory'),
+        ('{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}', 'recurses'),
+        ('{{ ' + '(' * 9999 + '1' + ')' * 9999 + ' }}', 'recurses'),
+        ("{% for i in range(99999) %}{{ 'abc' * 20 }}{% endfor %}", 'writes more than'),
+        ("{{ ''.__class__.__mro__ }}", 'unsafe'),
+        ('{{ cycler.__init__.__globals__ }}', 'unsafe'),
+        ('{{ messages.append(1) }}', 'unsafe'),
+        ("{{ raise_exception('roles must alternate') }}", 'roles must alternate'),
+        ("{% include '/etc/passwd' %}", 'cannot be rendered'),
+        ('{% if %}', 'line 1'),
+        ('{{ "\\ud800" }}', 'surrogates'),
+        ('{{ 1 / 0 }}', 'division by zero'),
+        ('x' * 70_000, '70000 bytes'),
+    ],
+)
+def test_hostile_templates_are_refused(source, message):
+    with pytest.raises(command.UserError, match=message):
+        template.render(source, TALK, WORDS)
+    assert template.render('{{ bos_token }}', TALK, WORDS) == ('<s>', [])
+
+
+def test_endless_loops_end(monkeypatch):
+    monkeypatch.setattr(template, 'SECONDS', 0.2)
+    loop = '{% for i in range(99999) %}' * 3 + '{% endfor %}' * 3
+    with pytest.raises(command.UserError, match=r'more than 0\.2 s of processor time'):
+        template.render(loop, TALK, WORDS)
+    assert template.render('{{ bos_token }}', TALK, WORDS) == ('<s>', [])
+
+
+def test_chats_in_the_format_of_a_template(foreign):
+    made = foreign['qwen']
+    start, end = made.special['<|im_start|>'], made.special['<|im_end|>']
+    ids, mask = chat.encode(made, TALK)
+    expected = []
+    for message in TALK:
+        begins = [start, *made.encode(f'{message["role"]}\n')]
+        said = [*made.encode(message['content']), end]
+        learned = int(message['role'] == 'assistant')
+        expected += [(token, 0) for token in begins]
+        expected += [(token, learned) for token in said]
+        expected += [(token, 0) for token in made.encode('\n')]
+    assert list(zip(ids, mask, strict=True)) == expected
+    prompt = chat.prompt(made, TALK[:2])
+    assert prompt == ids[: len(prompt)]
+    assert mask[len(prompt)] == 1
+
+
+@pytest.mark.parametrize('typed', [True, False])
+def test_generation_blocks_are_the_mask(typed, foreign, monkeypatch):
+    made = foreign['qwen']
+    talk = TALK if typed else [{**m, 'content': 'a b'} for m in TALK]
+    expected = chat.encode(made, talk)
+    monkeypatch.setattr(made, 'template', MARKED)
+    assert chat.encode(made, talk) == expected
+
+
+def test_a_template_that_does_not_tell_is_refused(foreign, monkeypatch):
+    made = foreign['qwen']
+    monkeypatch.setattr(made, 'template', '{{ messages | length }}')
+    with pytest.raises(command.UserError, match=r'put .+ generation '):
+        chat.encode(made, TALK)
+
+
+def test_no_roles_and_no_template_is_no_chat(foreign):
+    for kind in ('roberta', 'spm', 'llama2c'):
+        with pytest.raises(command.UserError, match='no format for chats'):
+            chat.prompt(foreign[kind], TALK)
