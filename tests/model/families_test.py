@@ -8,8 +8,10 @@ import pytest
 import tiny
 import tiny_family
 
+from gptjax import command, trees
 from gptjax.model import (
     attention,
+    config,
     cost,
     gpt,
     seq2seq,
