@@ -43,6 +43,6 @@ def check(
             differ.append(f'model.{name} is {value}, not {wanted}')
     if differ:
         raise command.UserError(
-            f'{what} has no place for this {arch.family} model: {"; ".join(differ)}; '
-            "export it with --format=huggingface, which keeps every family's settings."
+            f'{what} has no place for this {arch.family} model: {"; ".join(differ)}. '
+            'Try --format=huggingface, or train with what the format has.'
         )

@@ -202,8 +202,8 @@ def _kind(arch: model_config.Architecture) -> Kind:
     if arch.family in REFUSED:
         raise command.UserError(
             f'llama.cpp has no equal of the {arch.family} family: '
-            f'{REFUSED[arch.family]}; export it with --format=huggingface, or one of '
-            f'{", ".join(KINDS)}.'
+            f'{REFUSED[arch.family]}. It has {", ".join(KINDS)}; --format=huggingface '
+            'has more.'
         )
     kind: Kind = command.lookup(KINDS, arch.family, 'family of GGUF files')
     also: dict[str, tuple[Any, ...]] = {}

@@ -16,7 +16,7 @@ from gptjax import command, trees
 from gptjax.exchange import gguf, vocabulary
 from gptjax.model import config, table, transformer
 from gptjax.text import bytes as byte_level
-from gptjax.text import gpt2, huggingface, llama2c
+from gptjax.text import gpt2, huggingface, llama2c, template
 from gptjax.text import sentencepiece as own
 
 reader = pytest.importorskip('gguf')
@@ -331,13 +331,21 @@ def trained(kind):
     return own.SentencePiece.make(lambda: texts, model_type=kind, vocab_size=290)
 
 
-def test_words_of_our_sentencepiece():
-    made = vocabulary.of(trained('bpe'), 300)
+def test_words_of_our_sentencepiece(tmp_path):
+    tokens = trained('bpe')
+    made = vocabulary.of(tokens, 300)
     assert made.model == 'llama'
     assert made.pieces.index('<|end|>') < made.pieces.index('<0x00>')
     assert made.kinds[made.pieces.index('<|end|>')] == vocabulary.CONTROL
     assert made.kinds[made.pieces.index('<0x00>')] == vocabulary.BYTE
     assert made.kinds[made.pieces.index('\u2581the')] == vocabulary.NORMAL
+    found = fields(saved(architecture('llama'), tmp_path, tokens=tokens))
+    assert found['tokenizer.chat_template'] == template.OURS
+    assert found['tokenizer.ggml.bos_token_id'] == tokens.control['<|endoftext|>']
+    assert found['tokenizer.ggml.eos_token_id'] == tokens.control['<|endoftext|>']
+    assert found['tokenizer.ggml.eot_token_id'] == tokens.control['<|end|>']
+    assert found['tokenizer.ggml.add_bos_token'] is True
+    assert found['tokenizer.ggml.add_space_prefix'] is False
     with pytest.raises(command.UserError, match='unigram kind'):
         vocabulary.of(trained('unigram'), 300)
 

@@ -104,6 +104,16 @@ def test_logits_of_a_real_model(stories, measured):
     assert found <= 1e-4
 
 
+def test_half_precision_loads_and_is_near(stories, tmp_path, measured):
+    _, tokens, arch, params = stories
+    gguf.save(arch, params, tokens, tmp_path / 'half.gguf', dtype='float16')
+    model = opened(tmp_path / 'half.gguf', n_ctx=512, logits_all=True)
+    row = [1, *tokens.encode(GOLDEN['printed'][0]['text'])][:256]
+    found = distance(arch, params, row, their_logits(model, row))
+    measured(f'gguf {"stories260K, float16":22} logits {found:.1e}')
+    assert 1e-4 < found < 0.1
+
+
 ODD = {'D': 36, 'F': 44, 'N': 6, 'K': 3, 'H': 10, 'L': 3, 'T': 160, 'V': 512}
 LLAMA3 = {
     'base': 5e5, 'scaling': 'llama3', 'factor': 8.0, 'low': 1.0, 'high': 4.0,
