@@ -98,17 +98,17 @@ def licence_of(path: Path) -> str | None:
     return None
 
 
-def _sources(trained: build.Trained) -> list[dict[str, Any]]:
-    """The sources of the data that the last run learned from, by its manifest."""
+def manifest(trained: build.Trained) -> dict[str, Any]:
+    """The manifest of the data that the last run learned from; {} where it is gone."""
     path = dict(trained.config.get('data', {})).get('path')
-    for folder in (
-        trained.workdir / 'data',
-        *([Path(path)] if path and Path(path).is_dir() else []),
-    ):
-        manifest = storage.read_json(folder / 'manifest.json')
-        if manifest is not None:
-            return list(manifest['sources'])
-    return []
+    for folder in (trained.workdir / 'data', *([Path(path)] if path else [])):
+        if (folder / 'manifest.json').is_file():
+            return dict(storage.read_json(folder / 'manifest.json'))
+    return {}
+
+
+def _sources(trained: build.Trained) -> list[dict[str, Any]]:
+    return list(manifest(trained).get('sources', ()))
 
 
 def _model(trained: build.Trained, dtype: str) -> str:

@@ -23,6 +23,10 @@ from gptjax.model import config as model_config
 
 CONFIG = 'config.json'
 GENERATION = 'generation_config.json'
+# What is not set would be the default of the class, perhaps beyond the vocabulary.
+IDS = dict.fromkeys(('bos_token_id', 'eos_token_id', 'pad_token_id'))
+DECODER_IDS = {'decoder_start_token_id': 0, 'forced_eos_token_id': None}
+LABELS = ('id2label', 'label2id')
 JSON_LIMIT = 10_000_000  # bytes
 _BLOCK = 1 << 24  # bytes compared at a time
 
@@ -97,7 +101,7 @@ def save(
     """Writes a folder that transformers loads; nothing of it stands before it is whole.
 
     tokenizer: one of gptjax.text, written as Hugging Face's files.
-    settings: more of config.json, such as the ids of tokens.
+    settings: more of config.json, such as the ids of tokens; labels of classes.
     generation: of generation_config.json; without, none is written.
     files: name -> text of more files.
     dtype: of the weights; float32 is exact, bfloat16 and float16 round.
@@ -106,7 +110,13 @@ def save(
     is not empty, and a number that the dtype cannot hold.
     """
     config, entries = config_of(arch)
-    config |= {'dtype': dtype} | dict(settings or {})
+    more = {
+        name: value
+        for name, value in (settings or {}).items()
+        if name not in config or name in LABELS
+    }
+    ids = IDS | (DECODER_IDS if arch.encoder_L else {})
+    config = ids | config | more | {'dtype': dtype}
     shapes = tables.expected(arch, entries)
     prefix = table.FAMILIES[arch.family].prefix if arch.head.kind == 'none' else ''
     tensors = tables.dump(arch, entries, params)

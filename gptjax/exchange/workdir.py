@@ -15,17 +15,12 @@ import jax
 from gptjax import command
 from gptjax.data import storage
 from gptjax.exchange import card, gguf, huggingface, llama2c, tables, tokenizers
+from gptjax.exchange.families import family
 from gptjax.model import config as model_config
 from gptjax.text import llama2c as llama2c_text
 from gptjax.text import tokenizer as text_tokenizer
 from gptjax.train import build, checkpoint, loop
 
-# Settings of config.json that stay with the weights, whatever is trained on.
-KEPT = (
-    'bos_token_id', 'eos_token_id', 'pad_token_id', 'sep_token_id', 'cls_token_id',
-    'unk_token_id', 'mask_token_id', 'decoder_start_token_id', 'forced_bos_token_id',
-    'forced_eos_token_id',
-)  # fmt: skip
 _GENERATORS = ('tokens', 'masked')  # heads that a causal model generates with
 
 
@@ -127,12 +122,12 @@ def _write_huggingface(trained: build.Trained, output: Path, dtype: str) -> None
     arch, tokenizer = trained.model.arch, trained.tokenizer
     origin = origin_of(trained.config)
     theirs = dict(origin.get('config', {}))
-    settings = {name: theirs[name] for name in KEPT if name in theirs}
+    settings = {
+        name: value for name, value in theirs.items() if name.endswith('_token_id')
+    }
     if not settings:
-        settings = _ids(tokenizer)
-    if 'id2label' in theirs and len(theirs['id2label']) == arch.head.classes:
-        labels = {name: theirs[name] for name in ('id2label', 'label2id')}
-        settings |= {name: value for name, value in labels.items() if value}
+        settings = _ids(tokenizer, arch)
+    settings |= _labels(trained, theirs)
     huggingface.save(
         arch,
         trained.params,
@@ -145,13 +140,31 @@ def _write_huggingface(trained: build.Trained, output: Path, dtype: str) -> None
     )
 
 
-def _ids(tokenizer: text_tokenizer.Tokenizer) -> dict[str, int | None]:
+def _labels(trained: build.Trained, theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """The names of a classifier's classes: of the data, else of the imported model."""
+    count = trained.model.arch.head.classes
+    names = card.manifest(trained).get('labels')
+    if names and len(names) == count:
+        return family.names_of_labels(names)
+    if count and len(theirs.get('id2label') or ()) == count:
+        return {name: theirs[name] for name in huggingface.LABELS if theirs.get(name)}
+    return {}
+
+
+def _ids(
+    tokenizer: text_tokenizer.Tokenizer, arch: model_config.Architecture
+) -> dict[str, int | None]:
     """The ids of tokens that config.json names, by the tokenizer."""
     begin = tokenizer.control[text_tokenizer.BEGIN]
     named = {word: tokenizer.words.get(f'{word}_token') for word in ('bos', 'eos')}
-    ids = {word: tokenizer.special.get(named[word] or '', begin) for word in named}
-    pad = tokenizer.control.get(text_tokenizer.PAD)
-    return {**{f'{word}_token_id': i for word, i in ids.items()}, 'pad_token_id': pad}
+    ids = {
+        f'{word}_token_id': tokenizer.special.get(spelling or '', begin)
+        for word, spelling in named.items()
+    }
+    if arch.encoder_L:
+        ids['decoder_start_token_id'] = begin
+        ids['eos_token_id'] = tokenizer.control.get(text_tokenizer.END, begin)
+    return {**ids, 'pad_token_id': tokenizer.control.get(text_tokenizer.PAD)}
 
 
 def _generation(

@@ -144,6 +144,8 @@ def test_what_a_family_lacks_is_named(family, changes, named):
         ('gpt2', {'model_type': 'gptx'}, "unknown model_type of config.json 'gptx'"),
         ('gpt2', {'model_type': ...}, 'model_type of config.json is None'),
         ('gpt2', {'architectures': ['GPT2DoubleHeadsModel']}, 'GPT2LMHeadModel'),
+        ('gpt2', {'architectures': [[]]}, 'architectures of config.json'),
+        ('gpt2', {'layer_norm_epsilon': -1e-5}, 'at least 0'),
         ('gpt2', {'architectures': ...}, 'architectures of config.json is None'),
         ('gpt2', {'n_embd': ...}, 'lacks n_embd'),
         ('gpt2', {'n_embd': '24'}, "n_embd of config.json is '24'"),
@@ -359,6 +361,21 @@ def test_numbers_beyond_float16_are_refused(tmp_path):
     with pytest.raises(command.UserError, match='70000, which is beyond float16'):
         huggingface.save(arch, params, tmp_path / 'a', dtype='float16')
     assert not list(tmp_path.iterdir())
+
+
+def test_ids_and_labels_stand_in_the_settings(tmp_path):
+    """The classes' own defaults may lie beyond the vocabulary: 58,100 in Marian's."""
+    saved(tmp_path / 'a', 'marian')
+    settings = huggingface.read_json(tmp_path / 'a' / 'config.json')
+    assert (settings['pad_token_id'], settings['decoder_start_token_id']) == (None, 0)
+    arch = small.arch('roberta', {'kind': 'classes', 'classes': 2, 'pooler': True})
+    named = family_lib.names_of_labels(['no', 'yes'])
+    huggingface.save(
+        arch, small.params(arch), tmp_path / 'b', settings=named | {'pad_token_id': 7}
+    )
+    settings = huggingface.read_json(tmp_path / 'b' / 'config.json')
+    assert settings['id2label'] == {'0': 'no', '1': 'yes'}
+    assert settings['pad_token_id'] == 1  # positions begin after it
 
 
 def test_the_window_pattern_is_the_shortest():

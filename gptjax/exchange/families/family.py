@@ -77,8 +77,8 @@ class Settings:
         if kind is int and not least <= value <= SIZE_LIMIT:
             raise self._wrong(name, value, f'in {least} to {SIZE_LIMIT}')
         if kind is float:
-            if not math.isfinite(value):
-                raise self._wrong(name, value, 'a finite number')
+            if not 0 <= value < math.inf:
+                raise self._wrong(name, value, 'a finite number of at least 0')
             return float(value)
         return value
 
@@ -111,9 +111,10 @@ class Settings:
     def architecture(self, kinds: Mapping[str, str]) -> str:
         """The kind of head of the class that the model was saved as."""
         classes = self._config.get('architectures')
-        if not isinstance(classes, list) or not classes or classes[0] not in kinds:
+        first = classes[0] if isinstance(classes, list) and classes else None
+        if not isinstance(first, str) or first not in kinds:
             raise self._wrong('architectures', classes, f'one of {", ".join(kinds)}')
-        return kinds[classes[0]]
+        return kinds[first]
 
     def classes(self, default: int = 2) -> int:
         """How many labels a classifier has."""
@@ -223,7 +224,11 @@ def labels(arch: model_config.Architecture) -> dict[str, Any]:
     count = {'classes': arch.head.classes, 'reward': 1}.get(arch.head.kind, 0)
     if not count:
         return {}
-    names = [f'LABEL_{i}' for i in range(count)]
+    return names_of_labels([f'LABEL_{i}' for i in range(count)])
+
+
+def names_of_labels(names: Sequence[str]) -> dict[str, Any]:
+    """The settings of a classifier whose classes have these names."""
     return {
         'id2label': {str(i): name for i, name in enumerate(names)},
         'label2id': {name: i for i, name in enumerate(names)},
