@@ -5,6 +5,7 @@ import random
 
 import foreign_tokenizers
 import pytest
+from sentencepiece import sentencepiece_model_pb2
 import tokenizers
 
 from experiments.benchmarks import _strings
@@ -174,12 +175,10 @@ def test_mutated_folders_are_refused_or_read(made, tmp_path):
 
 
 def test_a_word_model_has_no_pipeline(made, tmp_path):
-    model = (
-        made['spm']
-        .files['tokenizer.model']
-        .replace(b'\x12\x08\x18\x02 ', b'\x12\x08\x18\x03 ')
-    )
-    words = spm.SPM({'tokenizer.model': model})
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString(made['spm'].files['tokenizer.model'])
+    model.trainer_spec.model_type = model.trainer_spec.WORD
+    words = spm.SPM({'tokenizer.model': model.SerializeToString()})
     with pytest.raises(command.UserError, match='is of words'):
         exchange.write(words, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
