@@ -72,7 +72,7 @@ def _found(
     elif reader.kind in ('masked', 'pretraining'):
         for text in texts:
             fills = reader.fill(text)
-            yield {'masks': [[[word, round(p, 4)] for word, p in row] for row in fills]}
+            yield {'masks': [[[word, round(p, 6)] for word, p in row] for row in fills]}
     elif reader.kind == 'reward':
         for reward in reader.rewards(texts):
             yield {'reward': round(float(reward), 4)}
