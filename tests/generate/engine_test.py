@@ -9,6 +9,8 @@ from gptjax import command
 from gptjax.generate import engine as engine_lib
 from gptjax.generate import loop
 from gptjax.model import transformer
+from gptjax.text import bytes as byte_level
+from gptjax.text import tokenizer as text_tokenizer
 
 Request = engine_lib.Request
 
@@ -183,3 +185,22 @@ def test_nothing_recompiles_within_a_batch_size_and_a_bucket(tiny):
     assert tiny.engine._prefill._cache_size() == prefills
     tiny.engine.generate([Request((65,) * 3, 30, top_p=0.3)])
     assert tiny.engine._decode._cache_size() == decodes
+
+
+def test_tokenizers_with_other_control_tokens(tiny):
+    V = tiny.model.arch.V
+    few = byte_level.Bytes(('<|endoftext|>',))
+    many = byte_level.Bytes((*text_tokenizer.CONTROL, *map(str, range(V))))
+    assert few.vocab_size < V < many.vocab_size
+    for made in (few, many):
+        engine = engine_lib.Engine(tiny.model, tiny.params, made)
+        prompt = engine.document('?')
+        known = min(made.vocab_size, V)
+        [got] = engine.generate([Request(prompt, max_tokens=20, temperature=3.0)])
+        assert max(got.tokens) < known
+        with pytest.raises(command.UserError, match=f'tokens are 0 to {known - 1}'):
+            engine.check(Request((known,), 1))
+    few.prefix = ()
+    engine = engine_lib.Engine(tiny.model, tiny.params, few)
+    assert engine.document('?') == (ord('?'),)
+    assert engine.document('') == (256,)
