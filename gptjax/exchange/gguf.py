@@ -153,12 +153,11 @@ def save(
     *,
     name: str = '',
     license: str = '',
-    source: str = '',
 ) -> None:
     """Writes a file for llama.cpp; it appears whole or not at all.
 
     dtype: 'float32', or 'float16' for all matrices but routers and positions.
-    name, license, source: of the model, for `general.*`; '' is left out.
+    name, license: of the model, for `general.*`; '' is left out.
 
     Raises UserError for a family, a setting or a tokenizer that llama.cpp has no equal
     of, for a weight too large for float16, and where the library is missing.
@@ -178,7 +177,6 @@ def save(
         writer.add_file_type(FILE_TYPES[dtype])
         writer.add_name(name)
         writer.add_license(license)
-        writer.add_source_url(source)
         _write(writer, arch, entries, params, dtype)
         os.fsync(writer.fout[0].fileno())
         writer.close()

@@ -121,22 +121,51 @@ def _huggingface(tokens: huggingface.HuggingFace) -> Vocabulary:
     model = described['model']
     if model.get('type') != 'BPE':
         raise _unlike(f'its kind is {model.get("type")}')
-    stages = _stages(described.get('pre_tokenizer'))
-    levels = [stage for stage in stages if stage.get('type') == 'ByteLevel']
-    if not levels and not model.get('byte_fallback'):
-        raise _unlike('it is BPE of neither bytes nor characters with bytes')
-    merges = [
-        pair if isinstance(pair, str) else ' '.join(pair) for pair in model['merges']
+    before = _stages(described.get('normalizer'), 'normalizers')
+    stages = _stages(described.get('pre_tokenizer'), 'pretokenizers')
+    pairs = [
+        tuple(pair.split(' ', 1) if isinstance(pair, str) else pair)
+        for pair in model['merges']
     ]
-    pieces, kinds = _pieces(tokens, described, bool(levels))
-    if levels:
+    pieces, kinds = _pieces(tokens, described)
+    if any(stage['type'] == 'ByteLevel' for stage in stages):
+        # llama.cpp leaves out NFC, which Qwen has, and which changes little text.
+        if any(stage['type'] != 'NFC' for stage in before):
+            raise _unlike('it changes text before it cuts it')
+        merges = tuple(' '.join(pair) for pair in pairs)
         pre = _pattern(stages, model)
-        return Vocabulary('gpt2', pre, pieces, kinds, merges=tuple(merges))
-    return Vocabulary('llama', 'default', pieces, kinds, _scores(pieces, merges))
+        return Vocabulary('gpt2', pre, pieces, kinds, merges=merges)
+    if not model.get('byte_fallback'):
+        raise _unlike('it is BPE of neither bytes nor characters with bytes')
+    _check_spaces(before, stages)
+    spelled = tuple(
+        BYTE if kind == NORMAL and _BYTE.fullmatch(piece) else kind
+        for piece, kind in zip(pieces, kinds, strict=True)
+    )
+    return Vocabulary(
+        'llama',
+        'default',
+        tuple(piece.replace(' ', own.SPACE) for piece in pieces),
+        spelled,
+        _scores(pieces, [''.join(pair) for pair in pairs]),
+    )
+
+
+def _check_spaces(
+    before: Sequence[Mapping[str, Any]], stages: Sequence[Mapping[str, Any]]
+) -> None:
+    """Raises UserError where more happens to a text than a space before it."""
+    for stage in before:
+        replaced = stage.get('pattern'), stage.get('content')
+        spaces = stage['type'] == 'Replace' and replaced == ({'String': ' '}, own.SPACE)
+        if not spaces and stage['type'] != 'Prepend':
+            raise _unlike('it changes text before it cuts it')
+    if any(stage['type'] != 'Metaspace' for stage in stages):
+        raise _unlike('it cuts text by a pattern that llama.cpp has no name for')
 
 
 def _pieces(
-    tokens: huggingface.HuggingFace, described: Mapping[str, Any], over_bytes: bool
+    tokens: huggingface.HuggingFace, described: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     added = {entry['id']: entry for entry in described['added_tokens']}
     written = {token: piece for piece, token in described['model']['vocab'].items()}
@@ -149,8 +178,6 @@ def _pieces(
             kind = CONTROL if added[token]['special'] else USER_DEFINED
         elif piece is None:
             piece, kind = f'[PAD{token}]', UNUSED
-        elif not over_bytes and _BYTE.fullmatch(piece):
-            kind = BYTE
         if piece == unknown:
             kind = UNKNOWN
         pieces.append(piece)
@@ -158,12 +185,10 @@ def _pieces(
     return tuple(pieces), tuple(kinds)
 
 
-def _scores(pieces: Sequence[str], merges: Sequence[str]) -> tuple[float, ...]:
+def _scores(pieces: Sequence[str], merged: Sequence[str]) -> tuple[float, ...]:
     """Scores that merge in the order of a list: the earlier, the higher."""
-    ranks: dict[str, int] = {}
-    for rank, pair in enumerate(merges):
-        ranks.setdefault(pair.replace(' ', ''), rank)
-    return tuple(float(-ranks.get(piece, len(merges))) for piece in pieces)
+    ranks = {piece: rank for rank, piece in reversed([*enumerate(merged)])}
+    return tuple(float(-ranks.get(piece, len(merged))) for piece in pieces)
 
 
 def _pattern(stages: Sequence[Mapping[str, Any]], model: Mapping[str, Any]) -> str:
@@ -174,7 +199,9 @@ def _pattern(stages: Sequence[Mapping[str, Any]], model: Mapping[str, Any]) -> s
     splits = [stage for stage in stages if stage['type'] == 'Split']
     if len(stages) == 1 and levels[0].get('use_regex', True):
         return 'gpt-2'
-    pattern = splits[0]['pattern'].get('Regex') if len(splits) == 1 else None
+    pattern = None
+    if len(splits) == 1 and splits[0]['behavior'] == 'Isolated':
+        pattern = splits[0]['pattern'].get('Regex')
     name = PATTERNS.get(pattern or '')
     known = len(stages) == 2 and name is not None and not levels[0].get('use_regex')
     # By that name llama.cpp looks a whole word up before it merges, as Llama 3 does.
@@ -183,10 +210,10 @@ def _pattern(stages: Sequence[Mapping[str, Any]], model: Mapping[str, Any]) -> s
     return str(name)
 
 
-def _stages(stage: Any) -> list[Mapping[str, Any]]:
+def _stages(stage: Any, inside: str) -> list[Mapping[str, Any]]:
     if not isinstance(stage, dict):
         return []
-    return [*stage['pretokenizers']] if stage['type'] == 'Sequence' else [stage]
+    return [*stage[inside]] if stage['type'] == 'Sequence' else [stage]
 
 
 def _unlike(reason: str) -> command.UserError:

@@ -171,17 +171,12 @@ def test_sizes_and_settings(tmp_path):
     arch = architecture(
         'mixtral', windows=(0, 12), positions={'base': 5e5}, experts=experts
     )
-    found = fields(
-        saved(
-            arch, tmp_path, name='Tales', license='MIT', source='https://example.org/t'
-        )
-    )
+    found = fields(saved(arch, tmp_path, name='Tales', license='MIT'))
     assert {key: found[key] for key in found if not key.startswith('tokenizer.')} == {
         'general.architecture': 'llama',
         'general.file_type': 0,
         'general.name': 'Tales',
         'general.license': 'MIT',
-        'general.source.url': 'https://example.org/t',
         'llama.context_length': 12,  # from there on a window would hide tokens
         'llama.embedding_length': 24,
         'llama.block_count': 2,
@@ -419,25 +414,36 @@ def test_a_pattern_without_a_name_is_refused(stage, options):
         vocabulary.of(byte_bpe(stage, **options), 300)
 
 
-def test_words_of_character_bpe_merge_in_order():
-    merges = [('\u2581', 'a'), ('b', 'c'), ('\u2581a', 'bc')]
+def character_bpe(space, before):
+    """A pipeline over characters with bytes, as Llama 2 has; three merges."""
+    merges = [(space, 'a'), ('b', 'c'), (f'{space}a', 'bc')]
     vocab = {'<unk>': 0, '<s>': 1, '</s>': 2}
     vocab |= {f'<0x{byte:02X}>': 3 + byte for byte in range(256)}
-    for piece in ('\u2581', 'a', 'b', 'c', *map(''.join, merges)):
+    for piece in (space, 'a', 'b', 'c', *map(''.join, merges)):
         vocab[piece] = len(vocab)
     made = tokenizers.Tokenizer(
         models.BPE(vocab, merges, unk_token='<unk>', byte_fallback=True)
     )
-    made.normalizer = normalizers.Sequence(
-        [normalizers.Prepend('\u2581'), normalizers.Replace(' ', '\u2581')]
-    )
+    made.normalizer = normalizers.Sequence(before)
     made.add_special_tokens(['<unk>', '<s>', '</s>'])
-    tokens = huggingface.HuggingFace({'tokenizer.json': made.to_str().encode()})
-    found = vocabulary.of(tokens, len(vocab))
+    return huggingface.HuggingFace({'tokenizer.json': made.to_str().encode()})
+
+
+@pytest.mark.parametrize('space', ['\u2581', ' '])
+def test_words_of_character_bpe_merge_in_order(space):
+    before = [normalizers.Prepend(space), normalizers.Replace(' ', '\u2581')]
+    found = vocabulary.of(character_bpe(space, before), 266)
     assert found.model == 'llama'
     assert found.kinds == (2, 3, 3) + (6,) * 256 + (1,) * 7
+    assert found.pieces[-3:] == ('\u2581a', 'bc', '\u2581abc')
     assert found.scores[-3:] == (0, -1, -2)
     assert set(found.scores[:-3]) == {-3.0}
+
+
+def test_a_normalizer_that_changes_text_is_refused():
+    for before in (normalizers.Lowercase(), normalizers.Replace('a', '\u2581')):
+        with pytest.raises(command.UserError, match='changes text'):
+            vocabulary.of(character_bpe('\u2581', [before]), 266)
 
 
 def test_tokenizers_without_an_equal_are_refused():

@@ -11,11 +11,14 @@ import llama_cpp
 import numpy as np
 import pytest
 import tiny
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 from gptjax import trees
 from gptjax.exchange import gguf, llama2c
+from gptjax.exchange import tokenizers as text_files
 from gptjax.model import config, gpt, table, transformer
-from gptjax.text import gpt2
+from gptjax.text import gpt2, huggingface
 from gptjax.text import llama2c as words
 from gptjax.text import sentencepiece as own
 
@@ -202,16 +205,53 @@ TEXTS = (
 )
 
 
+CONTRACTED = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+OTHERS = r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
+
+
+def byte_bpe(folder, numbers, **options):
+    """GPT-2's merges under the patterns of Qwen 2 and Llama 3."""
+    bpe = models.BPE.from_file(
+        str(folder / 'encoder.json'), str(folder / 'vocab.bpe'), **options
+    )
+    made = tokenizers.Tokenizer(bpe)
+    pattern = tokenizers.Regex(CONTRACTED + numbers + OTHERS)
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    cut = pre_tokenizers.Split(pattern, 'isolated')
+    made.pre_tokenizer = pre_tokenizers.Sequence([cut, level])
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(['<|endoftext|>'])
+    return huggingface.HuggingFace({'tokenizer.json': made.to_str().encode()})
+
+
 def our_words(kind, real_data):
-    if kind == 'llama2c':
-        return words.Llama2C(real_data('stories260K/tok512.bin').read_bytes())
-    if kind == 'gpt2':
-        return gpt2.GPT2.make(lambda: (), path=real_data('gpt2_tokenizer'))
+    stories = llama2c.tokenizer(real_data('stories260K/stories260K.bin'), 512)
+    published = real_data('gpt2_tokenizer')
     page = real_data('stories260K/stories260K.md').read_text()
-    return own.SentencePiece.make(lambda: [page] * 3, model_type='bpe', vocab_size=400)
+    match kind:
+        case 'llama2c':
+            return stories
+        case 'its tokenizer.json':
+            files = text_files.contents(stories)
+            return huggingface.HuggingFace(
+                {name: files[name] for name in huggingface.FILES if name in files}
+            )
+        case 'gpt2':
+            return gpt2.GPT2.make(lambda: (), path=published)
+        case 'qwen2':
+            return byte_bpe(published, r'\p{N}')
+        case 'llama3':
+            return byte_bpe(published, r'\p{N}{1,3}', ignore_merges=True)
+        case 'sentencepiece':
+            return own.SentencePiece.make(
+                lambda: [page] * 3, model_type='bpe', vocab_size=400
+            )
 
 
-@pytest.mark.parametrize('kind', ['llama2c', 'gpt2', 'sentencepiece'])
+KINDS = ('llama2c', 'its tokenizer.json', 'gpt2', 'qwen2', 'llama3', 'sentencepiece')
+
+
+@pytest.mark.parametrize('kind', KINDS)
 def test_texts_have_the_same_tokens(kind, tmp_path, real_data):
     tokens = our_words(kind, real_data)
     sizes = {'D': 4, 'F': 4, 'N': 1, 'K': 1, 'H': 4, 'L': 1, 'T': 8}
