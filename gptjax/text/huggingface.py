@@ -71,6 +71,7 @@ class HuggingFace(tokenizer.ByteTable):
 
     def _surround(self, found: settings.Settings) -> None:
         """Finds what the pipeline puts around a text and before it."""
+        self._library.encode('\U0010ffff')  # some only then miss their unknown token
         bare = self._library.encode('a', add_special_tokens=False).ids
         whole = self._library.encode('a', add_special_tokens=True).ids
         starts = [

@@ -13,7 +13,7 @@ import re
 import sentencepiece
 
 from gptjax import command
-from gptjax.text import tokenizer
+from gptjax.text import proto, tokenizer
 
 MODEL_TYPES = ('bpe', 'unigram', 'char')
 # The control tokens, the 256 bytes and the `<unk>` that the library insists on.
@@ -42,27 +42,21 @@ class SentencePiece(tokenizer.ByteTable):
     def __init__(self, model: bytes) -> None:
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeError) as error:  # of its message, at times
             raise command.UserError(
                 f'{FILE} is not a SentencePiece model ({error}); train it again.'
             ) from error
-        lacking = [
-            name
-            for name in tokenizer.CONTROL
-            if not self._model.is_control(self._model.piece_to_id(name))
-        ]
-        lacking += [
-            name
-            for name in map(_byte_name, range(256))
-            if not self._model.is_byte(self._model.piece_to_id(name))
-        ]
+        kinds = {piece: kind for piece, _, kind in proto.model(model).pieces}
+        needed = dict.fromkeys(tokenizer.CONTROL, proto.CONTROL)
+        needed |= dict.fromkeys(map(_byte_name, range(256)), proto.BYTE)
+        lacking = [name for name, kind in needed.items() if kinds.get(name) != kind]
         if lacking:
             raise command.UserError(
                 f'the SentencePiece model has no {lacking[0]}: every byte and every '
                 f"control token needs an id; train one with name='sentencepiece'."
             )
         names = [*tokenizer.CONTROL]
-        if self._model.is_control(self._model.piece_to_id(tokenizer.MASK)):
+        if kinds.get(tokenizer.MASK) == proto.CONTROL:
             names.append(tokenizer.MASK)
         control = {name: self._model.piece_to_id(name) for name in names}
         ids = range(self._model.get_piece_size())
