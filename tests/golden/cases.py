@@ -11,6 +11,7 @@ import zlib
 
 import numpy as np
 
+HEADLESS = ('BartModel', 'BertModel', 'GPT2Model', 'MarianModel', 'MistralModel')
 V = 41
 PAD = 1
 _PADDED = ((0, 0), (3, 0), (0, 4), (2, 1))  # of each row: on the left, on the right
@@ -37,7 +38,7 @@ class Case:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        if self.model == 'BertModel':
+        if self.model in HEADLESS:
             return ('hidden',)
         if self.model == 'BertForPreTraining':
             return ('logits', 'classes')
@@ -104,6 +105,7 @@ CASES = {
         T=11,
         padding=_ONE,
     ),
+    'gpt2-hidden': Case('GPT2Model', _gpt2()),
     'gpt2-classes': Case('GPT2ForSequenceClassification', _gpt2(num_labels=3)),
     'llama-groups-1': Case('LlamaForCausalLM', _llama(4, 4, tie_word_embeddings=True)),
     'llama': Case('LlamaForCausalLM', _llama(4, 2, rope_parameters=_LLAMA3)),
@@ -130,6 +132,7 @@ CASES = {
         _llama(6, 1, D=36, sliding_window=None, rope_parameters=_DEFAULT),
         padding=_ONE,
     ),
+    'mistral-hidden': Case('MistralModel', _llama(4, 2, sliding_window=5)),
     'qwen2': Case('Qwen2ForCausalLM', _llama(4, 2, tie_word_embeddings=True)),
     'qwen2-windows': Case('Qwen2ForCausalLM', _llama(4, 1, **_WINDOW), T=12),
     'qwen3': Case('Qwen3ForCausalLM', _llama(4, 2, head_dim=10)),
@@ -184,9 +187,11 @@ CASES = {
         T=11,
         padding=_ONE,
     ),
+    'bart-hidden': Case('BartModel', _bart()),
     'marian': Case(
         'MarianMTModel', _bart(activation_function='swish', scale_embedding=True)
     ),
+    'marian-hidden': Case('MarianModel', _bart(activation_function='relu')),
     'marian-one': Case(
         'MarianMTModel',
         _bart(5, (1, 2), activation_function='relu'),
