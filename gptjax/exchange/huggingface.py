@@ -17,7 +17,7 @@ import numpy as np
 
 from gptjax import command, core
 from gptjax import sharding as sharding_lib
-from gptjax.exchange import safetensors, table, tables
+from gptjax.exchange import safetensors, table, tables, tokenizers
 from gptjax.exchange.families import family as family_lib
 from gptjax.model import config as model_config
 
@@ -26,6 +26,10 @@ GENERATION = 'generation_config.json'
 # What is not set would be the default of the class, perhaps beyond the vocabulary.
 IDS = dict.fromkeys(('bos_token_id', 'eos_token_id', 'pad_token_id'))
 DECODER_IDS = {'decoder_start_token_id': 0, 'forced_eos_token_id': None}
+DROPOUTS = (
+    'attn_pdrop', 'embd_pdrop', 'attention_dropout', 'activation_dropout',
+    'attention_probs_dropout_prob',
+)  # fmt: skip
 LABELS = ('id2label', 'label2id')
 JSON_LIMIT = 10_000_000  # bytes
 _BLOCK = 1 << 24  # bytes compared at a time
@@ -69,6 +73,7 @@ def open_folder(folder: Path, sharding: sharding_lib.Sharding | None = None) -> 
     settings = family_lib.Settings(config)
     arch = family.to_architecture(settings, frozenset(plain))
     settings.done()
+    _note_dropouts(config, arch.dropout)
     _check_sizes(arch, weights.shapes)
     leaves = tables.leaves(arch, sharding)
     entries = tables.present(family.table(arch), leaves)
@@ -121,6 +126,8 @@ def save(
     prefix = table.FAMILIES[arch.family].prefix if arch.head.kind == 'none' else ''
     tensors = tables.dump(arch, entries, params)
     with new_folder(Path(folder)) as partial:
+        if tokenizer is not None:
+            tokenizers.write(tokenizer, partial)
         safetensors.write(
             partial,
             ((name.removeprefix(prefix), tensor) for name, tensor in tensors),
@@ -133,10 +140,6 @@ def save(
             write_json(partial / GENERATION, generation)
         for name, text in (files or {}).items():
             (partial / name).write_text(text)
-        if tokenizer is not None:
-            from gptjax.exchange import tokenizers
-
-            tokenizers.write(tokenizer, partial)
 
 
 def config_of(
@@ -241,6 +244,18 @@ def _family(config: Mapping[str, Any]) -> family_lib.Family:
             file=sys.stderr,
         )
     return command.lookup(table.FAMILIES, name, 'model_type of config.json')
+
+
+def _note_dropouts(config: Mapping[str, Any], dropout: float) -> None:
+    """Says where training would differ: transformers has several dropouts, we one."""
+    names = [name for name in config if name in DROPOUTS]
+    others = [f'{n} {config[n]}' for n in names if config[n] not in (None, dropout)]
+    if others:
+        print(
+            f'note: of the dropouts of config.json ({", ".join(others)}), training '
+            f'here has one, which is {dropout} unless model.dropout says otherwise.',
+            file=sys.stderr,
+        )
 
 
 def _plain(family: family_lib.Family, name: str) -> str:

@@ -363,6 +363,15 @@ def test_numbers_beyond_float16_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_dropouts_that_differ_are_noted(tmp_path, capsys):
+    saved(tmp_path / 'a', 'gpt2')
+    edit(tmp_path / 'a', resid_pdrop=0.2, attn_pdrop=0.3)
+    assert huggingface.open_folder(tmp_path / 'a').arch.dropout == 0.2
+    said = capsys.readouterr().err
+    assert 'attn_pdrop 0.3' in said
+    assert 'is 0.2 unless' in said
+
+
 def test_ids_and_labels_stand_in_the_settings(tmp_path):
     """The classes' own defaults may lie beyond the vocabulary: 58,100 in Marian's."""
     saved(tmp_path / 'a', 'marian')

@@ -45,7 +45,9 @@ _HARMLESS = """
     reorder_and_upcast_attn n_ctx gradient_checkpointing_kwargs
     summary_activation summary_proj_to_labels summary_type summary_use_proj
     directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
-    pooler_size_per_head pooler_type max_sequence_length
+    pooler_size_per_head pooler_type max_sequence_length save_step
+    force_bos_token_to_be_generated is_llama_config transformers.js_config
+    unsloth_fixed unsloth_version
 """
 HARMLESS = frozenset(_HARMLESS.split())
 
