@@ -19,7 +19,7 @@ import optax
 from gptjax import command, core
 from gptjax import sharding as sharding_lib
 from gptjax.data import build as data_build
-from gptjax.data import dataset, pipeline, storage
+from gptjax.data import dataset, masking, pipeline, storage
 from gptjax.data import rows as rows_lib
 from gptjax.model import config as model_config
 from gptjax.model import transformer
@@ -136,7 +136,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         )
     name, options = _named(settings['objective'], 'objective')
     objective = command.lookup(objective_table.OBJECTIVES, name, 'objective')
-    of_loss, of_rows = objective.split(options)
+    of_loss, of_rows = ({}, options) if objective.masks else (options, {})
     built = _dataset(data, workdir, objective)
     tokenizer = built.tokenizer()
     _check_tokenizer(tokenizer, arch, settings['model'])
@@ -278,7 +278,7 @@ def objective_of(
     name, options = _named(trained.config['objective'], 'objective')
     objective = objective_table.OBJECTIVES[name]
     _check_kind(built, objective)
-    of_loss, of_rows = objective.split(options)
+    of_loss, of_rows = ({}, options) if objective.masks else (options, {})
     rows = _rows(built, split, trained.model.arch.T, objective, of_rows, seed=0)
     return objective.make(trained.model, **of_loss), rows
 
@@ -381,10 +381,10 @@ def _rows(
     seed: int,
 ) -> rows_lib.Rows:
     rows = built.rows(split, T)
-    if objective.rows is None:
+    if not objective.masks:
         return rows
     also = dict(rows=rows, tokenizer=built.tokenizer(), seed=seed)
-    return command.splat(objective.rows, 'objective', options, **also)
+    return command.splat(masking.MaskedRows, 'objective', options, **also)
 
 
 def _check_labels(built: dataset.Dataset, arch: model_config.Architecture) -> None:

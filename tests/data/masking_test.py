@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from gptjax import command
-from gptjax.data import pipeline
+from gptjax.data import masking, pipeline
 from gptjax.data import rows as rows_lib
-from gptjax.objectives import masked_lm
 from gptjax.text import bytes as byte_level
 
 T, ROWS = 64, 301
@@ -30,7 +29,7 @@ def plain(tmp_path_factory):
 
 
 def masked(plain, seed=0, **shares):
-    return masked_lm.MaskedRows(plain, TOKENIZER, seed, **SHARES | shares)
+    return masking.MaskedRows(plain, TOKENIZER, seed, **SHARES | shares)
 
 
 def test_shares_are_those_asked_for(plain):
@@ -128,4 +127,4 @@ def test_shares_that_make_no_sense_are_refused(plain, shares, message):
 
 def test_a_tokenizer_without_a_mask_is_refused(plain):
     with pytest.raises(command.UserError, match=r'tokenizer\.mask=True'):
-        masked_lm.MaskedRows(plain, byte_level.Bytes(), 0, **SHARES)
+        masking.MaskedRows(plain, byte_level.Bytes(), 0, **SHARES)
