@@ -17,6 +17,7 @@ from gptjax.data import storage
 from gptjax.exchange import card, gguf, huggingface, llama2c, tables, tokenizers
 from gptjax.exchange.families import family
 from gptjax.model import config as model_config
+from gptjax.text import frames
 from gptjax.text import llama2c as llama2c_text
 from gptjax.text import tokenizer as text_tokenizer
 from gptjax.train import build, checkpoint, loop
@@ -162,7 +163,7 @@ def _ids(
         for word, spelling in named.items()
     }
     if arch.encoder_L:
-        ids['decoder_start_token_id'] = begin
+        ids['decoder_start_token_id'] = frames.start(tokenizer)
         ids['eos_token_id'] = tokenizer.control.get(text_tokenizer.END, begin)
     return {**ids, 'pad_token_id': tokenizer.control.get(text_tokenizer.PAD)}
 

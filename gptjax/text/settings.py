@@ -31,11 +31,16 @@ USUAL = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The files, read. words: {'bos_token': '<s>'}; eos_ids: of generation_config."""
+    """The files, read.
+
+    words: {'bos_token': '<s>'}; eos_ids, start: ids of generation_config, those that
+    end an answer and the one that a decoder beside an encoder begins with.
+    """
 
     config: Mapping[str, Any]
     words: Mapping[str, str]
     eos_ids: tuple[int, ...]
+    start: int | None
     template: str
 
 
@@ -49,7 +54,14 @@ def read(files: Mapping[str, bytes]) -> Settings:
         value = _content(config.get(key, special.get(key)), key)
         if value:
             words[key] = value
-    return Settings(config, words, _eos_ids(files), _template(files, config))
+    starts = _generation_ids(files, 'decoder_start_token_id')
+    return Settings(
+        config,
+        words,
+        eos_ids=_generation_ids(files, 'eos_token_id'),
+        start=starts[0] if starts else None,
+        template=_template(files, config),
+    )
 
 
 def document(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
@@ -105,19 +117,26 @@ def control(
         # Models without padding call another token so; that one keeps its meaning.
         if theirs in words and ids[words[theirs]] not in named.values():
             named[ours] = ids[words[theirs]]
+    if found.start is not None and found.start != named[tokenizer.BEGIN]:
+        _check_id(found.start, max(ids.values()) + 1)
+        named[tokenizer.START] = found.start
     return named, words
 
 
 def ends(found: Settings, named: Mapping[str, int], size: int) -> tuple[int, ...]:
     """The ids that end an answer: those of generation_config, then EOS."""
     last = named.get(tokenizer.END, named[tokenizer.BEGIN])
-    wrong = [token for token in found.eos_ids if not 0 <= token < size]
-    if wrong:
+    for token in found.eos_ids:
+        _check_id(token, size)
+    return tuple(dict.fromkeys((*found.eos_ids, last)))
+
+
+def _check_id(token: int, size: int) -> None:
+    if not 0 <= token < size:
         raise command.UserError(
-            f'{GENERATION} has eos_token_id {wrong[0]}, and the tokenizer has 0 to '
+            f'{GENERATION} has the token {token}, and the tokenizer has 0 to '
             f'{size - 1}; the files are of different models.'
         )
-    return tuple(dict.fromkeys((*found.eos_ids, last)))
 
 
 def _content(value: Any, key: str) -> str | None:
@@ -129,13 +148,13 @@ def _content(value: Any, key: str) -> str | None:
     return value
 
 
-def _eos_ids(files: Mapping[str, bytes]) -> tuple[int, ...]:
-    value = document(files, GENERATION).get('eos_token_id')
+def _generation_ids(files: Mapping[str, bytes], key: str) -> tuple[int, ...]:
+    value = document(files, GENERATION).get(key)
     if value is None:
         return ()
     ids = value if isinstance(value, list) else [value]
     if not all(type(token) is int for token in ids):
-        raise damaged(GENERATION, f'eos_token_id is {value!r}')
+        raise damaged(GENERATION, f'{key} is {value!r}')
     return tuple(ids)
 
 

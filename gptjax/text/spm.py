@@ -6,6 +6,7 @@ bytes has `<unk>` for characters that it has not learned. `decode` takes the spa
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class SPM(tokenizer.ByteTable):
             for key, token in ids.items()
             if token >= 0
         }
-        return settings.Settings(found.config, words, found.eos_ids, found.template)
+        return dataclasses.replace(found, words=words)
 
     @classmethod
     def make(cls, texts: Callable[[], Iterable[str]], *, path: str | Path) -> 'SPM':

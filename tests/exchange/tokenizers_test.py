@@ -11,7 +11,7 @@ import tokenizers
 from experiments.benchmarks import _strings
 from gptjax import command
 from gptjax.exchange import tokenizers as exchange
-from gptjax.text import gpt2, huggingface, spm, table
+from gptjax.text import frames, gpt2, huggingface, spm, table
 
 DOCUMENTS = ['The model reads a token, and writes the loss.\n'] * 200
 OWN = ('bytes', 'masked', 'gpt2', 'published', 'bpe', 'masked bpe', 'unigram', 'char')
@@ -182,3 +182,21 @@ def test_a_word_model_has_no_pipeline(made, tmp_path):
     with pytest.raises(command.UserError, match='is of words'):
         exchange.write(words, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
+
+
+def test_the_token_that_a_decoder_begins_with_comes_along(made, tmp_path):
+    """BART's decoder begins with </s>, which generation_config.json says alone."""
+    tokenizer = made['roberta']
+    exchange.write(tokenizer, tmp_path)
+    assert frames.start(exchange.read(tmp_path)) == tokenizer.control['<|endoftext|>']
+    end = tokenizer.control['<|end|>']
+    config = {'eos_token_id': end, 'decoder_start_token_id': end}
+    (tmp_path / 'generation_config.json').write_text(json.dumps(config))
+    found = exchange.read(tmp_path)
+    assert frames.start(found) == end
+    begin = found.control['<|endoftext|>']
+    assert frames.source(found, [9, 8]) == [begin, 9, 8, end]
+    config['decoder_start_token_id'] = found.vocab_size
+    (tmp_path / 'generation_config.json').write_text(json.dumps(config))
+    with pytest.raises(command.UserError, match=f'has the token {found.vocab_size}'):
+        exchange.read(tmp_path)

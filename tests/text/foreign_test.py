@@ -167,7 +167,7 @@ def test_damaged_files_are_named(foreign, gpt2_folder):
         (
             huggingface.HuggingFace,
             {**qwen, 'generation_config.json': b'{"eos_token_id": 9999}'},
-            'eos_token_id 9999',
+            'has the token 9999',
         ),
         (
             huggingface.HuggingFace,
