@@ -89,7 +89,7 @@ def train_stages(folder):
         config.data = dict(path=str(folder / kind), batch_size=8, loader='threads')
         config.objective = objective
         config.steps, config.eval.every = 4, 2
-        config.model.update(T=64, D=16, F=32, N=2, L=1)
+        config.model.update(T=64, D=16, F=32, N=2, K=2, L=1)
         config.compute.scan_unroll = 1
         if before:
             config.model = dict(init_from=str(before), dropout=0.0)
