@@ -26,7 +26,7 @@ def test_a_training_config_has_every_section_and_a_command(path, monkeypatch):
     command.splat(build.Checkpoint, 'checkpoint', config['checkpoint'])
     command.splat(build.Eval, 'eval', config['eval'])
     command.splat(build.Options, 'run', config['run'])
-    build.optimizer_of(config['optimizer'], steps=10_000)
+    build.optimizer_of(config, steps=10_000)
     if 'init_from' not in config['model']:
         model_config.architecture('model', **config['model'])
     docstring = ast.get_docstring(ast.parse(path.read_text()))

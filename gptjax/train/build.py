@@ -295,6 +295,10 @@ def _check_sections(settings: Mapping[str, Any]) -> None:
         raise command.UserError(f'the config lacks {", ".join(missing)}; add it.')
     if ('steps' in settings) == ('epochs' in settings):
         raise command.UserError('the config sets one of steps and epochs, not both.')
+    if 'freeze' not in settings['optimizer']:
+        raise command.UserError(
+            'optimizer lacks freeze; add it to the config file: () trains everything.'
+        )
     for name, needed in (('seed', int), ('steps', int), ('epochs', float)):
         if name in settings:
             command.check_type(name, settings[name], needed)

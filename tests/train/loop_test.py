@@ -198,6 +198,9 @@ def test_bad_settings_are_refused_by_name(raw, tmp_path, settings, message):
 def test_types_at_the_top_of_a_config_are_checked():
     settings = tiny_config.get_config().to_dict()
     build._check_sections(settings)
+    unfrozen = {k: v for k, v in settings['optimizer'].items() if k != 'freeze'}
+    with pytest.raises(command.UserError, match='optimizer lacks freeze'):
+        build._check_sections({**settings, 'optimizer': unfrozen})
     for name, wrong in (('seed', '0'), ('steps', 1.5)):
         with pytest.raises(command.UserError, match=f'{name} is .* needs to be int'):
             build._check_sections({**settings, name: wrong})
