@@ -53,7 +53,18 @@ def import_model(source: Path, workdir: Path) -> None:
             dataclasses.asdict(loop.Host(dataclasses.asdict(read.arch))),
         )
         read.tokenizer.save(partial / 'tokenizer')
+        if labels := _labels_in(read):
+            storage.write_json(partial / build.LABELS, labels)
         storage.write_json(partial / 'config.json', {'imported': read.origin})
+
+
+def _labels_in(read: Read) -> list[str]:
+    """The names of a classifier's classes in the order of their numbers, or []."""
+    names = dict(read.origin.get('config', {})).get('id2label')
+    numbers = [str(number) for number in range(read.arch.head.classes)]
+    if not isinstance(names, Mapping) or set(names) != set(numbers):
+        return []
+    return [str(names[number]) for number in numbers]
 
 
 def export_model(
@@ -128,7 +139,8 @@ def _write_huggingface(trained: build.Trained, output: Path, dtype: str) -> None
     }
     if not settings:
         settings = _ids(tokenizer, arch)
-    settings |= _labels(trained, theirs)
+    if trained.labels and (trained.workdir / build.LABELS).is_file():
+        settings |= family.names_of_labels(trained.labels)
     huggingface.save(
         arch,
         trained.params,
@@ -139,17 +151,6 @@ def _write_huggingface(trained: build.Trained, output: Path, dtype: str) -> None
         files={'README.md': card.text(trained, origin, 'huggingface', dtype)},
         dtype=dtype,
     )
-
-
-def _labels(trained: build.Trained, theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """The names of a classifier's classes: of the data, else of the imported model."""
-    count = trained.model.arch.head.classes
-    names = card.manifest(trained).get('labels')
-    if names and len(names) == count:
-        return family.names_of_labels(names)
-    if count and len(theirs.get('id2label') or ()) == count:
-        return {name: theirs[name] for name in huggingface.LABELS if theirs.get(name)}
-    return {}
 
 
 def _ids(

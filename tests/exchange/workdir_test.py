@@ -1,5 +1,6 @@
 """Imported workdirs, exports with their card, and the command line."""
 
+import json
 import os
 import runpy
 import sys
@@ -14,6 +15,7 @@ import tiny_config
 
 from gptjax import command, sharding
 from gptjax.exchange import huggingface, tokenizers, workdir
+from gptjax.exchange.families import family
 from gptjax.text import table as text_table
 from gptjax.train import build, checkpoint, loop, start
 from gptjax.train import state as state_lib
@@ -201,3 +203,22 @@ def test_the_weights_in_an_export_are_those_of_the_checkpoint(imported, tmp_path
     np.testing.assert_array_equal(
         embedding['model.embed_tokens.weight'], build.load(imported).params['tokens']
     )
+
+
+def test_the_names_of_classes_come_in_and_go_out(folder, tmp_path):
+    arch = small.arch('bert', V=264).with_head(
+        kind='classes', classes=3, pooler=True, bias=False
+    )
+    names = family.names_of_labels(['bad', 'fair', 'good'])
+    huggingface.save(
+        arch,
+        small.params(arch),
+        tmp_path / 'in',
+        text_table.make(lambda: [], name='bytes'),
+        settings=names,
+    )
+    workdir.import_model(tmp_path / 'in', tmp_path / 'workdir')
+    assert build.load(tmp_path / 'workdir').labels == ['bad', 'fair', 'good']
+    workdir.export_model(tmp_path / 'workdir', tmp_path / 'out')
+    config = json.loads((tmp_path / 'out' / 'config.json').read_text())
+    assert {name: config[name] for name in names} == names
