@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-import re
 import shutil
 import sys
 import tempfile
@@ -17,9 +16,10 @@ import numpy as np
 
 from gptjax import command, core
 from gptjax import sharding as sharding_lib
-from gptjax.exchange import safetensors, table, tables, tokenizers
+from gptjax.exchange import aliases, safetensors, table, tables, tokenizers
 from gptjax.exchange.families import family as family_lib
 from gptjax.model import config as model_config
+from gptjax.text import frames
 
 CONFIG = 'config.json'
 GENERATION = 'generation_config.json'
@@ -32,7 +32,6 @@ DROPOUTS = (
 )  # fmt: skip
 LABELS = ('id2label', 'label2id')
 JSON_LIMIT = 10_000_000  # bytes
-_BLOCK = 1 << 24  # bytes compared at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +68,7 @@ def open_folder(folder: Path, sharding: sharding_lib.Sharding | None = None) -> 
     config = read_json(folder / CONFIG)
     weights = safetensors.Folder(folder)
     family = _family(config)
-    plain = {_plain(family, name) for name in weights.shapes}
+    plain = {aliases.plain(family, name) for name in weights.shapes}
     settings = family_lib.Settings(config)
     arch = family.to_architecture(settings, frozenset(plain))
     settings.done()
@@ -77,7 +76,7 @@ def open_folder(folder: Path, sharding: sharding_lib.Sharding | None = None) -> 
     _check_sizes(arch, weights.shapes)
     leaves = tables.leaves(arch, sharding)
     entries = tables.present(family.table(arch), leaves)
-    source = _named(family, tables.expected(arch, entries), weights)
+    source = aliases.named(family, arch, tables.expected(arch, entries), weights)
     tables.check(arch, entries, source, leaves)
     generation = folder / GENERATION
     return Opened(
@@ -122,6 +121,8 @@ def save(
     }
     ids = IDS | (DECODER_IDS if arch.encoder_L else {})
     config = ids | config | more | {'dtype': dtype}
+    if config['pad_token_id'] is None:
+        config['pad_token_id'] = _padding(arch, config, tokenizer)
     shapes = tables.expected(arch, entries)
     prefix = table.FAMILIES[arch.family].prefix if arch.head.kind == 'none' else ''
     tensors = tables.dump(arch, entries, params)
@@ -140,6 +141,33 @@ def save(
             write_json(partial / GENERATION, generation)
         for name, text in (files or {}).items():
             (partial / name).write_text(text)
+
+
+def _padding(
+    arch: model_config.Architecture, config: Mapping[str, Any], tokenizer: Any
+) -> int | None:
+    """The token of padding where a class needs one and no setting names it.
+
+    Encoder-decoders shift their labels with it, and a decoder that classifies takes the
+    last token before it: of a batch, they accept none without.
+    """
+    classifies = arch.causal and arch.head.kind in ('classes', 'reward')
+    if not arch.encoder_L and not classifies:
+        return None
+    if tokenizer is not None:
+        word = tokenizers.words(tokenizer).get('pad_token', '')
+        if word in tokenizer.special:
+            return int(tokenizer.special[word])
+    eos = config['eos_token_id']
+    found = eos[0] if isinstance(eos, list) else eos
+    if tokenizer is not None and classifies and found == frames.end(tokenizer):
+        print(
+            f'note: the tokenizer has no token for padding, so that config.json names '
+            f'{found}, which ends a text. transformers classifies by the token before '
+            'it, we by the end itself; set pad_token_id to an id that no text has.',
+            file=sys.stderr,
+        )
+    return config.get('decoder_start_token_id') if found is None else found
 
 
 def config_of(
@@ -219,17 +247,6 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise
 
 
-class _Renamed:
-    """A Source under other names."""
-
-    def __init__(self, source: tables.Source, names: Mapping[str, str]) -> None:
-        self._source, self._names = source, names
-        self.shapes = {name: source.shapes[old] for name, old in names.items()}
-
-    def read(self, name: str) -> np.ndarray:
-        return self._source.read(self._names[name])
-
-
 def _family(config: Mapping[str, Any]) -> family_lib.Family:
     name = config.get('model_type')
     if not isinstance(name, str):
@@ -258,13 +275,6 @@ def _note_dropouts(config: Mapping[str, Any], dropout: float) -> None:
         )
 
 
-def _plain(family: family_lib.Family, name: str) -> str:
-    """The name of a tensor as new versions write it."""
-    for pattern, replacement in family.renamed:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
 def _check_sizes(
     arch: model_config.Architecture,
     shapes: Mapping[str, tuple[tuple[int, ...], Any]],
@@ -281,53 +291,6 @@ def _check_sizes(
             f'{largest} numbers, and the weights are {len(shapes)} tensors of {held} '
             'numbers together; take both from one place.'
         )
-
-
-def _named(
-    family: family_lib.Family,
-    wanted: Mapping[str, Any],
-    weights: tables.Source,
-) -> _Renamed:
-    """The tensors under the names of the table, without buffers and copies."""
-    copies = dict(family.copies)
-    names: dict[str, str] = {}
-    for old in weights.shapes:
-        name = _plain(family, old)
-        full = name if name.startswith(family.prefix) else family.prefix + name
-        if any(re.fullmatch(p, full) for p in family.ignored) and full not in wanted:
-            continue
-        if name not in wanted and (full in wanted or full in copies):
-            name = full
-        if name in names:
-            raise command.UserError(
-                f'the weights have {name} twice, as {names[name]} and as {old}; '
-                'remove one.'
-            )
-        names[name] = old
-    for copy, original in copies.items():
-        if copy in names and copy not in wanted:
-            old = names.pop(copy)
-            first = names.setdefault(original, old)
-            if not _equal(weights, first, old):
-                raise command.UserError(
-                    f'{old} and {first} differ, and config.json says that they are one '
-                    '(tie_word_embeddings); set that to false if the model has a head '
-                    'of its own.'
-                )
-    return _Renamed(weights, names)
-
-
-def _equal(weights: tables.Source, first: str, second: str) -> bool:
-    """Whether two tensors are the same, bit for bit."""
-    if first == second:
-        return True
-    if weights.shapes[first] != weights.shapes[second]:
-        return False
-    one, two = (weights.read(name).reshape(-1).view('u1') for name in (first, second))
-    return all(
-        np.array_equal(one[i : i + _BLOCK], two[i : i + _BLOCK])
-        for i in range(0, len(one), _BLOCK)
-    )
 
 
 def _computed(arch: model_config.Architecture) -> dict[str, Any]:

@@ -196,22 +196,28 @@ def _pipeline(tokenizer: Any) -> Any:
     return builders[tokenizer.name](tokenizer)
 
 
+def words(tokenizer: text_tokenizer.Tokenizer) -> dict[str, str]:
+    """What transformers calls the control tokens: {'bos_token': '<s>'}."""
+    if tokenizer.words:
+        return dict(tokenizer.words)
+    begin, end = text_tokenizer.BEGIN, text_tokenizer.END
+    control = tokenizer.control
+    named = {'bos_token': begin, 'eos_token': end if end in control else begin}
+    if text_tokenizer.MASK in control:
+        named['mask_token'] = text_tokenizer.MASK
+    if len(control) > 1:  # what was trained here is never asked to say this
+        named['pad_token'] = begin
+    return named
+
+
 def _config(tokenizer: text_tokenizer.Tokenizer) -> dict[str, Any]:
     """The tokenizer_config.json of one of ours: class, control tokens, template."""
-    control, words = tokenizer.control, dict(tokenizer.words)
-    if not words:
-        begin, end = text_tokenizer.BEGIN, text_tokenizer.END
-        words = {'bos_token': begin, 'eos_token': end if end in control else begin}
-        if text_tokenizer.MASK in control:
-            words['mask_token'] = text_tokenizer.MASK
-        if len(control) > 1:  # what was trained here is never asked to say this
-            words['pad_token'] = begin
     config: dict[str, Any] = {
         'tokenizer_class': 'PreTrainedTokenizerFast',
         'clean_up_tokenization_spaces': False,
-        **words,
+        **words(tokenizer),
     }
-    if {*text_tokenizer.ROLES, text_tokenizer.END} <= control.keys():
+    if {*text_tokenizer.ROLES, text_tokenizer.END} <= tokenizer.control.keys():
         config['chat_template'] = template.OURS
     elif tokenizer.template:
         config['chat_template'] = tokenizer.template

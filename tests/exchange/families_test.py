@@ -303,6 +303,50 @@ def test_buffers_of_old_gpt2_are_left_out(tmp_path):
     bits_equal(huggingface.load(tmp_path / 'a')[1], params)
 
 
+def sines(T, D):
+    """The published formula: even channels first, then the odd ones."""
+    angles = [[t / 10000 ** (2 * (i // 2) / D) for i in range(D)] for t in range(T)]
+    return np.concatenate(
+        [np.sin(angles)[:, 0::2], np.cos(angles)[:, 1::2]], axis=1
+    ).astype(np.float32)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float16'])
+def test_sines_of_old_marian_are_left_out_if_they_are_sines(dtype, tmp_path):
+    arch, params = saved(tmp_path / 'a', 'marian')
+    name = 'model.decoder.embed_positions.weight'
+    right = sines(arch.T, arch.D).astype(dtype)
+    retensor(tmp_path / 'a', lambda t: t.update({name: right}))
+    bits_equal(huggingface.load(tmp_path / 'a')[1], params)
+    off = right.copy()
+    off[7, 3] += 4e-6 if dtype == 'float32' else 2e-3
+    for wrong in (off, right[:-1], np.full_like(right, np.nan), right.astype('i4')):
+        retensor(tmp_path / 'a', lambda t, wrong=wrong: t.update({name: wrong}))
+        with pytest.raises(command.UserError, match='positions of its own'):
+            huggingface.load(tmp_path / 'a')
+
+
+@pytest.mark.parametrize(
+    ('family', 'head', 'settings', 'pad'),
+    [
+        ('roberta', {}, {'pad_token_id': None}, 1),
+        ('roberta', {}, {'pad_token_id': 7}, 1),
+        ('bart', {}, {}, 0),
+        ('bart', {}, {'eos_token_id': 5}, 5),
+        ('marian', {}, {'eos_token_id': [6, 5], 'pad_token_id': None}, 6),
+        ('marian', {}, {'pad_token_id': 9}, 9),
+        ('gpt2', {}, {'eos_token_id': 5}, None),
+        ('gpt2', {'kind': 'reward'}, {'eos_token_id': 5}, 5),
+        ('llama', {'kind': 'classes', 'classes': 3}, {'eos_token_id': 5}, 5),
+    ],
+)
+def test_padding_is_named_where_a_class_needs_it(family, head, settings, pad, tmp_path):
+    arch = small.arch(family, head)
+    huggingface.save(arch, small.params(arch), tmp_path / 'a', settings=settings)
+    assert json.loads((tmp_path / 'a/config.json').read_text())['pad_token_id'] == pad
+    assert huggingface.open_folder(tmp_path / 'a').arch.positions == arch.positions
+
+
 def test_a_copy_that_differs_is_no_copy(tmp_path):
     saved(tmp_path / 'a', 'gpt2')
 

@@ -16,7 +16,10 @@ import tiny_config
 from gptjax import command, sharding
 from gptjax.exchange import huggingface, tokenizers, workdir
 from gptjax.exchange.families import family
+from gptjax.text import bytes as byte_level
+from gptjax.text import frames
 from gptjax.text import table as text_table
+from gptjax.text import tokenizer as tokenizer_lib
 from gptjax.train import build, checkpoint, loop, start
 from gptjax.train import state as state_lib
 
@@ -222,3 +225,19 @@ def test_the_names_of_classes_come_in_and_go_out(folder, tmp_path):
     workdir.export_model(tmp_path / 'workdir', tmp_path / 'out')
     config = json.loads((tmp_path / 'out' / 'config.json').read_text())
     assert {name: config[name] for name in names} == names
+
+
+@pytest.mark.parametrize(
+    ('control', 'pad', 'noted'),
+    [(tokenizer_lib.CONTROL, 256, ''), (('<|endoftext|>',), 256, 'no token for padd')],
+)
+def test_padding_of_a_classifier_that_decodes(control, pad, noted, tmp_path, capsys):
+    """The one that the tokenizer pads with, else what ends a text, and a note."""
+    arch = small.arch('gpt2', {'kind': 'classes', 'classes': 5}, V=264)
+    words = byte_level.Bytes(control)
+    settings = {'pad_token_id': None, 'eos_token_id': frames.end(words)}
+    params = small.params(arch)
+    huggingface.save(arch, params, tmp_path / 'a', words, settings=settings)
+    config = json.loads((tmp_path / 'a/config.json').read_text())
+    assert config['pad_token_id'] == pad
+    assert noted in capsys.readouterr().err

@@ -9,9 +9,11 @@ import pytest
 import tiny
 import tiny_family
 import torch
+import transformers
 
 from gptjax.exchange import huggingface, table
 from gptjax.model import config, transformer
+from gptjax.text import bytes as bytes_lib
 
 DECODER = {
     'tokens': config.Head(),
@@ -94,3 +96,30 @@ def test_an_export_loads_and_computes_the_same(family, head, tmp_path, measured)
         f'{family:10} {head:12} exported: {distance:.1e} of {np.abs(ours).max():.1f}'
     )
     assert distance <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ('family', 'head'),
+    [('gpt2', 'classes'), ('qwen3', 'reward'), ('roberta', 'masked'),
+     ('marian', 'tokens'), ('bart', 'tokens')],
+)  # fmt: skip
+def test_a_batch_needs_no_setting_for_padding(family, head, tmp_path):
+    """As a workdir of ours is exported: no setting names the token of padding."""
+    made = HEADS.get(family, DECODER)[head]
+    sizes = width(family) | {'V': 264}
+    arch = dataclasses.replace(tiny_family.arch(family, **sizes), head=made)
+    params = tiny_family.params(transformer.make(arch, tiny.COMPUTE, tiny.sharding()))
+    settings = {'pad_token_id': None, 'eos_token_id': 260}
+    folder = tmp_path / 'export'
+    huggingface.save(arch, params, folder, bytes_lib.Bytes(), settings=settings)
+    auto = 'AutoModelForSeq2SeqLM' if arch.encoder_L else AUTO[made.kind]
+    loaded = oracle.load(auto, folder)
+    words = transformers.AutoTokenizer.from_pretrained(folder)
+    texts = words(['one', 'a text'], padding=True, return_tensors='pt')
+    texts.pop('token_type_ids', None)
+    labels = {'labels': texts['input_ids']} if arch.encoder_L else {}
+    both = loaded(**texts, **labels)
+    assert torch.isfinite(both.logits).all()
+    if made.kind in ('classes', 'reward'):  # the padding is seen as such
+        alone = loaded(torch.tensor([words('one')['input_ids']]))
+        assert torch.allclose(both.logits[0], alone.logits[0], atol=1e-5)

@@ -5,6 +5,8 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
+
 from gptjax import command
 from gptjax.exchange import tables
 from gptjax.model import config as model_config
@@ -162,6 +164,10 @@ class Family:
     copies: Sequence[tuple[str, str]] = ()
     # patterns of names that hold nothing learned
     ignored: Sequence[str] = ()
+    # a pattern of names that may hold what we compute, and what that is
+    computed: tuple[str, Callable[[model_config.Architecture], np.ndarray]] | None = (
+        None
+    )
     # (pattern, replacement) of names that were once others
     renamed: Sequence[tuple[str, str]] = ()
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from gptjax.exchange.families import bart, family
 from gptjax.model import config
 
@@ -35,6 +37,13 @@ def to_config(arch: config.Architecture) -> dict[str, Any]:
     }
 
 
+def sines(arch: config.Architecture) -> np.ndarray:
+    """The positions [T, D], which files of old versions hold: sines, then cosines."""
+    powers = np.arange(0, arch.D, 2) / arch.D
+    angles = np.outer(np.arange(arch.T), arch.positions.base**-powers)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, : arch.D]
+
+
 FAMILY = family.Family(
     kinds=KINDS,
     table=lambda arch: bart.TABLE,
@@ -42,6 +51,5 @@ FAMILY = family.Family(
     to_config=to_config,
     prefix='model.',
     copies=bart.COPIES,
-    # The sines and cosines, in files of old versions.
-    ignored=(r'model\.(encoder|decoder)\.embed_positions\.weight',),
+    computed=(r'model\.(encoder|decoder)\.embed_positions\.weight', sines),
 )
