@@ -12,15 +12,16 @@ def example(
 ) -> tuple[list[int], list[int]]:
     """(ids, token types) of a text to read as a whole, or of a pair of texts.
 
-    A begin token, and each text with an end token: `[CLS] first [SEP] second [SEP]`
+    A begin token, and an end token after each text: `[CLS] first [SEP] second [SEP]`
     for BERT (Devlin et al., 2019, section 3), whose types are 1 in the second text.
+    RoBERTa and BART have two of them between the texts (`tokenizer.between`).
     """
-    ids = [tokenizer.control[tokenizer_lib.BEGIN], *first, end(tokenizer)]
-    types = [0] * len(ids)
-    if second is not None:
-        ids += [*second, end(tokenizer)]
-        types += [1] * (len(second) + 1)
-    return ids, types
+    ids = [tokenizer.control[tokenizer_lib.BEGIN], *first]
+    if second is None:
+        return [*ids, end(tokenizer)], [0] * (len(ids) + 1)
+    ids += tokenizer.between
+    types = [0] * len(ids) + [1] * (len(second) + 1)
+    return [*ids, *second, end(tokenizer)], types
 
 
 def source(tokenizer: tokenizer_lib.Tokenizer, ids: Sequence[int]) -> list[int]:

@@ -86,6 +86,12 @@ class HuggingFace(tokenizer.ByteTable):
         if not self.prefix and found.config.get('add_bos_token') is True:
             self.prefix = (self.control[tokenizer.BEGIN],)
         self.dummy_prefix = self.token_bytes(bare[0]).startswith(b' ')
+        end = self.between
+        if (self.prefix, self.suffix) == ((self.control[tokenizer.BEGIN],), end):
+            pair = self._library.encode('a', 'a', add_special_tokens=True).ids
+            between = pair[len(whole) - 1 : -1 - len(bare)]
+            if pair == [*whole[:-1], *between, *bare, *end]:
+                self.between = tuple(between)
 
     @classmethod
     def make(

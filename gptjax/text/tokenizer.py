@@ -34,6 +34,7 @@ class Tokenizer(Protocol):
         '<|start|>' where a decoder begins with another token than a document.
     special: ids by the spelling that a chat template writes them with.
     prefix, suffix: what stands before and after a text when it is a whole input.
+    between: what stands between the two texts of a pair.
     ends: the ids that a model ends its answer with.
     dummy_prefix: whether `encode` puts a space before a text, and `decode` takes the
         space before the first piece away.
@@ -48,6 +49,7 @@ class Tokenizer(Protocol):
     special: Mapping[str, int]
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
+    between: tuple[int, ...]
     ends: tuple[int, ...]
     dummy_prefix: bool
     template: str
@@ -101,6 +103,7 @@ class ByteTable:
         self.special: Mapping[str, int] = self.control
         self.prefix: tuple[int, ...] = (control[BEGIN],)
         self.suffix: tuple[int, ...] = ()
+        self.between: tuple[int, ...] = (control.get(END, control[BEGIN]),)
         self.ends = tuple(control[name] for name in (BEGIN, END) if name in control)
         self.dummy_prefix = False
         self.template = ''

@@ -420,7 +420,7 @@ def test_ids_and_labels_stand_in_the_settings(tmp_path):
     """The classes' own defaults may lie beyond the vocabulary: 58,100 in Marian's."""
     saved(tmp_path / 'a', 'marian')
     settings = huggingface.read_json(tmp_path / 'a' / 'config.json')
-    assert (settings['pad_token_id'], settings['decoder_start_token_id']) == (None, 0)
+    assert (settings['pad_token_id'], settings['decoder_start_token_id']) == (0, 0)
     arch = small.arch('roberta', {'kind': 'classes', 'classes': 2, 'pooler': True})
     named = family_lib.names_of_labels(['no', 'yes'])
     huggingface.save(

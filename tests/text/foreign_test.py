@@ -2,11 +2,12 @@
 
 import foreign_tokenizers
 import pytest
+import tokenizers
 
 from experiments.benchmarks import _strings
 from experiments.benchmarks import tokenizers as figures
 from gptjax import command
-from gptjax.text import huggingface, llama2c, proto, spm, stream, table
+from gptjax.text import frames, huggingface, llama2c, proto, spm, stream, table
 from gptjax.text import tokenizer as tokenizer_lib
 
 SILENT = ('qwen', 'roberta', 'llama', 'spm', 'llama2c')
@@ -80,6 +81,34 @@ def test_what_begins_and_ends(foreign):
     assert [kind for kind, made in foreign.items() if made.dummy_prefix] == [
         'bert', 'llama', 'spm', 'llama2c',
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize('name', ['bert-base-uncased', 'roberta-base', 'made'])
+def test_pairs_are_framed_as_the_model_learned(name, foreign, real_data):
+    if name == 'made':
+        made = foreign['roberta']  # from the files of before tokenizer.json
+    else:
+        path = real_data(f'bert_roberta_tokenizer/{name}')
+        made = huggingface.HuggingFace.make(lambda: (), path=path)
+    library = tokenizers.Tokenizer.from_str(made.pipeline)
+    for pair in (('One sentence.', 'and another'), ('', 'x')):
+        whole = library.encode(*pair, add_special_tokens=True)
+        ids, types = frames.example(made, *made.encode_batch(pair))
+        assert ids == whole.ids
+        assert types == [0] * types.count(0) + [1] * types.count(1)
+        assert types.count(1) == len(made.encode(pair[1])) + 1
+        if name.startswith('bert'):
+            assert types == whole.type_ids
+
+
+@pytest.mark.parametrize('kind', ['qwen', 'llama', 'spm', 'llama2c'])
+def test_pairs_of_decoders_have_one_end_between(kind, foreign):
+    made = foreign[kind]
+    begin, end = made.control['<|endoftext|>'], frames.end(made)
+    assert frames.example(made, [7], [8, 9]) == (
+        [begin, 7, end, 8, 9, end],
+        [0, 0, 0, 1, 1, 1],
+    )
 
 
 def test_streams_of_a_beginning_and_of_a_rest(foreign):
