@@ -8,6 +8,7 @@ import pytest
 from gptjax import command
 from gptjax.model import config as model_config
 from gptjax.train import build
+from gptjax.train import settings as settings_lib
 
 ROOT = Path(__file__).parents[1]
 TRAINING = [
@@ -20,12 +21,12 @@ TRAINING = [
 def test_a_training_config_has_every_section_and_a_command(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = command.load_config(str(path)).to_dict()
-    build._check_sections(config)
-    command.splat(build.Data, 'data', config['data'])
+    settings_lib.check_sections(config)
+    command.splat(settings_lib.Data, 'data', config['data'])
     command.splat(model_config.Compute, 'compute', config['compute'])
-    command.splat(build.Checkpoint, 'checkpoint', config['checkpoint'])
-    command.splat(build.Eval, 'eval', config['eval'])
-    command.splat(build.Options, 'run', config['run'])
+    command.splat(settings_lib.Checkpoint, 'checkpoint', config['checkpoint'])
+    command.splat(settings_lib.Eval, 'eval', config['eval'])
+    command.splat(settings_lib.Options, 'run', config['run'])
     build.optimizer_of(config, steps=10_000)
     if 'init_from' not in config['model']:
         model_config.architecture('model', **config['model'])

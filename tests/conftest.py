@@ -1,6 +1,7 @@
 """Eight simulated devices, shapes checked at run time, and the way to the real data."""
 
 import atexit
+import importlib.util
 import os
 from pathlib import Path
 import shutil
@@ -23,6 +24,9 @@ os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
 import jaxtyping
 import pytest
+
+# What needs torch has an environment and a target of its own: `make test-parity`.
+collect_ignore = [] if importlib.util.find_spec('torch') else ['parity']
 
 jaxtyping.install_import_hook('gptjax', 'beartype.beartype')
 

@@ -1,4 +1,4 @@
-"""From a config to a run: the only reader of training configs.
+"""From a config to a run: the only reader of training configs (see `settings`).
 
 Each section goes to the constructor that it names; an option that no constructor knows,
 or one that is missing, is an error with the nearest name.
@@ -6,9 +6,7 @@ or one that is missing, is an error with the nearest name.
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import json
 from pathlib import Path
-import sys
 from typing import Any
 
 from flax import linen as nn
@@ -19,7 +17,7 @@ import optax
 from gptjax import command, core
 from gptjax import sharding as sharding_lib
 from gptjax.data import build as data_build
-from gptjax.data import dataset, masking, pipeline, storage
+from gptjax.data import dataset, masking, storage
 from gptjax.data import rows as rows_lib
 from gptjax.model import config as model_config
 from gptjax.model import transformer
@@ -27,65 +25,10 @@ from gptjax.objectives import table as objective_table
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
 from gptjax.train import freeze, optim, start
+from gptjax.train import settings as settings_lib
 from gptjax.train import table as train_table
 
-SECTIONS = (
-    'model', 'data', 'optimizer', 'objective', 'mesh', 'compute', 'checkpoint', 'eval',
-    'run',
-)  # fmt: skip
-
 LABELS = 'labels.json'  # of a workdir: the names of a classifier's classes
-
-# What may differ when a run goes on; all else needs --allow_config_change.
-FREE_ON_RESUME = ('steps', 'epochs', 'checkpoint.', 'eval.', 'mesh.', 'run.')
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    path: str  # a built dataset, or raw text for which `build` says how
-    batch_size: int  # rows of T tokens in a step, over all devices
-    loader: str  # 'tfdata', or 'threads' on machines without TensorFlow
-    build: Mapping[str, Any] | None = None  # a data config, for a raw `path`
-
-    def __post_init__(self) -> None:
-        command.lookup(pipeline.LOADERS, self.loader, 'data.loader')
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    every: int  # steps
-    keep: int  # the newest so many
-
-    def __post_init__(self) -> None:
-        _check_least('checkpoint', self, every=1, keep=1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Eval:
-    every: int  # steps
-    rows: int  # of the held-out split; 0 is all
-    patience: int  # evaluations without a better loss before training stops; 0 is off
-
-    def __post_init__(self) -> None:
-        _check_least('eval', self, every=1, rows=0, patience=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    log_every: int  # steps
-
-    def __post_init__(self) -> None:
-        _check_least('run', self, log_every=1)
-
-
-def _check_least(section: str, options: Any, **least: int) -> None:
-    for name, bound in least.items():
-        value = getattr(options, name)
-        if not isinstance(value, int) or value < bound:
-            raise command.UserError(
-                f'{section}.{name} is {value!r}; set it to a whole number of at least '
-                f'{bound}.'
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +49,12 @@ class Run:
     trained: freeze.Trained
     schedule: optim.Schedule
     labels: list[str]  # the names of the classes, where the dataset has some
-    data: Data
+    data: settings_lib.Data
     rows: rows_lib.Rows
     eval_rows: rows_lib.Rows
-    checkpoint: Checkpoint
-    eval: Eval
-    options: Options
+    checkpoint: settings_lib.Checkpoint
+    eval: settings_lib.Eval
+    options: settings_lib.Options
 
 
 def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
@@ -121,11 +64,11 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     """
     if workdir.exists() and not workdir.is_dir():
         raise command.UserError(f'--workdir={workdir} is a file; name a folder.')
-    settings = settings_of(config)
-    _check_unchanged(settings, workdir, allow_config_change)
+    settings = settings_lib.of(config)
+    settings_lib.check_unchanged(settings, workdir, allow_config_change)
     begin, model = begin_of(settings)
     arch, sharding, compute = model.arch, model.sharding, model.compute
-    data = command.splat(Data, 'data', settings['data'])
+    data = command.splat(settings_lib.Data, 'data', settings['data'])
     sharding.check_batch(data.batch_size, 'data.batch_size')
     if data.batch_size % (compute.accumulate * sharding.batch_shards):
         raise command.UserError(
@@ -134,7 +77,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
             f'it to a multiple of {compute.accumulate * sharding.batch_shards}, or '
             'change compute.accumulate.'
         )
-    name, options = _named(settings['objective'], 'objective')
+    name, options = settings_lib.named(settings['objective'], 'objective')
     objective = command.lookup(objective_table.OBJECTIVES, name, 'objective')
     of_loss, of_rows = ({}, options) if objective.masks else (options, {})
     built = _dataset(data, workdir, objective)
@@ -165,9 +108,11 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         rows=rows,
         # The same draws in every run: evaluations of runs with other seeds compare.
         eval_rows=_rows(built, 'validation', arch.T, objective, of_rows, seed=0),
-        checkpoint=command.splat(Checkpoint, 'checkpoint', settings['checkpoint']),
-        eval=command.splat(Eval, 'eval', settings['eval']),
-        options=command.splat(Options, 'run', settings['run']),
+        checkpoint=command.splat(
+            settings_lib.Checkpoint, 'checkpoint', settings['checkpoint']
+        ),
+        eval=command.splat(settings_lib.Eval, 'eval', settings['eval']),
+        options=command.splat(settings_lib.Options, 'run', settings['run']),
     )
 
 
@@ -208,7 +153,7 @@ def load(workdir: Path) -> Trained:
         model=model,
         params=start.restore(workdir, manifest, model),
         tokenizer=text_table.load(workdir / 'tokenizer'),
-        config=_stored_config(workdir),
+        config=settings_lib.stored(workdir),
         step=manifest['step'],
         labels=_labels(workdir, arch),
     )
@@ -228,16 +173,9 @@ def dataset_of(trained: Trained) -> dataset.Dataset:
             f'{trained.workdir} holds imported weights and no dataset; give one that '
             'was built with its tokenizer, by --data=DIR.'
         )
-    name, _ = _named(trained.config['objective'], 'objective')
-    data = command.splat(Data, 'data', trained.config['data'])
+    name, _ = settings_lib.named(trained.config['objective'], 'objective')
+    data = command.splat(settings_lib.Data, 'data', trained.config['data'])
     return _dataset(data, trained.workdir, objective_table.OBJECTIVES[name])
-
-
-def settings_of(config: Any) -> dict[str, Any]:
-    """A config as JSON, all its sections there; UserError where they are not."""
-    settings: dict[str, Any] = json.loads(config.to_json())
-    _check_sections(settings)
-    return settings
 
 
 def begin_of(settings: Mapping[str, Any]) -> tuple[start.Start, transformer.Model]:
@@ -255,10 +193,6 @@ def begin_of(settings: Mapping[str, Any]) -> tuple[start.Start, transformer.Mode
 
 def trained_of(settings: Mapping[str, Any], model: transformer.Model) -> freeze.Trained:
     """Which of the weights are trained."""
-    if 'freeze' not in settings['optimizer']:
-        raise command.UserError(
-            'optimizer lacks freeze; add it to the config file: () trains everything.'
-        )
     shapes = nn.unbox(transformer.abstract(model))
     return freeze.select(shapes, settings['optimizer']['freeze'])
 
@@ -275,7 +209,7 @@ def objective_of(
             f'{trained.workdir} was imported: no objective of its own says how to '
             'score it; fine-tune it first (model.init_from).'
         )
-    name, options = _named(trained.config['objective'], 'objective')
+    name, options = settings_lib.named(trained.config['objective'], 'objective')
     objective = objective_table.OBJECTIVES[name]
     _check_kind(built, objective)
     of_loss, of_rows = ({}, options) if objective.masks else (options, {})
@@ -283,74 +217,8 @@ def objective_of(
     return objective.make(trained.model, **of_loss), rows
 
 
-def _check_sections(settings: Mapping[str, Any]) -> None:
-    known = ('seed', 'steps', 'epochs', *SECTIONS)
-    for name in settings:
-        if name not in known:
-            raise command.UserError(
-                f'unknown setting {name!r}; {command.did_you_mean(name, known)}'
-            )
-    missing = [name for name in ('seed', *SECTIONS) if name not in settings]
-    if missing:
-        raise command.UserError(f'the config lacks {", ".join(missing)}; add it.')
-    if ('steps' in settings) == ('epochs' in settings):
-        raise command.UserError('the config sets one of steps and epochs, not both.')
-    if 'freeze' not in settings['optimizer']:
-        raise command.UserError(
-            'optimizer lacks freeze; add it to the config file: () trains everything.'
-        )
-    for name, needed in (('seed', int), ('steps', int), ('epochs', float)):
-        if name in settings:
-            command.check_type(name, settings[name], needed)
-
-
-def _check_unchanged(settings: Mapping[str, Any], workdir: Path, allowed: bool) -> None:
-    if not list(workdir.glob('checkpoints/*/manifest.json')):
-        return  # nothing was trained with another config
-    old, new = _flat(_stored_config(workdir)), _flat(settings)
-    changes = [
-        f'{name}: {old.get(name)!r} -> {new.get(name)!r}'
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
-    bound = [c for c in changes if not c.startswith(FREE_ON_RESUME)]
-    if bound and not allowed:
-        raise command.UserError(
-            f'{workdir} holds a run of another config ({"; ".join(bound)}); take '
-            'another workdir, or give --allow_config_change to go on with the new one.'
-        )
-    if changes and jax.process_index() == 0:
-        print(f'settings changed: {"; ".join(changes)}', file=sys.stderr)
-
-
-def _stored_config(workdir: Path) -> dict[str, Any]:
-    path = workdir / 'config.json'
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
-        raise command.UserError(
-            f'{path} cannot be read ({error}); restore it, or take another workdir.'
-        ) from None
-
-
-def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:
-    if not isinstance(tree, Mapping):
-        return {prefix.rstrip('.'): tree}
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f'{prefix}{name}.')
-    return flat
-
-
-def _named(section: Mapping[str, Any], what: str) -> tuple[str, dict[str, Any]]:
-    options = dict(section)
-    if 'name' not in options:
-        raise command.UserError(f'{what} lacks name; add it to the config file.')
-    return options.pop('name'), options
-
-
 def _dataset(
-    data: Data, workdir: Path, objective: objective_table.Objective
+    data: settings_lib.Data, workdir: Path, objective: objective_table.Objective
 ) -> dataset.Dataset:
     """Opens data.path; raw text is built into the workdir first, by one process."""
     if data.build is None:
@@ -446,7 +314,7 @@ def optimizer_of(
     settings: Mapping[str, Any], steps: int
 ) -> tuple[optim.Schedule, optax.GradientTransformation]:
     """The learning rate by step, and the optimizer that follows it."""
-    name, options = _named(settings['optimizer'], 'optimizer')
+    name, options = settings_lib.named(settings['optimizer'], 'optimizer')
     options.pop('freeze')
     make = command.lookup(train_table.OPTIMIZERS, name, 'optimizer')
     names = ('learning_rate', 'warmup_steps', 'final_learning_rate')

@@ -11,6 +11,7 @@ from gptjax import trees
 from gptjax.model import config as config_lib
 from gptjax.model import cost, transformer
 from gptjax.train import build, freeze
+from gptjax.train import settings as settings_lib
 from gptjax.train import state as state_lib
 
 # The part of a weight is the first of these names in its path.
@@ -32,7 +33,7 @@ def text(config: Any) -> str:
     Nothing is made: all of it follows from shapes. Raises UserError for a setting of
     the sections model, mesh, compute or optimizer that does not fit.
     """
-    settings = build.settings_of(config)
+    settings = settings_lib.of(config)
     _, model = build.begin_of(settings)
     trained = build.trained_of(settings, model)
     forever = 2**31  # no shape depends on the number of steps

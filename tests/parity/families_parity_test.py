@@ -43,7 +43,9 @@ def test_parity_and_export(name, tmp_path, measured):
         ours.named(arch, gradients), summaries
     )
     measured(
-        f'{name:20} logits {distance:.1e}  gradients {gradient_distance:.1e} ({worst})'
+        f'{name:20} logits {distance:.1e}  gradients {gradient_distance:.1e} ({worst})',
+        logits=distance,
+        gradients=gradient_distance,
     )
     assert distance <= 1e-4
     assert gradient_distance <= 1e-3, worst

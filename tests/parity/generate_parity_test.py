@@ -115,7 +115,8 @@ def test_greedy_tokens_are_equal(family, tmp_path, measured):
     kinds = len({token for row in our_tokens for token in row})
     measured(
         f'{family:10} greedy: {equal} of {PROMPTS} prompts equal, {near} near a tie, '
-        f'{kinds} different tokens'
+        f'{kinds} different tokens',
+        greedy=equal,
     )
     assert our_tokens == their_tokens
     assert kinds > 10

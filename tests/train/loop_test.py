@@ -9,6 +9,7 @@ import tiny_config
 
 from gptjax import command
 from gptjax.train import build, checkpoint, log, loop
+from gptjax.train import settings as settings_lib
 
 
 @pytest.fixture(scope='module')
@@ -197,13 +198,13 @@ def test_bad_settings_are_refused_by_name(raw, tmp_path, settings, message):
 
 def test_types_at_the_top_of_a_config_are_checked():
     settings = tiny_config.get_config().to_dict()
-    build._check_sections(settings)
+    settings_lib.check_sections(settings)
     unfrozen = {k: v for k, v in settings['optimizer'].items() if k != 'freeze'}
     with pytest.raises(command.UserError, match='optimizer lacks freeze'):
-        build._check_sections({**settings, 'optimizer': unfrozen})
+        settings_lib.check_sections({**settings, 'optimizer': unfrozen})
     for name, wrong in (('seed', '0'), ('steps', 1.5)):
         with pytest.raises(command.UserError, match=f'{name} is .* needs to be int'):
-            build._check_sections({**settings, name: wrong})
+            settings_lib.check_sections({**settings, name: wrong})
 
 
 def test_a_workdir_of_another_config_is_refused(raw, straight):

@@ -11,7 +11,7 @@ import tiny_config
 
 from gptjax import command
 from gptjax.model import cost, transformer
-from gptjax.train import build, show
+from gptjax.train import build, settings, show
 
 
 def rows_of(text: str) -> dict[str, list[str]]:
@@ -24,7 +24,7 @@ def test_the_tables_add_up():
     config = tiny_config.get_config()
     config.optimizer.freeze = ['tokens', 'blocks[:1]/mlp']
     text = show.text(config)
-    _, model = build.begin_of(build.settings_of(config))
+    _, model = build.begin_of(settings.of(config))
     params = transformer.init(model, jax.random.key(0))
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     weights, parts, memory = map(rows_of, text.split('\n\n'))

@@ -1,0 +1,146 @@
+"""The settings of a run: a config as JSON, checked, with what its sections may hold."""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+from pathlib import Path
+import sys
+from typing import Any
+
+import jax
+
+from gptjax import command
+from gptjax.data import pipeline
+
+SECTIONS = (
+    'model', 'data', 'optimizer', 'objective', 'mesh', 'compute', 'checkpoint', 'eval',
+    'run',
+)  # fmt: skip
+
+# What may differ when a run goes on; all else needs --allow_config_change.
+FREE_ON_RESUME = ('steps', 'epochs', 'checkpoint.', 'eval.', 'mesh.', 'run.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    path: str  # a built dataset, or raw text for which `build` says how
+    batch_size: int  # rows of T tokens in a step, over all devices
+    loader: str  # 'tfdata', or 'threads' on machines without TensorFlow
+    build: Mapping[str, Any] | None = None  # a data config, for a raw `path`
+
+    def __post_init__(self) -> None:
+        command.lookup(pipeline.LOADERS, self.loader, 'data.loader')
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    every: int  # steps
+    keep: int  # the newest so many
+
+    def __post_init__(self) -> None:
+        _check_least('checkpoint', self, every=1, keep=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    every: int  # steps
+    rows: int  # of the held-out split; 0 is all
+    patience: int  # evaluations without a better loss before training stops; 0 is off
+
+    def __post_init__(self) -> None:
+        _check_least('eval', self, every=1, rows=0, patience=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    log_every: int  # steps
+
+    def __post_init__(self) -> None:
+        _check_least('run', self, log_every=1)
+
+
+def _check_least(section: str, options: Any, **least: int) -> None:
+    for name, bound in least.items():
+        value = getattr(options, name)
+        if not isinstance(value, int) or value < bound:
+            raise command.UserError(
+                f'{section}.{name} is {value!r}; set it to a whole number of at least '
+                f'{bound}.'
+            )
+
+
+def of(config: Any) -> dict[str, Any]:
+    """A config as JSON, all its sections there; UserError where they are not."""
+    settings: dict[str, Any] = json.loads(config.to_json())
+    check_sections(settings)
+    return settings
+
+
+def check_sections(settings: Mapping[str, Any]) -> None:
+    """Raises UserError for a section or setting that is unknown or missing."""
+    known = ('seed', 'steps', 'epochs', *SECTIONS)
+    for name in settings:
+        if name not in known:
+            raise command.UserError(
+                f'unknown setting {name!r}; {command.did_you_mean(name, known)}'
+            )
+    missing = [name for name in ('seed', *SECTIONS) if name not in settings]
+    if missing:
+        raise command.UserError(f'the config lacks {", ".join(missing)}; add it.')
+    if ('steps' in settings) == ('epochs' in settings):
+        raise command.UserError('the config sets one of steps and epochs, not both.')
+    if 'freeze' not in settings['optimizer']:
+        raise command.UserError(
+            'optimizer lacks freeze; add it to the config file: () trains everything.'
+        )
+    for name, needed in (('seed', int), ('steps', int), ('epochs', float)):
+        if name in settings:
+            command.check_type(name, settings[name], needed)
+
+
+def check_unchanged(settings: Mapping[str, Any], workdir: Path, allowed: bool) -> None:
+    """Raises UserError where a workdir has a run of other settings, unless allowed."""
+    if not list(workdir.glob('checkpoints/*/manifest.json')):
+        return  # nothing was trained with another config
+    old, new = _flat(stored(workdir)), _flat(settings)
+    changes = [
+        f'{name}: {old.get(name)!r} -> {new.get(name)!r}'
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    bound = [c for c in changes if not c.startswith(FREE_ON_RESUME)]
+    if bound and not allowed:
+        raise command.UserError(
+            f'{workdir} holds a run of another config ({"; ".join(bound)}); take '
+            'another workdir, or give --allow_config_change to go on with the new one.'
+        )
+    if changes and jax.process_index() == 0:
+        print(f'settings changed: {"; ".join(changes)}', file=sys.stderr)
+
+
+def stored(workdir: Path) -> dict[str, Any]:
+    """The settings of a workdir's run; UserError where they cannot be read."""
+    path = workdir / 'config.json'
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise command.UserError(
+            f'{path} cannot be read ({error}); restore it, or take another workdir.'
+        ) from None
+
+
+def _flat(tree: Any, prefix: str = '') -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {prefix.rstrip('.'): tree}
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f'{prefix}{name}.')
+    return flat
+
+
+def named(section: Mapping[str, Any], what: str) -> tuple[str, dict[str, Any]]:
+    """The name of a section's entry in its table, and its other options."""
+    options = dict(section)
+    if 'name' not in options:
+        raise command.UserError(f'{what} lacks name; add it to the config file.')
+    return options.pop('name'), options
