@@ -8,9 +8,9 @@ import sentencepiece
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from gptjax.text import huggingface, llama2c, spm
+from gptjax.text import huggingface, llama2c, marian, spm
 
-KINDS = ('roberta', 'qwen', 'bert', 'llama', 'spm', 'llama2c')
+KINDS = ('roberta', 'qwen', 'bert', 'llama', 'spm', 'llama2c', 'marian')
 TEMPLATE = """\
 {%- for message in messages %}
 <|im_start|>{{ message.role }}
@@ -30,6 +30,7 @@ def make(documents, gpt2_folder):
         'llama': huggingface.HuggingFace(llama(model)),
         'spm': spm.SPM({'tokenizer.model': model}),
         'llama2c': llama2c.Llama2C(tokenizer_bin(model)),
+        'marian': marian.Marian(marian_files(documents)),
     }
 
 
@@ -127,3 +128,32 @@ def tokenizer_bin(model):
         entries.append(struct.pack('<fi', library.get_score(token), len(data)) + data)
     longest = max(map(len, entries)) - 8
     return struct.pack('<i', longest) + b''.join(entries)
+
+
+def marian_files(documents, vocab_size=300):
+    """Two SentencePiece models and one vocabulary, as Marian's trainer leaves them."""
+    files, pieces = {}, []
+    for name, texts in (('source', documents[::2]), ('target', documents[1::2])):
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=(line for text in texts for line in text.splitlines()),
+            model_writer=model,
+            model_type='unigram',
+            vocab_size=vocab_size,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
+        files[f'{name}.spm'] = model.getvalue()
+        library = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+        pieces += [library.id_to_piece(i) for i in range(library.get_piece_size())]
+    # A few pieces of the source are not in the vocabulary, as in published ones.
+    words = [p for p in dict.fromkeys(pieces) if p not in ('<unk>', '<s>', '</s>')]
+    words = ['</s>', '<unk>', '>>fra<<', *words[9:], '<pad>']
+    ids = {word: i for i, word in enumerate(words)}
+    start = {'decoder_start_token_id': ids['<pad>']}
+    return {
+        **files,
+        'vocab.json': json.dumps(ids).encode(),
+        'tokenizer_config.json': b'{"source_lang": "en", "target_lang": "de"}',
+        'generation_config.json': json.dumps(start).encode(),
+    }

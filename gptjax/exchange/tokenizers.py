@@ -17,6 +17,7 @@ from gptjax.text import (
     gpt2,
     huggingface,
     llama2c,
+    marian,
     pipelines,
     proto,
     settings,
@@ -48,12 +49,13 @@ CLASSES = {'vocab.txt': 'BertTokenizer', 'tokenizer.json': 'PreTrainedTokenizerF
 def read(folder: Path) -> text_tokenizer.Tokenizer:
     """The tokenizer of a folder: what its files allow for, the fullest first.
 
-    `tokenizer.json`, else `tokenizer.model`, else `vocab.json` with `merges.txt`, else
-    `vocab.txt`, else `tokenizer.bin` of llama2.c. Raises UserError for a folder that
-    holds none, and for files that are damaged or contradict each other.
+    `tokenizer.json`, else `source.spm` of Marian, else `tokenizer.model`, else
+    `vocab.json` with `merges.txt`, else `vocab.txt`, else `tokenizer.bin` of llama2.c.
+    Raises UserError for a folder that holds none, and for files that are damaged or
+    contradict each other.
     """
-    names = {*huggingface.FILES, *spm.FILES, llama2c.FILE, text_tokenizer.NAMES}
-    files = {n: (folder / n).read_bytes() for n in names if (folder / n).is_file()}
+    names = {*huggingface.FILES, *spm.FILES, *marian.FILES, llama2c.FILE}
+    files = settings.gather(folder, names | {text_tokenizer.NAMES})
     config = settings.document(files, settings.CONFIG)
     if OURS in config:
         kept = _ours(files, config[OURS])
@@ -61,6 +63,8 @@ def read(folder: Path) -> text_tokenizer.Tokenizer:
             return kept
     if huggingface.PIPELINE in files:
         return _theirs(files, huggingface.PIPELINE)
+    if marian.SOURCE in files:
+        return marian.Marian(files)
     if spm.MODEL in files:
         return spm.SPM(files)
     if pipelines.VOCAB in files and pipelines.MERGES in files:
@@ -71,8 +75,8 @@ def read(folder: Path) -> text_tokenizer.Tokenizer:
         return llama2c.Llama2C(files[llama2c.FILE])
     raise command.UserError(
         f'{folder} holds no tokenizer: no {huggingface.PIPELINE}, {spm.MODEL}, '
-        f'{pipelines.VOCAB} with {pipelines.MERGES}, or {pipelines.WORDS}; put the '
-        f'files of the tokenizer beside the weights.'
+        f'{marian.SOURCE}, {pipelines.VOCAB} with {pipelines.MERGES}, or '
+        f'{pipelines.WORDS}; put the files of the tokenizer beside the weights.'
     )
 
 
@@ -90,6 +94,14 @@ def write(tokenizer: text_tokenizer.Tokenizer, folder: Path) -> None:
 
 def contents(tokenizer: text_tokenizer.Tokenizer) -> dict[str, bytes]:
     """What `write` writes: the content of each file, by name."""
+    files = _contents(tokenizer)
+    files.pop(settings.MODEL, None)  # that is the model's to write
+    return files
+
+
+def _contents(tokenizer: text_tokenizer.Tokenizer) -> dict[str, bytes]:
+    if isinstance(tokenizer, marian.Marian):
+        return dict(tokenizer.files)
     if isinstance(tokenizer, huggingface.HuggingFace):
         source = next(name for name in huggingface.FILES if name in tokenizer.theirs)
         return _configured(tokenizer.theirs, source)

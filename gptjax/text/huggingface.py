@@ -22,8 +22,6 @@ FILES = (PIPELINE, pipelines.WORDS, pipelines.VOCAB, pipelines.MERGES, *settings
 # A saved tokenizer has a tokenizer.json of its own, so that theirs are saved as this.
 PREFIX = 'huggingface.'
 _BYTE = re.compile(r'<0x([0-9A-F]{2})>')
-# An id may be far above the number of tokens in a damaged file, never in a real one.
-HOLES = 65_536
 
 
 class HuggingFace(tokenizer.ByteTable):
@@ -42,7 +40,7 @@ class HuggingFace(tokenizer.ByteTable):
         self._library = _library(self.theirs, found)
         described = json.loads(self._library.to_str())
         ids = self._library.get_vocab(with_added_tokens=True)
-        if not ids or max(ids.values()) >= len(ids) + HOLES:
+        if not ids or max(ids.values()) >= len(ids) + settings.HOLES:
             raise settings.damaged(PIPELINE, 'its ids are not those of a vocabulary')
         control, words = settings.control(found, ids)
         added = {entry['id']: entry for entry in described['added_tokens']}
@@ -98,9 +96,7 @@ class HuggingFace(tokenizer.ByteTable):
         cls, texts: Callable[[], Iterable[str]], *, path: str | Path
     ) -> 'HuggingFace':
         """The tokenizer of a folder with the files of others; no text is read."""
-        folder = Path(path)
-        there = [name for name in FILES if (folder / name).is_file()]
-        return cls({name: (folder / name).read_bytes() for name in there})
+        return cls(settings.gather(Path(path), FILES))
 
     @classmethod
     def load(cls, files: Mapping[str, bytes]) -> 'HuggingFace':

@@ -6,7 +6,6 @@ the byte-level BPE of GPT-2 with other ids (Liu et al., 2019).
 
 from collections.abc import Mapping
 import json
-from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
@@ -77,9 +76,7 @@ def byte_bpe(
     files: Mapping[str, bytes], found: settings.Settings
 ) -> tokenizers.Tokenizer:
     """RoBERTa's and BART's: `<s>` and `</s>` around byte-level BPE."""
-    vocab: dict[str, Any] = settings.document(files, VOCAB)
-    if not all(type(token) is int and token >= 0 for token in vocab.values()):
-        raise settings.damaged(VOCAB, 'an id is not a whole number')
+    vocab = settings.numbered(files, VOCAB)
     named = ROBERTA | dict(found.words)
     _check(vocab, named, VOCAB)
     try:

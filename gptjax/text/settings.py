@@ -5,9 +5,10 @@ pad and mask; `generation_config.json` lists the ids that end an answer; the cha
 template stands in `chat_template.jinja` or in the first of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 from gptjax import command
@@ -15,7 +16,10 @@ from gptjax.text import tokenizer
 
 CONFIG, SPECIAL = 'tokenizer_config.json', 'special_tokens_map.json'
 GENERATION, TEMPLATE = 'generation_config.json', 'chat_template.jinja'
-FILES = (CONFIG, SPECIAL, GENERATION, TEMPLATE)
+MODEL = 'config.json'  # of the model: old folders name the decoder's first token here
+FILES = (CONFIG, SPECIAL, GENERATION, TEMPLATE, MODEL)
+START = 'decoder_start_token_id'
+HOLES = 65_536  # ids may be that far above their number; in damaged files, further
 WORDS = ('bos', 'eos', 'unk', 'sep', 'pad', 'cls', 'mask')
 # Where the files name no token at all: the names that published vocabularies have.
 USUAL = {
@@ -44,6 +48,17 @@ class Settings:
     template: str
 
 
+def gather(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
+    """Those of the files that a folder has; of config.json, the first token alone."""
+    there = [name for name in names if (folder / name).is_file()]
+    files = {name: (folder / name).read_bytes() for name in there}
+    start = document(files, MODEL).get(START)
+    files.pop(MODEL, None)
+    if start is not None and document(files, GENERATION).get(START) is None:
+        files[MODEL] = json.dumps({START: start}).encode()
+    return files
+
+
 def read(files: Mapping[str, bytes]) -> Settings:
     """The settings of a folder's files; UserError for one that is damaged."""
     config = document(files, CONFIG)
@@ -54,11 +69,11 @@ def read(files: Mapping[str, bytes]) -> Settings:
         value = _content(config.get(key, special.get(key)), key)
         if value:
             words[key] = value
-    starts = _generation_ids(files, 'decoder_start_token_id')
+    starts = _ids(files, GENERATION, START) or _ids(files, MODEL, START)
     return Settings(
         config,
         words,
-        eos_ids=_generation_ids(files, 'eos_token_id'),
+        eos_ids=_ids(files, GENERATION, 'eos_token_id'),
         start=starts[0] if starts else None,
         template=_template(files, config),
     )
@@ -75,6 +90,16 @@ def document(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     except (ValueError, TypeError, RecursionError) as error:
         raise damaged(name, error) from error
     return value
+
+
+def numbered(files: Mapping[str, bytes], name: str) -> dict[str, int]:
+    """The ids of a vocabulary; UserError where they are not those of one."""
+    ids = document({name: tokenizer.file(files, name)}, name)
+    if not ids or not all(type(token) is int and token >= 0 for token in ids.values()):
+        raise damaged(name, 'an id is not a whole number')
+    if max(ids.values()) >= len(ids) + HOLES:
+        raise damaged(name, 'its ids are not those of a vocabulary')
+    return ids
 
 
 def damaged(name: str, reason: object) -> command.UserError:
@@ -134,8 +159,8 @@ def ends(found: Settings, named: Mapping[str, int], size: int) -> tuple[int, ...
 def _check_id(token: int, size: int) -> None:
     if not 0 <= token < size:
         raise command.UserError(
-            f'{GENERATION} has the token {token}, and the tokenizer has 0 to '
-            f'{size - 1}; the files are of different models.'
+            f'{GENERATION} or {MODEL} has the token {token}, and the tokenizer has 0 '
+            f'to {size - 1}; the files are of different models.'
         )
 
 
@@ -148,13 +173,13 @@ def _content(value: Any, key: str) -> str | None:
     return value
 
 
-def _generation_ids(files: Mapping[str, bytes], key: str) -> tuple[int, ...]:
-    value = document(files, GENERATION).get(key)
+def _ids(files: Mapping[str, bytes], name: str, key: str) -> tuple[int, ...]:
+    value = document(files, name).get(key)
     if value is None:
         return ()
     ids = value if isinstance(value, list) else [value]
     if not all(type(token) is int for token in ids):
-        raise damaged(GENERATION, f'{key} is {value!r}')
+        raise damaged(name, f'{key} is {value!r}')
     return tuple(ids)
 
 

@@ -19,7 +19,6 @@ from gptjax.text import sentencepiece as own
 MODEL = 'tokenizer.model'
 FILES = (MODEL, *settings.FILES)
 UNKNOWN = ' \u2047 '  # what the library writes for `<unk>`
-HOLES = 65_536  # ids that a config may add to those of the model
 
 
 class SPM(tokenizer.ByteTable):
@@ -34,13 +33,7 @@ class SPM(tokenizer.ByteTable):
     def __init__(self, files: Mapping[str, bytes]) -> None:
         kept = {name: files[name] for name in FILES if name in files}
         found = settings.read(kept)
-        try:
-            self._model = sentencepiece.SentencePieceProcessor(
-                model_proto=tokenizer.file(kept, MODEL)
-            )
-        except (RuntimeError, UnicodeError) as error:  # of its message, at times
-            raise settings.damaged(MODEL, error) from error
-        proto.model(kept[MODEL])  # the library takes pieces that are not UTF-8
+        self._model = processor(kept, MODEL)
         size = self._model.get_piece_size()
         pieces = [own.piece_bytes(self._model, token) for token in range(size)]
         added = _added(found.config, size)
@@ -96,8 +89,7 @@ class SPM(tokenizer.ByteTable):
                 f'{path} is no SentencePiece model and holds no {MODEL}; '
                 f'tokenizer.path is the model or its folder.'
             )
-        there = [name for name in settings.FILES if (folder / name).is_file()]
-        files = {name: (folder / name).read_bytes() for name in there}
+        files = settings.gather(folder, settings.FILES)
         return cls({MODEL: model.read_bytes(), **files})
 
     @classmethod
@@ -114,6 +106,20 @@ class SPM(tokenizer.ByteTable):
         return self._model.encode([tokenizer.utf8(text) for text in texts])
 
 
+def processor(
+    files: Mapping[str, bytes], name: str
+) -> sentencepiece.SentencePieceProcessor:
+    """The library's model of a file; UserError where it is damaged."""
+    try:
+        made = sentencepiece.SentencePieceProcessor(
+            model_proto=tokenizer.file(files, name)
+        )
+    except (RuntimeError, UnicodeError) as error:  # of its message, at times
+        raise settings.damaged(name, error) from error
+    proto.model(files[name])  # the library takes pieces that are not UTF-8
+    return made
+
+
 def _added(config: Mapping[str, Any], size: int) -> dict[str, int]:
     """The control tokens that a config adds to a model of `size` pieces."""
     entries = config.get('added_tokens_decoder', {})
@@ -125,6 +131,6 @@ def _added(config: Mapping[str, Any], size: int) -> dict[str, int]:
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise settings.damaged(settings.CONFIG, error) from error
-    if max(found.values(), default=0) >= size + HOLES:
+    if max(found.values(), default=0) >= size + settings.HOLES:
         raise settings.damaged(settings.CONFIG, f'it adds id {max(found.values())}')
     return found

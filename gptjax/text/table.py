@@ -6,7 +6,15 @@ from typing import Any
 
 from gptjax import command
 from gptjax.text import bytes as byte_level
-from gptjax.text import gpt2, huggingface, llama2c, sentencepiece, spm, tokenizer
+from gptjax.text import (
+    gpt2,
+    huggingface,
+    llama2c,
+    marian,
+    sentencepiece,
+    spm,
+    tokenizer,
+)
 
 TOKENIZERS: dict[str, type[Any]] = {
     'sentencepiece': sentencepiece.SentencePiece,
@@ -15,6 +23,7 @@ TOKENIZERS: dict[str, type[Any]] = {
     'huggingface': huggingface.HuggingFace,
     'spm': spm.SPM,
     'llama2c': llama2c.Llama2C,
+    'marian': marian.Marian,
 }
 
 

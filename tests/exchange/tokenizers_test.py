@@ -196,6 +196,16 @@ def test_the_token_that_a_decoder_begins_with_comes_along(made, tmp_path):
     assert frames.start(found) == end
     begin = found.control['<|endoftext|>']
     assert frames.source(found, [9, 8]) == [begin, 9, 8, end]
+    # Old folders have it in the config.json of the model, which counts less.
+    old = tmp_path / 'config.json'
+    old.write_text(json.dumps({'decoder_start_token_id': 7, 'd_model': 9}))
+    assert exchange.read(tmp_path).digest == found.digest
+    (tmp_path / 'generation_config.json').write_text(json.dumps({'num_beams': 4}))
+    from_config = exchange.read(tmp_path)
+    from_config.save(tmp_path / 'saved')
+    for one in (from_config, table.load(tmp_path / 'saved')):
+        assert frames.start(one) == 7
+    assert 'config.json' not in exchange.contents(from_config)
     config['decoder_start_token_id'] = found.vocab_size
     (tmp_path / 'generation_config.json').write_text(json.dumps(config))
     with pytest.raises(command.UserError, match=f'has the token {found.vocab_size}'):

@@ -10,7 +10,7 @@ from experiments.benchmarks import _strings
 from gptjax.text import table
 
 KINDS = ('bytes', 'gpt2', 'bpe', 'unigram', 'char')
-FOREIGN_NAMES = {'huggingface', 'spm', 'llama2c'}
+FOREIGN_NAMES = {'huggingface', 'spm', 'llama2c', 'marian'}
 
 LITERALS = (
     '<|endoftext|>',

@@ -1,13 +1,16 @@
 """What tokenizers of others promise: as ours, but that some text does not come back."""
 
+import json
+
 import foreign_tokenizers
 import pytest
+import sentencepiece
 import tokenizers
 
 from experiments.benchmarks import _strings
 from experiments.benchmarks import tokenizers as figures
 from gptjax import command
-from gptjax.text import frames, huggingface, llama2c, proto, spm, stream, table
+from gptjax.text import frames, huggingface, llama2c, marian, proto, spm, stream, table
 from gptjax.text import tokenizer as tokenizer_lib
 
 SILENT = ('qwen', 'roberta', 'llama', 'spm', 'llama2c')
@@ -73,13 +76,14 @@ def test_what_begins_and_ends(foreign):
         'llama': ((1,), (), (2,)),
         'spm': ((1,), (), (2,)),
         'llama2c': ((1,), (), (1, 2)),
+        'marian': ((), (0,), (0,)),
     }
     mask = foreign['roberta'].control['<|mask|>']
     assert foreign['roberta'].encode_special('<mask>') == [mask]
     assert foreign['bert'].control['<|mask|>'] == 4
     assert qwen.control == {'<|endoftext|>': end, '<|pad|>': start - 1}
     assert [kind for kind, made in foreign.items() if made.dummy_prefix] == [
-        'bert', 'llama', 'spm', 'llama2c',
+        'bert', 'llama', 'spm', 'llama2c', 'marian',
     ]  # fmt: skip
 
 
@@ -172,6 +176,34 @@ def test_added_tokens_of_a_config_are_control_tokens(foreign):
     assert made.control['<|pad|>'] == size
     assert made.encode_special('<pad>') == [size]
     assert size not in made.encode('<pad>')
+
+
+def test_marian_numbers_the_pieces_of_the_source(foreign):
+    made = foreign['marian']
+    files = made.files
+    ids = json.loads(files['vocab.json'])
+    library = sentencepiece.SentencePieceProcessor(model_proto=files['source.spm'])
+    text = 'The model reads a page, and 7 tokens. \u4e2d'
+    pieces = library.encode(text, out_type=str)
+    expected = [ids.get(piece, ids['<unk>']) for piece in pieces]
+    assert ids['<unk>'] in expected
+    assert made.encode(text) == expected
+    assert made.encode(f'>>fra<<{text}') == [ids['>>fra<<'], *expected]
+    assert made.encode(f'>>xx<<{text}') == [ids['<unk>'], *expected]
+    assert frames.start(made) == ids['<pad>']
+    assert frames.source(made, expected) == [*expected, ids['</s>']]
+    known = [piece for piece in pieces if piece in ids]
+    said = made.decode([*(ids[piece] for piece in known), *made.suffix])
+    assert said == library.decode(known)
+    for name, data, message in (
+        ('vocab.json', b'{"</s>": 0, "<pad>": 1}', "'<unk>', which the vocabulary"),
+        ('vocab.json', b'{"</s>": 0, "<unk>": "1"}', 'not a whole number'),
+        ('vocab.json', b'{"</s>": 0, "<unk>": 99999}', 'not those of a vocab'),
+        ('source.spm', b'\x0a\xff', r'source\.spm is damaged'),
+        ('target.spm', files['target.spm'][:-9], r'target\.spm is damaged'),
+    ):
+        with pytest.raises(command.UserError, match=message):
+            marian.Marian({**files, name: data})
 
 
 def test_damaged_files_are_named(foreign, gpt2_folder):
