@@ -1,8 +1,8 @@
 r"""Fine-tuning a classifier from a BERT in a workdir, its lower half frozen.
 
-    python -m gptjax.train --config=configs/classify.py:6 \
-        --config.data.path=LABELLED.jsonl --config.model.init_from=runs/bert_base \
-        --workdir=runs/classify
+    python -m gptjax.train --config=configs/classify.py:1 \
+        --config.data.path=LABELLED.jsonl --config.model.init_from=runs/bert \
+        --workdir=runs/classes
 
 The argument is how many of the lower layers are frozen, with the embeddings; 0 trains
 everything. A line of the data is {"text": ..., "label": ...}, or {"text", "text_pair",
@@ -27,7 +27,7 @@ def get_config(frozen: str = '6') -> ConfigDict:
     config.epochs = 3.0
 
     config.model = dict(
-        init_from='runs/bert_base',
+        init_from='runs/bert',
         dropout=0.1,
         head=dict(kind='classes', classes=2, pooler=True),
     )
@@ -35,9 +35,9 @@ def get_config(frozen: str = '6') -> ConfigDict:
         path='data/labelled.jsonl',
         batch_size=32,
         loader='tfdata',
+        T=128,
         build=dict(
             corpus=dict(name='labelled', licence='unknown'),
-            tokenizer=dict(name='folder', path='runs/bert_base'),
             held_out=dict(fraction=0.1, by='document'),
             shard_tokens=2**24,
         ),

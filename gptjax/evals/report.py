@@ -147,7 +147,7 @@ def _continued(
     given = [engine.document(prompt) for prompt in prompts]
     begin = trained.tokenizer.control[chat.BEGIN]
     if not given:
-        rows = built.rows(scores.SPLIT, trained.model.arch.T)
+        rows = built.rows(scores.SPLIT, build.row_length(trained))
         given = openings(scores.stream(rows), begin, SAMPLES)
     requests = [engine_lib.Request(tokens, **SAMPLING) for tokens in given]
     return [
@@ -235,7 +235,8 @@ def _facts(run: Run) -> page.Html:
     train = run.dataset.manifest['splits']['train']
     facts = {
         'Parameters': f'{run.parameters:,}',
-        'Architecture': f'GPT-2, {arch.L} layers, width {arch.D}, context {arch.T}',
+        'Architecture': f'{arch.family}: {arch.L} layers, width {arch.D}, '
+        f'context {arch.T}',
         'Starts from': 'random weights',
         'Objective': config['objective']['name'],
         'Steps': f'{run.step:,}, each of {config["data"]["batch_size"]:,} {row}',

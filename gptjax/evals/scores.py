@@ -80,7 +80,7 @@ def score(
     """
     _check(trained, built, trigram, answers)
     arch = trained.model.arch
-    rows = built.rows(SPLIT, arch.T)
+    rows = built.rows(SPLIT, build.row_length(trained))
     if arch.head.kind != 'tokens' or arch.encoder_L:
         found = _own(trained, built)
     elif built.kind == 'text':
@@ -146,7 +146,7 @@ def _text(
     if trigram:
         begin = trained.tokenizer.control[chat.BEGIN]
         model = ngram.Trigram(
-            stream(built.rows('train', trained.model.arch.T)),
+            stream(built.rows('train', build.row_length(trained))),
             trained.tokenizer.vocab_size,
             begin,
         )
@@ -186,8 +186,8 @@ def _means(
     frozen: core.Params = None,
 ) -> dict[str, float]:
     """Means of a loss function over all rows, in batches that fit the memory."""
-    arch = trained.model.arch
-    batch_size = min(max(_LOGITS // (arch.T * arch.V), 1), 32, len(rows))
+    row = build.row_length(trained) * trained.model.arch.V
+    batch_size = min(max(_LOGITS // row, 1), 32, len(rows))
     return evaluate.evaluate(
         jax.jit(functools.partial(step_lib.eval_step, loss_fn=loss_fn)),
         trained.params,

@@ -25,6 +25,7 @@ from gptjax.text import tokenizer as text_tokenizer
 
 BATCH = 32  # rows decoded together
 SHORTEST = 16  # the smallest bucket of prompt lengths
+SMALLEST = 256  # the fewest tokens that a cache has room for
 UNSAID = (*chat.ROLES.values(), text_tokenizer.MASK)  # no model may say these
 
 
@@ -145,7 +146,7 @@ class Engine:
             begin = functools.partial(loop.read, model, start, allowed_V)
         else:
             begin = functools.partial(loop.prefill, model, allowed_V)
-        self._prefill = jax.jit(begin)
+        self._prefill = jax.jit(begin, static_argnames='S')
         self._decode = jax.jit(
             functools.partial(loop.decode, model, allowed_V), donate_argnames='cache'
         )
@@ -248,7 +249,9 @@ class Engine:
             prompts_BT[b, : len(row.request.prompt)] = row.request.prompt
             last_B[b] = len(row.request.prompt) - 1
         settings = _settings(rows, B)
-        first_B, cache = self._prefill(self._params, prompts_BT, last_B, settings)
+        S = max(row.position + row.left for row in rows) + 1
+        S = min(_power_of_two(S, SMALLEST), self.context)
+        first_B, cache = self._prefill(self._params, prompts_BT, last_B, settings, S=S)
         yield np.asarray(first_B)[: len(rows), None].tolist()
         token_B, position_B, left_B = np.zeros((3, B), np.int32)
         while any(row.finish_reason is None for row in rows):

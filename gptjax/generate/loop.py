@@ -47,11 +47,16 @@ def prefill(
     prompts_BT: Int[Array, 'B T'],
     last_B: Int[Array, 'B'],
     settings: Settings,
+    *,
+    S: int,
 ) -> tuple[Int[Array, 'B'], gpt.Cache]:
-    """The token after each prompt, which ends at index `last_B`, and the cache."""
+    """The token after each prompt, which ends at index `last_B`, and the cache.
+
+    The cache has room for S tokens of each row, its prompt among them.
+    """
     B, T = prompts_BT.shape
     positions_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
-    cache = gpt.init_cache(model.arch, B, model.arch.T, model.compute.dtype)
+    cache = gpt.init_cache(model.arch, B, S, model.compute.dtype)
     logits_BV, cache = gpt.decode(
         model, params, prompts_BT, positions_BT, cache, last_B
     )
@@ -63,16 +68,20 @@ def read(
     start: int,
     allowed_V: Bool[Array, 'V'],
     params: core.Params,
-    sources_BS: Int[Array, 'B S'],
+    sources_BT: Int[Array, 'B T'],
     last_B: Int[Array, 'B'],
     settings: Settings,
+    *,
+    S: int,
 ) -> tuple[Int[Array, 'B'], seq2seq.Cache]:
     """The first token for each source, which ends at index `last_B`, and the cache.
 
-    The encoder-decoder's counterpart of `prefill`: targets begin behind `start`.
+    The encoder-decoder's counterpart of `prefill`: targets begin behind `start`, and
+    the cache has room for S of their tokens.
     """
-    segments_BS = jnp.arange(sources_BS.shape[1]) <= last_B[:, None]
-    cache = seq2seq.begin(model, params, sources_BS, segments_BS.astype(jnp.int32))
+    segments_BT = jnp.arange(sources_BT.shape[1]) <= last_B[:, None]
+    segments_BT = segments_BT.astype(jnp.int32)
+    cache = seq2seq.begin(model, params, sources_BT, segments_BT, S)
     first_B1 = jnp.full_like(last_B[:, None], start)
     zeros_B1 = jnp.zeros_like(first_B1)
     logits_BV, cache = seq2seq.decode(

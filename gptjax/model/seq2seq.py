@@ -109,8 +109,12 @@ def begin(
     params: core.Params,
     source_BS: Int[Array, 'B S'],
     segments_BS: Int[Array, 'B S'],
+    T: int,
 ) -> Cache:
-    """Reads the source, one document a row (segment 1, then padding), once."""
+    """Reads the source, one document a row (segment 1, then padding), once.
+
+    The cache has room for T tokens of the target.
+    """
     B, S = source_BS.shape
     positions_BS = jnp.broadcast_to(jnp.arange(S), (B, S))
     encoded: Any = model.apply(
@@ -122,7 +126,7 @@ def begin(
         cross.apply({'params': weights['cross']}, source_BSD, method='keys')
         for weights in params['decoder']['blocks']
     ]
-    empty = gpt.init_cache(model.arch, B, model.arch.T, model.compute.dtype)
+    empty = gpt.init_cache(model.arch, B, T, model.compute.dtype)
     return Cache(segments_BS, keys, empty)
 
 

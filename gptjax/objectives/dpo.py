@@ -19,7 +19,7 @@ def make(model: transformer.Model, beta: float) -> core.LossFn:
     `accuracy`, the share whose plain log-probability does. Raises UserError for a model
     without a causal head over tokens.
     """
-    heads.require(model, 'dpo', 'tokens', causal=True)
+    heads.require(model, 'dpo', 'tokens', 'masked', causal=True)
 
     def answers(
         params: core.Params, batch: core.Batch, key: Array | None

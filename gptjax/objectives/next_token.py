@@ -27,7 +27,7 @@ def make(model: transformer.Model) -> core.LossFn:
     B T). Fine-tuning on conversations is the same loss, with weight on the assistant's
     tokens alone. Raises UserError for a model without a causal head over tokens.
     """
-    heads.require(model, 'next_token', 'tokens', causal=True)
+    heads.require(model, 'next_token', 'tokens', 'masked', causal=True)
 
     def loss_fn(
         params: core.Params, frozen: core.Params, batch: core.Batch, key: Array | None

@@ -28,6 +28,7 @@ from gptjax.train import freeze, optim, start
 from gptjax.train import settings as settings_lib
 from gptjax.train import table as train_table
 
+IMPORTED_T = 2048  # scores of a row are quadratic in it
 LABELS = 'labels.json'  # of a workdir: the names of a classifier's classes
 
 
@@ -50,6 +51,7 @@ class Run:
     schedule: optim.Schedule
     labels: list[str]  # the names of the classes, where the dataset has some
     data: settings_lib.Data
+    T: int  # tokens in a row
     rows: rows_lib.Rows
     eval_rows: rows_lib.Rows
     checkpoint: settings_lib.Checkpoint
@@ -68,7 +70,8 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     settings_lib.check_unchanged(settings, workdir, allow_config_change)
     begin, model = begin_of(settings)
     arch, sharding, compute = model.arch, model.sharding, model.compute
-    data = command.splat(settings_lib.Data, 'data', settings['data'])
+    data = settings_lib.data_of(settings)
+    T = _length(data, arch)
     sharding.check_batch(data.batch_size, 'data.batch_size')
     if data.batch_size % (compute.accumulate * sharding.batch_shards):
         raise command.UserError(
@@ -85,7 +88,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     _check_tokenizer(tokenizer, arch, settings['model'])
     _check_labels(built, arch)
     loss_fn = command.splat(objective.make, 'objective', of_loss, model=model)
-    rows = _rows(built, 'train', arch.T, objective, of_rows, settings['seed'])
+    rows = _rows(built, 'train', T, objective, of_rows, settings['seed'])
     steps = _steps(settings, len(rows), data.batch_size)
     trained = trained_of(settings, model)
     schedule, optimizer = optimizer_of(settings, steps)
@@ -105,9 +108,10 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         schedule=schedule,
         labels=built.labels,
         data=data,
+        T=T,
         rows=rows,
         # The same draws in every run: evaluations of runs with other seeds compare.
-        eval_rows=_rows(built, 'validation', arch.T, objective, of_rows, seed=0),
+        eval_rows=_rows(built, 'validation', T, objective, of_rows, seed=0),
         checkpoint=command.splat(
             settings_lib.Checkpoint, 'checkpoint', settings['checkpoint']
         ),
@@ -174,8 +178,28 @@ def dataset_of(trained: Trained) -> dataset.Dataset:
             'was built with its tokenizer, by --data=DIR.'
         )
     name, _ = settings_lib.named(trained.config['objective'], 'objective')
-    data = command.splat(settings_lib.Data, 'data', trained.config['data'])
+    data = settings_lib.data_of(trained.config)
     return _dataset(data, trained.workdir, objective_table.OBJECTIVES[name])
+
+
+def row_length(trained: Trained) -> int:
+    """Tokens in a row of a workdir's evaluations: as in its training.
+
+    Imported weights were trained elsewhere: their rows are of at most IMPORTED_T.
+    """
+    arch = trained.model.arch
+    if 'imported' in trained.config:
+        return min(arch.T, IMPORTED_T)
+    return _length(settings_lib.data_of(trained.config), arch)
+
+
+def _length(data: settings_lib.Data, arch: model_config.Architecture) -> int:
+    if data.T is not None and not 1 <= data.T <= arch.T:
+        raise command.UserError(
+            f'data.T is {data.T}, and the context of the model is {arch.T}; set it to '
+            'at most that, or to None.'
+        )
+    return arch.T if data.T is None else data.T
 
 
 def begin_of(settings: Mapping[str, Any]) -> tuple[start.Start, transformer.Model]:
@@ -213,7 +237,7 @@ def objective_of(
     objective = objective_table.OBJECTIVES[name]
     _check_kind(built, objective)
     of_loss, of_rows = ({}, options) if objective.masks else (options, {})
-    rows = _rows(built, split, trained.model.arch.T, objective, of_rows, seed=0)
+    rows = _rows(built, split, row_length(trained), objective, of_rows, seed=0)
     return objective.make(trained.model, **of_loss), rows
 
 

@@ -234,7 +234,7 @@ class _Loop:
         return bool(np.any(answers))
 
     def _say_start(self) -> None:
-        run, arch = self.run, self.run.model.arch
+        run = self.run
         weights = trees.count(self.state.params)
         part = trees.count(run.trained.take(self.state.params))
         some = f' ({part / 1e6:.2f}M trained)' if part < weights else ''
@@ -242,7 +242,7 @@ class _Loop:
         at = f'from step {self.step} ' if self.step else ''
         self.log.say(
             f'training {at}to step {run.steps}: {weights / 1e6:.2f}M parameters{some}, '
-            f'{len(run.rows)} rows of {arch.T} tokens, batches of '
+            f'{len(run.rows)} rows of {run.T} tokens, batches of '
             f'{run.data.batch_size} rows, mesh {mesh} ({self.sharding.rules}), '
             f'{jax.devices()[0].device_kind}'
         )
@@ -257,9 +257,8 @@ class _Clock:
         peak = flops.peak(devices.flat[0])
         self._peak = peak * devices.size if peak else None
         # A reference goes forward too, which is a third of forward and backward.
-        self._flops = cost.flops_per_token(run.model.arch) * (
-            4 / 3 if run.reference else 1
-        )
+        arch = dataclasses.replace(run.model.arch, T=run.T)
+        self._flops = cost.flops_per_token(arch) * (4 / 3 if run.reference else 1)
         self._start = time.perf_counter()
         self._last = (step, 0.0)
 

@@ -27,6 +27,7 @@ class Data:
     batch_size: int  # rows of T tokens in a step, over all devices
     loader: str  # 'tfdata', or 'threads' on machines without TensorFlow
     build: Mapping[str, Any] | None = None  # a data config, for a raw `path`
+    T: int | None = None  # tokens in a row, where it is not to be model.T
 
     def __post_init__(self) -> None:
         command.lookup(pipeline.LOADERS, self.loader, 'data.loader')
@@ -74,6 +75,16 @@ def of(config: Any) -> dict[str, Any]:
     settings: dict[str, Any] = json.loads(config.to_json())
     check_sections(settings)
     return settings
+
+
+def data_of(settings: Mapping[str, Any]) -> Data:
+    """The section `data`; raw text takes the tokenizer of model.init_from by itself."""
+    data: Data = command.splat(Data, 'data', settings['data'])
+    model = settings['model']
+    if data.build is None or 'tokenizer' in data.build or 'init_from' not in model:
+        return data
+    tokenizer = {'name': 'folder', 'path': model['init_from']}
+    return dataclasses.replace(data, build={**data.build, 'tokenizer': tokenizer})
 
 
 def check_sections(settings: Mapping[str, Any]) -> None:

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_family
 
 from gptjax import command
 from gptjax.generate import engine as engine_lib
 from gptjax.generate import loop
 from gptjax.model import transformer
 from gptjax.text import bytes as byte_level
+from gptjax.text import table
 from gptjax.text import tokenizer as text_tokenizer
 
 Request = engine_lib.Request
@@ -204,3 +206,21 @@ def test_tokenizers_with_other_control_tokens(tiny):
     engine = engine_lib.Engine(tiny.model, tiny.params, few)
     assert engine.document('?') == (ord('?'),)
     assert engine.document('') == (256,)
+
+
+def test_a_cache_is_as_long_as_its_requests_need():
+    """Not as the context: a context of 131,072 would take all memory."""
+    model = tiny_family.model('llama', T=2048, V=384)
+    params = tiny_family.params(model)
+    tokenizer = table.make(lambda: [], name='bytes')
+    engine = engine_lib.Engine(model, params, tokenizer)
+    made = []
+    prefill = engine._prefill
+    engine._prefill = lambda *a, S: made.append(S) or prefill(*a, S=S)
+    prompt = engine.document('a prompt')
+    for tokens, room in ((8, 256), (247, 256), (248, 512)):
+        [got] = engine.generate(
+            [Request(prompt, max_tokens=tokens, temperature=0.0, stop_tokens=())]
+        )
+        assert len(got.tokens) == tokens
+        assert made.pop() == room

@@ -100,7 +100,7 @@ def prefilled(model, params, batch, lengths):
         return gpt.decode, gpt.unstack(params), cache
     layers = seq2seq.unstack(params)
     source = batch['source'], batch['source_segments']
-    return seq2seq.decode, layers, seq2seq.begin(model, layers, *source)
+    return seq2seq.decode, layers, seq2seq.begin(model, layers, *source, arch.T)
 
 
 @pytest.mark.parametrize('family', CAUSAL)

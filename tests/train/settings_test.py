@@ -1,0 +1,56 @@
+"""Settings that follow from others."""
+
+import numpy as np
+import pytest
+import tiny
+import tiny_config
+
+from gptjax import command
+from gptjax.model import config, transformer
+from gptjax.model import table as model_table
+from gptjax.objectives import dpo, next_token
+from gptjax.train import build
+from gptjax.train import settings as settings_lib
+
+
+@pytest.fixture
+def a_config(tmp_path):
+    made = tiny_config.get_config()
+    (tmp_path / 'text.txt').write_text(tiny_config.text())
+    made.data.path = str(tmp_path / 'text.txt')
+    return made
+
+
+def test_rows_may_be_shorter_than_the_context(a_config, tmp_path):
+    a_config.data.T = 16
+    run = build.build(a_config, tmp_path / 'run')
+    assert (run.T, run.model.arch.T) == (16, 32)
+    for rows in (run.rows, run.eval_rows):
+        assert rows.read(np.arange(2))['tokens'].shape == (2, 16)
+    a_config.data.T = 33
+    with pytest.raises(command.UserError, match=r'data\.T is 33, .* model is 32'):
+        build.build(a_config, tmp_path / 'other')
+
+
+def test_what_starts_from_a_workdir_takes_its_tokenizer():
+    model, raw = {'init_from': 'runs/x'}, {'corpus': {}, 'tokenizer': {'name': 'bytes'}}
+    data = dict(path='a', batch_size=1, loader='threads', build=raw)
+
+    def tokenizer(model, build):
+        settings = {'model': model, 'data': {**data, 'build': build}}
+        return settings_lib.data_of(settings).build.get('tokenizer')
+
+    assert tokenizer(model, raw) == {'name': 'bytes'}
+    assert tokenizer(model, {'corpus': {}}) == {'name': 'folder', 'path': 'runs/x'}
+    assert tokenizer({}, {'corpus': {}}) is None
+
+
+@pytest.mark.parametrize('objective', [next_token.make, lambda m: dpo.make(m, 0.1)])
+def test_a_causal_encoder_keeps_its_head(objective):
+    """Rothe et al. (2020): BERT's weights, its head among them, start a GPT."""
+    fields = model_table.preset('bert-nano', T=16, V=48, causal=True)
+    arch = config.architecture('model', **fields)
+    objective(transformer.make(arch, tiny.COMPUTE, tiny.sharding()))
+    encoder = config.architecture('model', **{**fields, 'causal': False})
+    with pytest.raises(command.UserError, match=r'set model\.causal=True'):
+        objective(transformer.make(encoder, tiny.COMPUTE, tiny.sharding()))
