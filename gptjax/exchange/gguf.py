@@ -7,6 +7,7 @@ context ends where the first window does, so that both compute the same.
 """
 
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -167,23 +168,15 @@ def save(
     command.lookup(DTYPES, dtype, 'dtype')
     words = vocabulary.of(tokens, arch.V)
     entries = tables.present(kind.table, dict(trees.paths(params)))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-    writer = library.GGUFWriter(unfinished, kind.name)
-    try:
-        _describe(writer, arch)
-        _describe_words(writer, words, tokens)
-        writer.add_file_type(FILE_TYPES[dtype])
-        writer.add_name(name)
-        writer.add_license(license)
-        _write(writer, arch, entries, params, dtype)
-        os.fsync(writer.fout[0].fileno())
-        writer.close()
-        unfinished.replace(path)
-    finally:
-        writer.close()
-        unfinished.unlink(missing_ok=True)
+    with tokenizer.whole(Path(path)) as unfinished:
+        writer = library.GGUFWriter(unfinished, kind.name)
+        with contextlib.closing(writer):
+            _describe(writer, arch)
+            _describe_words(writer, words, tokens)
+            writer.add_file_type(FILE_TYPES[dtype])
+            writer.add_name(name)
+            writer.add_license(license)
+            _write(writer, arch, entries, params, dtype)
 
 
 def _library() -> Any:

@@ -182,22 +182,13 @@ def save(
         )
     fixed.check(arch, FIXED | _of_numbers(arch), 'llama2.c')
     where = places(arch, version)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        with unfinished.open('wb') as file:
-            file.write(_header(arch, version))
-            for name, array in tables.dump(arch, entries(arch), params):
+    with text_tokenizer.whole(Path(path)) as unfinished, unfinished.open('wb') as file:
+        file.write(_header(arch, version))
+        for name, array in tables.dump(arch, entries(arch), params):
+            _put(file, where[name], array)
+        if version == 0:
+            for name, array in zip((COSINES, SINES), rotary(arch), strict=True):
                 _put(file, where[name], array)
-            if version == 0:
-                for name, array in zip((COSINES, SINES), rotary(arch), strict=True):
-                    _put(file, where[name], array)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,8 +27,7 @@ def of_bytes(made: byte_level.Bytes) -> tokenizers.Tokenizer:
 
 def of_gpt2(made: gpt2.GPT2) -> tokenizers.Tokenizer:
     """GPT-2's: its words, merges and ids."""
-    lines = made.files[gpt2.MERGES].decode().splitlines()
-    merges = [tuple(line.split(' ')) for line in lines if not line.startswith('#v')]
+    merges = [tuple(line.split(' ')) for line in made.merges]
     written = {byte: character for character, byte in gpt2.printable().items()}
     vocab = {}
     for token in range(made.vocab_size):

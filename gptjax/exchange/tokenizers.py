@@ -86,9 +86,7 @@ def write(tokenizer: text_tokenizer.Tokenizer, folder: Path) -> None:
     All are made before the first is written. Raises UserError for a tokenizer that has
     no such form.
     """
-    files = contents(tokenizer)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
+    for name, content in contents(tokenizer).items():
         text_tokenizer.write(folder / name, content)
 
 

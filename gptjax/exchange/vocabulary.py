@@ -106,13 +106,12 @@ def _gpt2(tokens: gpt2.GPT2) -> Vocabulary:
     pieces |= {token: name for name, token in tokens.control.items()}
     control = set(tokens.control.values())
     ids = range(tokens.vocab_size)
-    lines = tokens.files[gpt2.MERGES].decode().splitlines()
     return Vocabulary(
         'gpt2',
         'gpt-2',
         tuple(pieces[token] for token in ids),
         tuple(CONTROL if token in control else NORMAL for token in ids),
-        merges=tuple(line for line in lines if line and not line.startswith('#')),
+        merges=tokens.merges,
     )
 
 

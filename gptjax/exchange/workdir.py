@@ -203,7 +203,7 @@ def _write_gguf(trained: build.Trained, output: Path, dtype: str) -> None:
             name=trained.workdir.resolve().name,
             license=card.licence(trained, origin) or '',
         )
-        _write_card(partial, card.text(trained, origin, 'gguf', dtype))
+        (partial / 'README.md').write_text(card.text(trained, origin, 'gguf', dtype))
 
 
 def _write_llama2c(trained: build.Trained, output: Path, dtype: str) -> None:
@@ -219,11 +219,7 @@ def _write_llama2c(trained: build.Trained, output: Path, dtype: str) -> None:
         llama2c.save(trained.model.arch, trained.params, partial / 'model.bin')
         for name, content in trained.tokenizer.files.items():
             (partial / name).write_bytes(content)
-        _write_card(partial, card.text(trained, origin, 'llama2c', dtype))
-
-
-def _write_card(folder: Path, text: str) -> None:
-    (folder / 'README.md').write_text(text)
+        (partial / 'README.md').write_text(card.text(trained, origin, 'llama2c', dtype))
 
 
 FORMATS: dict[str, Callable[[build.Trained, Path, str], None]] = {

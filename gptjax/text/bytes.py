@@ -29,7 +29,3 @@ class Bytes(tokenizer.ByteTable):
     def encode(self, text: str) -> list[int]:
         """The bytes of the text; UserError for a lone surrogate."""
         return list(tokenizer.utf8(text))
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text."""
-        return [self.encode(text) for text in texts]

@@ -58,6 +58,7 @@ class GPT2(tokenizer.ByteTable):
         merges: Sequence[str],
         control: Sequence[str] = tokenizer.CONTROL,
     ) -> None:
+        self.merges = tuple(merges)
         ranks = _ranks(encoder, merges)
         ids = {name: len(ranks) + i for i, name in enumerate(control)}
         if ids[END] != len(ranks):

@@ -74,10 +74,6 @@ class Llama2C(tokenizer.ByteTable):
             ids += [FIRST_BYTE + byte for byte in piece] if known is None else [known]
         return self._merged(ids)
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text."""
-        return [self.encode(text) for text in texts]
-
     def decode(self, tokens: Iterable[int]) -> str:
         """What llama2.c prints: no space after BOS, nor at the beginning of all."""
         parts, begins = [], True

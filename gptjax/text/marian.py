@@ -5,7 +5,7 @@ languages; one that it lacks is `<unk>`. `target.spm` is kept, and not used: a t
 learn from is cut as a source is.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 from pathlib import Path
 
@@ -70,7 +70,3 @@ class Marian(tokenizer.ByteTable):
             ids, text = [self._codes.get(text[:end], self._unknown)], text[end:]
         pieces: list[str] = self._model.encode(text, out_type=str)
         return ids + [self._spoken.get(piece, self._unknown) for piece in pieces]
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text."""
-        return [self.encode(text) for text in texts]

@@ -6,7 +6,8 @@ others may lose some of it: each says what), and a control token never comes out
 text: `<|end|>` typed by a user is seven characters like any others.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
 import hashlib
 import json
 import os
@@ -118,6 +119,10 @@ class ByteTable:
         """The ids of a text; each tokenizer has its own way."""
         raise NotImplementedError
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text."""
+        return [self.encode(text) for text in texts]
+
     def encode_special(self, text: str) -> list[int]:
         """The ids of a rendered template: spellings in `special` are control tokens."""
         ids = []
@@ -147,7 +152,6 @@ class ByteTable:
         Each file appears whole or not at all, and `tokenizer.json` comes last, so that
         a save that was killed is seen and can be run again.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         for name, content in self._files.items():
             write(folder / name, content)
         write(folder / DESCRIPTION, self._description())
@@ -259,9 +263,19 @@ def utf8(text: str) -> bytes:
 
 def write(path: Path, content: bytes) -> None:
     """Writes a file that is seen whole or not at all."""
+    with whole(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write, which becomes `path` at the end, or vanishes at an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-    with unfinished.open('wb') as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    try:
+        yield unfinished
+        with unfinished.open('rb') as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

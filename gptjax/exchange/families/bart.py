@@ -11,16 +11,10 @@ _OUT = ('D (N H)', 'N H D', ('D', 'D'))
 
 
 def _attention(name: str, path: str) -> tuple[tables.Entry, ...]:
-    made: tuple[tables.Entry, ...] = ()
-    for part in ('query', 'key', 'value'):
-        made += family.dense(
-            f'{name}.{part[0]}_proj',
-            f'{path}/{part}',
-            '(N H) D',
-            'D N H',
-            ('(N H)', 'N H'),
-        )
-    return made + family.dense(f'{name}.out_proj', f'{path}/out', *_OUT)
+    return (
+        *family.projections(lambda part: f'{name}.{part[0]}_proj', path),
+        *family.dense(f'{name}.out_proj', f'{path}/out', *_OUT),
+    )
 
 
 def _side(side: str) -> tuple[tables.Entry, ...]:

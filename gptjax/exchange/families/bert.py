@@ -15,7 +15,7 @@ def trunk(prefix: str) -> tuple[tables.Entry, ...]:
     """The tensors below the head, in files of BERT and of RoBERTa."""
     block = f'{prefix}encoder.layer.{{l}}'
     embeddings = f'{prefix}embeddings'
-    table = (
+    return (
         tables.Entry(f'{embeddings}.word_embeddings.weight', ('tokens',), 'V D', 'V D'),
         tables.Entry(
             f'{embeddings}.position_embeddings.weight', ('positions',), 'P D', 'P D'
@@ -24,17 +24,9 @@ def trunk(prefix: str) -> tuple[tables.Entry, ...]:
             f'{embeddings}.token_type_embeddings.weight', ('types',), 'Y D', 'Y D'
         ),
         *family.norm(f'{embeddings}.LayerNorm', 'embedding_norm'),
-    )
-    for name in ('query', 'key', 'value'):
-        table += family.dense(
-            f'{block}.attention.self.{name}',
-            f'blocks/attention/{name}',
-            '(N H) D',
-            'D N H',
-            ('(N H)', 'N H'),
-        )
-    return (
-        *table,
+        *family.projections(
+            lambda part: f'{block}.attention.self.{part}', 'blocks/attention'
+        ),
         *family.dense(
             f'{block}.attention.output.dense',
             'blocks/attention/out',

@@ -261,6 +261,21 @@ def dense(
     return weight, tables.Entry(f'{name}.bias', (f'{path}_bias',), *bias)
 
 
+def projections(
+    name: Callable[[str], str], path: str, keys: str = 'N'
+) -> tuple[tables.Entry, ...]:
+    """Queries, keys and values with their biases; `name` of each tensor.
+
+    keys: the letter of the heads of keys and values.
+    """
+    made: tuple[tables.Entry, ...] = ()
+    for part, heads in (('query', 'N'), ('key', keys), ('value', keys)):
+        joined, apart = f'({heads} H)', f'{heads} H'
+        layouts = f'{joined} D', f'D {apart}', (joined, apart)
+        made += dense(name(part), f'{path}/{part}', *layouts)
+    return made
+
+
 def scale(name: str, path: str) -> tables.Entry:
     """The scale of a norm over D."""
     return tables.Entry(f'{name}.weight', (f'{path}/scale',), 'D', 'D')

@@ -12,23 +12,12 @@ _BLOCK = 'model.layers.{l}'
 _ATTENTION = f'{_BLOCK}.self_attn'
 
 
-def _projections() -> tuple[tables.Entry, ...]:
-    made: tuple[tables.Entry, ...] = ()
-    for letter, name in (('N', 'query'), ('K', 'key'), ('K', 'value')):
-        made += family.dense(
-            f'{_ATTENTION}.{name[0]}_proj',
-            f'blocks/attention/{name}',
-            f'({letter} H) D',
-            f'D {letter} H',
-            (f'({letter} H)', f'{letter} H'),
-        )
-    return made
-
-
 TABLE = (
     tables.Entry('model.embed_tokens.weight', ('tokens',), 'V D', 'V D'),
     family.scale(f'{_BLOCK}.input_layernorm', 'blocks/attention_norm'),
-    *_projections(),
+    *family.projections(
+        lambda part: f'{_ATTENTION}.{part[0]}_proj', 'blocks/attention', keys='K'
+    ),
     *family.dense(
         f'{_ATTENTION}.o_proj', 'blocks/attention/out', 'D (N H)', 'N H D', ('D', 'D')
     ),
