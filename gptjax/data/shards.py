@@ -20,10 +20,11 @@ _PIECE = 1 << 20  # characters of a long text that are tokenized at once
 class Encoded:
     """The token sequences of a document (two for a pair), and what of them is learned.
 
-    A text has one sequence, `<|endoftext|>` and its tokens, and no mask. That of a
-    labelled text ends with `<|end|>`, as does its second text, and the mask is 1 on the
-    latter. A translation is the source with `<|end|>`, and the target between a start
-    token and `<|end|>`.
+    A text has one sequence, `<|endoftext|>` and its tokens (and `<|end|>`, of a
+    tokenizer with a mask, which is for encoders), and no mask. That of a labelled text
+    ends with `<|end|>`, as does its second text, and the mask is 1 on the latter. A
+    translation is the source with `<|end|>`, and the target between a start token and
+    `<|end|>`.
     """
 
     sequences: list[np.ndarray]  # uint32
@@ -39,14 +40,18 @@ def encode(
         encoders = {'labelled': _encode_labelled, 'translation': _encode_translation}
         one = encoders.get(kind, _encode_turns)
         return [one(tokenizer, document) for document in batch]
-    begin = np.array([tokenizer.control['<|endoftext|>']], np.uint32)
+    control = tokenizer.control
+    begin = np.array([control[tokenizer_lib.BEGIN]], np.uint32)
+    # What an encoder reads ends with an end token (`frames`), also while it learns.
+    closed = [frames.end(tokenizer)] if tokenizer_lib.MASK in control else []
+    end = np.array(closed, np.uint32)
     pieces = [list(_pieces(document.text or '')) for document in batch]
     short = iter(tokenizer.encode_batch([p[0] for p in pieces if len(p) == 1]))
     encoded = []
     for texts in pieces:
         found = [next(short)] if len(texts) == 1 else map(tokenizer.encode, texts)
         ids = [np.array(one, np.uint32) for one in found]
-        encoded.append(Encoded([np.concatenate([begin, *ids])], []))
+        encoded.append(Encoded([np.concatenate([begin, *ids, end])], []))
     return encoded
 
 

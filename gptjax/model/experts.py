@@ -9,6 +9,7 @@ import functools
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float
 
 from gptjax import core
@@ -52,9 +53,8 @@ class Mixture(nn.Module):
         rows = spec(('batch', None, None))
         places = {name: spec((None, None, 'mlp')) for name in weights}
         places['down'] = spec((None, 'mlp', None))
-        (split,) = spec(('mlp',))
         return jax.shard_map(
-            functools.partial(_serve, self.arch, split),
+            functools.partial(_serve, self.arch, spec(('batch',)), spec(('mlp',))),
             mesh=self.sharding.mesh,
             in_specs=(rows, rows, rows, places),
             out_specs=rows,
@@ -63,16 +63,23 @@ class Mixture(nn.Module):
 
 def _serve(
     arch: config.Architecture,
-    split: str | tuple[str, ...] | None,
+    rows: P,
+    split: P,
     x_BTD: Array,
     chosen_BTk: Array,
     share_BTk: Array,
     weights: dict[str, Array],
 ) -> Array:
-    """The tokens of one device through their experts; `split` are the axes of F."""
+    """The tokens of one device through their experts.
+
+    rows, split: the mesh axes of tokens and of F. What is the same along one of them
+    is marked as varying there, so that its gradient is summed over it.
+    """
     assert arch.experts is not None
     B, T, D = x_BTD.shape
     k = arch.experts.k
+    x_BTD = _varying(x_BTD, split)
+    weights = {name: _varying(weight, rows) for name, weight in weights.items()}
     order = jnp.argsort(chosen_BTk.ravel())
     sizes_E = jnp.bincount(chosen_BTk.ravel(), length=arch.experts.E)
     x_MD = x_BTD.reshape(B * T, D)[order // k]
@@ -86,7 +93,17 @@ def _serve(
     y_MD *= share_BTk.ravel()[order, None]
     y_BTkD = jnp.zeros_like(y_MD).at[order].set(y_MD).reshape(B, T, k, D)
     y_BTD = jnp.sum(y_BTkD, axis=2)
-    return jax.lax.psum(y_BTD, split) if split else y_BTD
+    return jax.lax.psum(y_BTD, _names(split)) if _names(split) else y_BTD
+
+
+def _names(spec: P) -> tuple[str, ...]:
+    """The mesh axes of a spec of one dimension."""
+    (axes,) = spec
+    return (axes,) if isinstance(axes, str) else tuple(axes or ())
+
+
+def _varying(x: Array, spec: P) -> Array:
+    return jax.lax.pcast(x, _names(spec), to='varying') if _names(spec) else x
 
 
 def _losses(

@@ -94,15 +94,41 @@ def _einsum(spec: str, left: Array, right: Array) -> Array:
     return jnp.einsum(spec, left, right, preferred_element_type=jnp.float32)
 
 
+@jax.custom_vjp
 def grouped(x_MD: Array, weight_EDF: Array, sizes_E: Array) -> Array:
     """The product of a stack of weights: row m of `x_MD` meets that of its group.
 
     The first `sizes_E[0]` rows belong to weight 0, the next to 1, and so on. Types as
     in `einsum`.
     """
-    weight_EDF = weight_EDF.astype(x_MD.dtype)
-    y_MF = lax.ragged_dot(x_MD, weight_EDF, sizes_E, preferred_element_type=jnp.float32)
+    y_MF = lax.ragged_dot(
+        x_MD,
+        weight_EDF.astype(x_MD.dtype),
+        sizes_E,
+        preferred_element_type=jnp.float32,
+    )
     return y_MF.astype(x_MD.dtype)
+
+
+def _grouped_forward(x_MD: Array, weight_EDF: Array, sizes_E: Array) -> Any:
+    return grouped(x_MD, weight_EDF, sizes_E), (x_MD, weight_EDF, sizes_E)
+
+
+def _grouped_backward(saved: Any, dy_MF: Array) -> tuple[Array, Array, None]:
+    x_MD, weight_EDF, sizes_E = saved
+    dx_MD = grouped(dy_MF, jnp.swapaxes(weight_EDF, 1, 2), sizes_E)
+    rows = lax.RaggedDotDimensionNumbers(
+        dot_dimension_numbers=(((0,), (0,)), ((), ())),
+        lhs_ragged_dimensions=[0],
+        rhs_group_dimensions=[],
+    )
+    dw_EDF = lax.ragged_dot_general(
+        x_MD, dy_MF, sizes_E, rows, preferred_element_type=jnp.float32
+    )
+    return dx_MD, dw_EDF.astype(weight_EDF.dtype), None
+
+
+grouped.defvjp(_grouped_forward, _grouped_backward)
 
 
 class Norm(nn.Module):

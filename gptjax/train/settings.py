@@ -113,7 +113,13 @@ def check_unchanged(settings: Mapping[str, Any], workdir: Path, allowed: bool) -
     """Raises UserError where a workdir has a run of other settings, unless allowed."""
     if not list(workdir.glob('checkpoints/*/manifest.json')):
         return  # nothing was trained with another config
-    old, new = _flat(stored(workdir)), _flat(settings)
+    before = stored(workdir)
+    if 'imported' in before:
+        raise command.UserError(
+            f'{workdir} holds imported weights; train in another workdir, with '
+            f'model.init_from={str(workdir)!r}.'
+        )
+    old, new = _flat(before), _flat(settings)
     changes = [
         f'{name}: {old.get(name)!r} -> {new.get(name)!r}'
         for name in sorted(old.keys() | new.keys())

@@ -8,6 +8,7 @@ import pytest
 from gptjax import command
 from gptjax.data import build, documents, pipeline, shards
 from gptjax.text import bytes as byte_level
+from gptjax.text import table as text_table
 
 BYTES = byte_level.Bytes()
 BEGIN, END = BYTES.control['<|endoftext|>'], BYTES.control['<|end|>']
@@ -146,3 +147,14 @@ def test_a_start_token_of_the_tokenizer_begins_targets(tmp_path):
     pair = documents.Document('', '', '', translation={'source': 'a', 'target': 'b'})
     (encoded,) = shards.encode(tokenizer, [pair])
     assert [ids.tolist() for ids in encoded.sequences] == [[97, 1], [2, 98, 1]]
+
+
+@pytest.mark.parametrize('mask', [False, True])
+def test_documents_of_a_tokenizer_with_a_mask_are_closed(mask):
+    """As an encoder reads them later: begin, text, end."""
+    tokenizer = text_table.make(lambda: [], 'bytes', mask=mask)
+    document = documents.Document(id='a', source='a', licence='CC0-1.0', text='ab')
+    [encoded] = shards.encode(tokenizer, [document])
+    end = [tokenizer.control['<|end|>']] * mask
+    begin = tokenizer.control['<|endoftext|>']
+    assert encoded.sequences[0].tolist() == [begin, 97, 98, *end]

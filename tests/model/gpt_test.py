@@ -203,3 +203,23 @@ def test_bad_sizes_are_refused_by_name():
         table.preset('gpt2-smal')
     with pytest.raises(command.UserError, match='float32'):
         config.Compute('float33', 'none', 1, 1)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_the_grouped_product_and_its_gradients_are_those_of_each_group(dtype):
+    """The weights' gradient in float32 from the rounded operands, not rounded again."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (10, 5)).astype(dtype)
+    w = jax.random.normal(keys[1], (4, 5, 6))
+    sizes = jnp.array([3, 0, 6, 1])
+    ours, back = jax.vjp(lambda x, w: layers.grouped(x, w, sizes), x, w)
+    dy = jax.random.normal(keys[2], ours.shape).astype(dtype)
+    dx, dw = back(dy)
+    assert (ours.dtype, dx.dtype, dw.dtype) == (dtype, dtype, jnp.float32)
+    wide = (np.asarray(a.astype(dtype), np.float64) for a in (x, w, dy))
+    x64, w64, dy64 = wide
+    near = {'float32': 1e-5, 'bfloat16': 0.03}[dtype]  # of what is returned in dtype
+    for group, (a, b) in enumerate([(0, 3), (3, 3), (3, 9), (9, 10)]):
+        np.testing.assert_allclose(ours[a:b], x64[a:b] @ w64[group], near, near)
+        np.testing.assert_allclose(dx[a:b], dy64[a:b] @ w64[group].T, near, near)
+        np.testing.assert_allclose(dw[group], x64[a:b].T @ dy64[a:b], 1e-5, 1e-5)

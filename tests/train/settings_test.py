@@ -54,3 +54,12 @@ def test_a_causal_encoder_keeps_its_head(objective):
     encoder = config.architecture('model', **{**fields, 'causal': False})
     with pytest.raises(command.UserError, match=r'set model\.causal=True'):
         objective(transformer.make(encoder, tiny.COMPUTE, tiny.sharding()))
+
+
+def test_an_imported_workdir_is_not_trained_in(a_config, tmp_path):
+    step = tmp_path / 'run' / 'checkpoints' / '00000000'
+    step.mkdir(parents=True)
+    (step / 'manifest.json').write_text('{}')
+    (tmp_path / 'run' / 'config.json').write_text('{"imported": {}}')
+    with pytest.raises(command.UserError, match=r'another workdir, with model\.init_'):
+        build.build(a_config, tmp_path / 'run')
