@@ -41,3 +41,13 @@ def test_a_data_config_has_every_section_and_a_command(path):
     assert set(config) == {'corpus', 'tokenizer', 'held_out', 'shard_tokens'}
     docstring = ast.get_docstring(ast.parse(path.read_text()))
     assert f'--config={path.relative_to(ROOT).as_posix()}' in docstring
+
+
+def test_any_preset_can_be_pretrained(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for preset in ('modern-small', 'mixtral-8x7b', 'llama-3.1-8b'):
+        config = command.load_config(f'configs/pretrain.py:{preset}').to_dict()
+        arch = model_config.architecture('model', **config['model'])
+        assert preset.startswith(arch.family)
+    with pytest.raises(command.UserError, match="did you mean 'modern-small'"):
+        command.load_config('configs/pretrain.py:modern-smal')
