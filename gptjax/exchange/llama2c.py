@@ -180,7 +180,8 @@ def save(
             f'version {version} of llama2.c files is not written; take 0, which run.c '
             'reads, or 1.'
         )
-    fixed.check(arch, FIXED | _of_numbers(arch), 'llama2.c')
+    numbers = {'H': (arch.D // arch.N,), 'windows': ((0,) * len(arch.windows),)}
+    fixed.check(arch, FIXED | numbers, 'llama2.c')
     where = places(arch, version)
     with text_tokenizer.whole(Path(path)) as unfinished, unfinished.open('wb') as file:
         file.write(_header(arch, version))
@@ -293,12 +294,6 @@ def _count(arch: model_config.Architecture, version: int) -> int:
     layer = 2 * D + 2 * D * arch.N * H + 2 * D * arch.K * H + 3 * D * arch.F
     vocabulary = arch.V * D * (1 if arch.head.tied else 2)
     return vocabulary + arch.L * layer + D + (arch.T * H if version == 0 else 0)
-
-
-def _of_numbers(arch: model_config.Architecture) -> dict[str, tuple[Any, ...]]:
-    """What llama2.c fixes that follows from other settings of a model."""
-    all_tokens = (0,) * len(arch.windows)
-    return {'H': (arch.D // arch.N,), 'windows': (all_tokens,)}
 
 
 def _ordered(

@@ -97,24 +97,26 @@ def contents(tokenizer: text_tokenizer.Tokenizer) -> dict[str, bytes]:
     return files
 
 
-def _contents(tokenizer: text_tokenizer.Tokenizer) -> dict[str, bytes]:
-    if isinstance(tokenizer, marian.Marian):
-        return dict(tokenizer.files)
+def _contents(tokenizer: Any) -> dict[str, bytes]:
     if isinstance(tokenizer, huggingface.HuggingFace):
         source = next(name for name in huggingface.FILES if name in tokenizer.theirs)
         return _configured(tokenizer.theirs, source)
-    if isinstance(tokenizer, spm.SPM) and settings.CONFIG in tokenizer.files:
+    whole = isinstance(tokenizer, spm.SPM) and settings.CONFIG in tokenizer.files
+    if whole or isinstance(tokenizer, marian.Marian):
         return dict(tokenizer.files)
     made = command.lookup(NAMES, tokenizer.name, 'tokenizer')
-    files = {made[name]: content for name, content in _kept(tokenizer).items()}
+    kept = tokenizer.files
+    files = {made.get(name, name): content for name, content in kept.items()}
     pipeline = (_pipeline(tokenizer).to_str() + '\n').encode()
     files[huggingface.PIPELINE] = pipeline
-    mark = {
-        'name': tokenizer.name,
-        'digest': tokenizer.digest,
-        huggingface.PIPELINE: hashlib.sha256(pipeline).hexdigest(),
-    }
-    files[settings.CONFIG] = _json(_config(tokenizer) | {OURS: mark})
+    config = _config(tokenizer)
+    if kept.keys() <= made.keys():  # else the pipeline is read with the small files
+        config[OURS] = {
+            'name': tokenizer.name,
+            'digest': tokenizer.digest,
+            huggingface.PIPELINE: hashlib.sha256(pipeline).hexdigest(),
+        }
+    files[settings.CONFIG] = _json(config)
     return files
 
 
@@ -182,15 +184,6 @@ def _byte_bpe(
             **text_tokenizer.names(gpt2.PUBLISHED),
         }
     )
-
-
-def _kept(tokenizer: text_tokenizer.Tokenizer) -> Mapping[str, bytes]:
-    """The files that one of our tokenizers is made from."""
-    if not isinstance(tokenizer, text_tokenizer.ByteTable):
-        raise command.UserError(
-            f'{tokenizer.name} has no files to export; use a tokenizer of the table.'
-        )
-    return tokenizer.files
 
 
 def _pipeline(tokenizer: Any) -> Any:

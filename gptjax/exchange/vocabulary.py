@@ -120,8 +120,8 @@ def _huggingface(tokens: huggingface.HuggingFace) -> Vocabulary:
     model = described['model']
     if model.get('type') != 'BPE':
         raise _unlike(f'its kind is {model.get("type")}')
-    before = _stages(described.get('normalizer'), 'normalizers')
-    stages = _stages(described.get('pre_tokenizer'), 'pretokenizers')
+    before = huggingface.stages(described.get('normalizer'))
+    stages = huggingface.stages(described.get('pre_tokenizer'))
     pairs = [
         tuple(pair.split(' ', 1) if isinstance(pair, str) else pair)
         for pair in model['merges']
@@ -207,12 +207,6 @@ def _pattern(stages: Sequence[Mapping[str, Any]], model: Mapping[str, Any]) -> s
     if not known or bool(model.get('ignore_merges')) != (name == 'llama-bpe'):
         raise _unlike('it cuts text by a pattern that llama.cpp has no name for')
     return str(name)
-
-
-def _stages(stage: Any, inside: str) -> list[Mapping[str, Any]]:
-    if not isinstance(stage, dict):
-        return []
-    return [*stage[inside]] if stage['type'] == 'Sequence' else [stage]
 
 
 def _unlike(reason: str) -> command.UserError:

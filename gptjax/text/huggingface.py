@@ -169,8 +169,8 @@ def _writing(described: Mapping[str, Any]) -> Callable[[str], bytes]:
     """How the pipeline writes bytes into tokens, told by its decoder and model."""
     kinds = {
         part.get('type')
-        for part in _parts(described.get('decoder'))
-        + _parts(described.get('pre_tokenizer'))
+        for stage in ('decoder', 'pre_tokenizer')
+        for part in stages(described.get(stage))
     }
     if 'ByteLevel' in kinds:
         written = gpt2.printable()
@@ -194,9 +194,11 @@ def _spoken(word: str) -> bytes:
     return bytes.fromhex(byte[1]) if byte else word.replace('\u2581', ' ').encode()
 
 
-def _parts(stage: Any) -> list[Mapping[str, Any]]:
+def stages(stage: Any) -> list[Mapping[str, Any]]:
     """The stages of a sequence, or the one stage, as a list."""
     if not isinstance(stage, dict):
         return []
-    inner = stage.get('decoders', stage.get('pretokenizers'))
-    return [part for one in inner for part in _parts(one)] if inner else [stage]
+    for inner in ('normalizers', 'pretokenizers', 'decoders'):
+        if inner in stage:
+            return [part for one in stage[inner] for part in stages(one)]
+    return [stage]

@@ -64,7 +64,7 @@ def test_what_is_written_is_read_as_it_was(kind, made, tmp_path):
     assert again == {p.name: p.read_bytes() for p in (tmp_path / 'out').iterdir()}
     for name in ('vocab_size', 'control', 'special', 'prefix', 'suffix', 'ends'):
         assert getattr(back, name) == getattr(ours, name), name
-    strings = _strings.make(100)
+    strings = _strings.make(40)
     assert back.encode_batch(strings) == ours.encode_batch(strings)
     if kind not in ('roberta', 'bert', 'llama'):  # those lacked a tokenizer_config
         assert back.digest == ours.digest
@@ -77,7 +77,7 @@ def test_the_written_pipeline_has_equal_ids(kind, made, tmp_path):
     library = tokenizers.Tokenizer.from_file(str(tmp_path / 'tokenizer.json'))
     library.encode_special_tokens = True  # text is text, as it always is with ours
     assert library.get_vocab_size() == ours.vocab_size
-    for text in ['', *_strings.make(300), *DOCUMENTS[:1]]:
+    for text in ['', *_strings.make(100), *DOCUMENTS[:1]]:
         ids = library.encode(text, add_special_tokens=False).ids
         assert ids == ours.encode(text), text
         assert library.decode(ids) == ours.decode(ids)
@@ -210,3 +210,14 @@ def test_the_token_that_a_decoder_begins_with_comes_along(made, tmp_path):
     (tmp_path / 'generation_config.json').write_text(json.dumps(config))
     with pytest.raises(command.UserError, match=f'has the token {found.vocab_size}'):
         exchange.read(tmp_path)
+
+
+def test_a_bare_model_with_generation_settings(made, tmp_path):
+    """Llama's first folders: tokenizer.model, and no tokenizer_config.json."""
+    model, ends = made['spm'].files['tokenizer.model'], b'{"eos_token_id": [7, 2]}'
+    ours = spm.SPM({'tokenizer.model': model, 'generation_config.json': ends})
+    exchange.write(ours, tmp_path)
+    back = exchange.read(tmp_path)
+    assert (back.ends, back.prefix, back.suffix) == ((7, 2), ours.prefix, ours.suffix)
+    strings = [text for text in _strings.make(100) if '\u2581' not in text]
+    assert back.encode_batch(strings) == ours.encode_batch(strings)

@@ -199,13 +199,6 @@ def period(windows: Sequence[int]) -> tuple[int, ...]:
     return tuple(windows[:found])
 
 
-def unlike(name: str, why: str) -> command.UserError:
-    """What an export says of a model that its family's files cannot describe."""
-    return command.UserError(
-        f'this model is not one of the family {name} of transformers: {why}.'
-    )
-
-
 def head_width(D: int, N: int) -> int:
     """D / N; UserError where that is not whole."""
     if D % N:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gptjax import command
 from gptjax.exchange import tables
 from gptjax.exchange.families import family, llama, mistral
 from gptjax.model import config
@@ -49,7 +50,7 @@ def to_architecture(
 def to_config(arch: config.Architecture) -> dict[str, Any]:
     experts = arch.experts
     if experts is None:
-        raise family.unlike('mixtral', 'it has no experts')
+        raise command.UserError('it has no experts, and the family is of such models.')
     return llama.common_config(arch, KINDS) | {
         'sliding_window': arch.window(0) or None,
         'num_local_experts': experts.E,
