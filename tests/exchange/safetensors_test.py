@@ -193,6 +193,6 @@ def test_mutated_folders_are_refused_or_loaded(tmp_path):
         generation={'eos_token_id': [1, 2]},
         shard_bytes=20_000,
     )
-    came = _mutations.survived(tmp_path / 'a', count=200, seed=1)
-    assert came['refused'] > 100
+    came = _mutations.survived(tmp_path / 'a', count=100, seed=1)
+    assert came['refused'] > 50
     huggingface.load(tmp_path / 'a')  # the folder itself is whole

@@ -124,6 +124,7 @@ def test_training_goes_on_the_same_after_export_and_import(tmp_path):
     config = tiny_config.get_config()
     config.data.path = str(tmp_path / 'text.txt')
     config.steps = config.checkpoint.every = config.eval.every = 10
+    config.model.L = config.compute.scan_unroll = 1
     assert loop.train(build.build(config, tmp_path / 'a'))
     workdir.export_model(tmp_path / 'a', tmp_path / 'folder')
     workdir.import_model(tmp_path / 'folder', tmp_path / 'b')
@@ -209,9 +210,7 @@ def test_the_weights_in_an_export_are_those_of_the_checkpoint(imported, tmp_path
 
 
 def test_the_names_of_classes_come_in_and_go_out(folder, tmp_path):
-    arch = small.arch('bert', V=264).with_head(
-        kind='classes', classes=3, pooler=True, bias=False
-    )
+    arch = small.arch('qwen2', {'kind': 'classes', 'classes': 3}, V=264)
     names = family.names_of_labels(['bad', 'fair', 'good'])
     huggingface.save(
         arch,

@@ -27,7 +27,7 @@ def _cut(text, stop):
 
 def test_pieces_join_to_the_whole(tokenizer, hard_texts):
     rng = random.Random(0)
-    for text in hard_texts:
+    for text in (*hard_texts[:60], *hard_texts[60::3]):
         ids = tokenizer.encode(text)
         at = sorted(rng.randrange(len(text) + 1) for _ in range(2))
         stop = [s for s in (text[slice(*at)], 'zz', text[-3:]) if s]

@@ -62,7 +62,6 @@ def test_what_templates_need_is_there():
         ('{% for i in range(10**9) %}{% endfor %}', 'Range too big'),
         ("{{ '%1000000000d' % 1 }}", 'memory|processor time'),
         ("{{ 'a' * 10**10 }}", 'memory'),
-        ('{{ 10 ** (10 ** 8) }}', 'processor time|memory'),
         ('{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}', 'recurses'),
         ('{{ ' + '(' * 9999 + '1' + ')' * 9999 + ' }}', 'recurses'),
         ("{% for i in range(99999) %}{{ 'abc' * 20 }}{% endfor %}", 'writes more than'),
@@ -86,8 +85,10 @@ def test_hostile_templates_are_refused(source, message):
 def test_endless_loops_end(monkeypatch):
     monkeypatch.setattr(template, 'SECONDS', 0.2)
     loop = '{% for i in range(99999) %}' * 3 + '{% endfor %}' * 3
-    with pytest.raises(command.UserError, match=r'more than 0\.2 s of processor time'):
-        template.render(loop, TALK, WORDS)
+    late = r'more than 0\.2 s of processor time'
+    for source, message in ((loop, late), ('{{ 10 ** (10 ** 8) }}', f'{late}|memory')):
+        with pytest.raises(command.UserError, match=message):
+            template.render(source, TALK, WORDS)
     assert template.render('{{ bos_token }}', TALK, WORDS) == ('<s>', [])
 
 
