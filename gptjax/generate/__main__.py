@@ -13,9 +13,8 @@ def main() -> None:
 
 
 def _complete(argv: Sequence[str]) -> None:
-    what = 'Continues a prompt with a trained model, or translates it.'
+    what = 'Continues a prompt, or translates it. See also: ... generate read.'
     parser = command.parser('generate', what)
-    parser.epilog = 'See also: python -m gptjax.generate read --help'
     add = parser.add_argument
     add('--workdir', type=pathlib.Path, required=True, help='of a training run')
     add('--prompt', required=True, help='- reads standard input')
@@ -45,6 +44,7 @@ def _read(argv: Sequence[str]) -> None:
     add = parser.add_argument
     add('--workdir', type=pathlib.Path, required=True, help='of a training run')
     add('--text', action='append', default=[], help='may be repeated')
+    add('--text_pair', action='append', default=[], help='beside each --text')
     add('--input', type=pathlib.Path, metavar='FILE', help='one text a line')
     add('--embed', metavar='POOL', help='print embeddings instead: mean or cls')
     flags = command.parse(parser, argv)
@@ -52,7 +52,8 @@ def _read(argv: Sequence[str]) -> None:
     from gptjax.generate import terminal
     from gptjax.train import build
 
-    terminal.read(build.load(flags.workdir), flags.text, flags.input, flags.embed)
+    trained = build.load(flags.workdir)
+    terminal.read(trained, flags.text, flags.text_pair, flags.input, flags.embed)
 
 
 if __name__ == '__main__':

@@ -23,6 +23,7 @@ SHORTEST = 16
 FILLS = 5  # likeliest tokens for a mask
 
 Function = Callable[[core.Params, core.Batch], jax.Array]
+Framed = tuple[list[int], list[int]]  # ids and token types
 
 
 class Reader:
@@ -44,8 +45,10 @@ class Reader:
         self.tokenizer = tokenizer
         self.kind = model.arch.head.kind
 
-    def classify(self, texts: Sequence[str]) -> np.ndarray:
-        """The probabilities of the classes, [n, C]."""
+    def classify(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """The probabilities of the classes, [n, C], of texts or of pairs of texts."""
         self._need(*heads.OVER_CLASSES)
 
         def classes(params: core.Params, batch: core.Batch) -> jax.Array:
@@ -54,7 +57,7 @@ class Reader:
             logits_BC = transformer.classify(self._model, params, x_BTD, segments_BT)
             return jax.nn.softmax(logits_BC)
 
-        return self._read(classes, self._frames(texts))
+        return self._read(classes, self._frames(texts, pairs))
 
     def rewards(self, texts: Sequence[str]) -> np.ndarray:
         """The reward of each text, [n]."""
@@ -82,8 +85,8 @@ class Reader:
         """
         self._need('masked', 'pretraining')
         mask = self.tokenizer.control.get(tokenizer_lib.MASK)
-        [framed] = self._frames([text], self.tokenizer.encode_special)
-        places = [place for place, token in enumerate(framed) if token == mask]
+        [framed] = self._frames([text], encode=self.tokenizer.encode_special)
+        places = [place for place, token in enumerate(framed[0]) if token == mask]
         if not places:
             spelled = [s for s, i in self.tokenizer.special.items() if i == mask]
             raise command.UserError(
@@ -109,16 +112,21 @@ class Reader:
     def _frames(
         self,
         texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
         encode: Callable[[str], list[int]] | None = None,
-    ) -> list[list[int]]:
-        """Each text between its begin and end tokens, its end cut to the context."""
+    ) -> list[Framed]:
+        """(ids, types) of each text as a whole input; one that is too long is cut."""
         encode = encode or self.tokenizer.encode
         made, T = [], self._model.arch.T
         for number, text in enumerate(texts, start=1):
-            ids = encode(text)
-            framed, _ = frames.example(self.tokenizer, ids)
-            if (over := len(framed) - T) > 0:
-                framed, _ = frames.example(self.tokenizer, ids[:-over])
+            parts = [encode(text)]
+            if pairs is not None:
+                parts.append(encode(pairs[number - 1]))
+            framed = frames.example(self.tokenizer, *parts)
+            if (over := len(framed[0]) - T) > 0:
+                longer = max(parts, key=len)
+                del longer[-over:]
+                framed = frames.example(self.tokenizer, *parts)
                 print(
                     f'warning: text {number} has {over} tokens more than the context '
                     f'of {T}, which are cut off',
@@ -127,10 +135,10 @@ class Reader:
             made.append(framed)
         return made
 
-    def _read(self, function: Function, framed: Sequence[list[int]]) -> np.ndarray:
+    def _read(self, function: Function, framed: Sequence[Framed]) -> np.ndarray:
         """`function` of all rows, the shorter ones first, in their own order again."""
         compiled = jax.jit(function)
-        order = sorted(range(len(framed)), key=lambda i: len(framed[i]))
+        order = sorted(range(len(framed)), key=lambda i: len(framed[i][0]))
         results: dict[int, Any] = {}
         for begin in range(0, len(order), BATCH):
             chosen = order[begin : begin + BATCH]
@@ -139,18 +147,21 @@ class Reader:
             results |= dict(zip(chosen, values, strict=False))
         return np.stack([results[i] for i in range(len(framed))])
 
-    def _batch(self, framed: Sequence[list[int]]) -> core.Batch:
+    def _batch(self, framed: Sequence[Framed]) -> core.Batch:
         """Rows padded on the right, in width and number, so that few shapes compile."""
         width, rows = SHORTEST, 1
-        while width < len(framed[-1]):
+        while width < len(framed[-1][0]):
             width *= 2
         while rows < len(framed):
             rows *= 2
         width = min(width, self._model.arch.T)
-        tokens, segments = np.zeros((2, rows, width), np.int32)
-        for row, ids in enumerate(framed):
+        tokens, segments, types = np.zeros((3, rows, width), np.int32)
+        for row, (ids, kinds) in enumerate(framed):
             tokens[row, : len(ids)] = ids
+            types[row, : len(ids)] = kinds
             segments[row, : len(ids)] = 1
         positions = np.broadcast_to(np.arange(width, dtype=np.int32), tokens.shape)
         arrays = {'tokens': tokens, 'segments': segments, 'positions': positions}
+        if self._model.arch.types > 1:
+            arrays['types'] = types
         return {name: jnp.asarray(array) for name, array in arrays.items()}

@@ -47,24 +47,38 @@ def complete(
 
 
 def read(
-    trained: Any, texts: Sequence[str], file: Path | None, embed: str | None
+    trained: Any,
+    texts: Sequence[str],
+    pairs: Sequence[str],
+    file: Path | None,
+    embed: str | None,
 ) -> None:
     """Writes a line of JSON for each of `texts` and of the lines of `file`.
 
-    `trained` has a model, params, a tokenizer and labels; embed: of `bert.POOLS`, or
-    None for what the head says. Raises UserError where there is no text, or a head
-    that says nothing about one.
+    pairs: the second texts for a classifier of pairs, or none. `trained` has a model,
+    params, a tokenizer and labels; embed: of `bert.POOLS`, or None for what the head
+    says. Raises UserError where there is no text, or a head that says nothing of one.
     """
     texts = [*texts, *(_lines(file) if file else ())]
     if not texts:
         raise command.UserError('there is no text; give --text or --input.')
+    if pairs and len(pairs) != len(texts):
+        raise command.UserError(
+            f'there are {len(texts)} texts and {len(pairs)} second ones; give one '
+            '--text_pair for each, or none.'
+        )
     reader = reader_lib.Reader(trained.model, trained.params, trained.tokenizer)
-    for text, found in zip(texts, _found(trained, reader, texts, embed), strict=True):
-        print(json.dumps({'text': text, **found}, ensure_ascii=False))
+    found = _found(trained, reader, texts, pairs, embed)
+    for text, said in zip(texts, found, strict=True):
+        print(json.dumps({'text': text, **said}, ensure_ascii=False))
 
 
 def _found(
-    trained: Any, reader: reader_lib.Reader, texts: Sequence[str], embed: str | None
+    trained: Any,
+    reader: reader_lib.Reader,
+    texts: Sequence[str],
+    pairs: Sequence[str],
+    embed: str | None,
 ) -> Iterator[dict[str, Any]]:
     if embed is not None:
         for vector_D in reader.embed(texts, embed):
@@ -77,7 +91,7 @@ def _found(
         for reward in reader.rewards(texts):
             yield {'reward': round(float(reward), 4)}
     else:
-        for shares_C in reader.classify(texts):
+        for shares_C in reader.classify(texts, pairs or None):
             best = int(shares_C.argmax())
             share = round(float(shares_C[best]), 4)
             yield {'label': trained.labels[best], 'probability': share}

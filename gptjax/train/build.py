@@ -83,14 +83,14 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     name, options = settings_lib.named(settings['objective'], 'objective')
     objective = command.lookup(objective_table.OBJECTIVES, name, 'objective')
     of_loss, of_rows = ({}, options) if objective.masks else (options, {})
-    built = _dataset(data, workdir, objective)
+    loss_fn = command.splat(objective.make, 'objective', of_loss, model=model)
+    trained = trained_of(settings, model)
+    built = _dataset(data, workdir, objective)  # which may take long, so it comes last
     tokenizer = built.tokenizer()
     _check_tokenizer(tokenizer, arch, settings['model'])
     _check_labels(built, arch)
-    loss_fn = command.splat(objective.make, 'objective', of_loss, model=model)
     rows = _rows(built, 'train', T, objective, of_rows, settings['seed'])
     steps = _steps(settings, len(rows), data.batch_size)
-    trained = trained_of(settings, model)
     schedule, optimizer = optimizer_of(settings, steps)
     return Run(
         workdir=workdir,

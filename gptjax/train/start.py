@@ -153,6 +153,10 @@ def _refit(
         elif path in _OVER_VOCABULARY and old[path].shape[1:] == leaf.shape[1:]:
             taken[path] = _longer(old[path], leaf.shape[0], places[path])
 
+    if 'head/unembed' in places and 'head/unembed' not in taken:
+        # The head was tied: its weights were those of the embedding.
+        taken['head/unembed'] = taken['tokens'] + 0
+
     @jax.jit
     def rest(key: jax.Array) -> dict[str, jax.Array]:
         made = trees.paths(transformer.init(model, key))

@@ -101,17 +101,34 @@ def test_the_terminal_prints_one_line_of_json_a_text(tokenizer, tmp_path, capsys
     )
     file = tmp_path / 'texts'
     file.write_text('one\ntwo ä\n')
-    terminal.read(trained, ['zero'], file, None)
+    terminal.read(trained, ['zero'], [], file, None)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line['text'] for line in lines] == ['zero', 'one', 'two ä']
     shares = reader.classify(['zero', 'one', 'two ä'])
     assert [line['label'] for line in lines] == [
         trained.labels[i] for i in shares.argmax(1)
     ]
-    terminal.read(trained, ['zero'], None, 'cls')
+    terminal.read(trained, ['zero'], [], None, 'cls')
     [line] = capsys.readouterr().out.splitlines()
     assert len(json.loads(line)['embedding']) == 16
     with pytest.raises(command.UserError, match='there is no text'):
-        terminal.read(trained, [], None, None)
+        terminal.read(trained, [], [], None, None)
     with pytest.raises(command.UserError, match='cannot be read'):
-        terminal.read(trained, [], tmp_path, None)
+        terminal.read(trained, [], [], tmp_path, None)
+    with pytest.raises(command.UserError, match='1 texts and 2 second ones'):
+        terminal.read(trained, ['a'], ['b', 'c'], None, None)
+
+
+def test_a_pair_has_the_types_of_its_texts(tokenizer):
+    reader = reader_of(tokenizer, kind='classes', classes=3, pooler=True, bias=False)
+    [found] = reader.classify(['one'], ['two'])
+    ids, types = frames.example(tokenizer, *map(tokenizer.encode, ('one', 'two')))
+    row = jnp.asarray(ids)[None]
+    batch = dict(tokens=row, positions=jnp.arange(len(ids))[None], segments=row * 0 + 1)
+    batch['types'] = jnp.asarray(types)[None]
+    x, _ = transformer.hidden(reader._model, reader._params, batch)
+    args = reader._model, reader._params, x, batch['segments']
+    logits = transformer.classify(*args)[0]
+    np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(), rtol=1e-4)
+    [other] = reader.classify(['one' + 'two'])
+    assert not np.allclose(found, other, rtol=0.01)

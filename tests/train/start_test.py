@@ -120,3 +120,18 @@ def test_the_same_head_is_the_same_model(workdir, capsys):
 def test_what_does_not_fit_the_trunk_is_refused(workdir, options, message):
     with pytest.raises(command.UserError, match=message):
         begin(workdir[0], **options)
+
+
+def test_a_head_that_was_tied_begins_as_the_embedding(tmp_path):
+    model, optimizer = tiny_family.model('gpt2'), optax.sgd(1.0)
+    _, places = state.shardings_of(
+        transformer.abstract(model), optimizer, tiny.sharding()
+    )
+    before = state.create(tiny_family.params(model), optimizer, 0, places)
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+    host = loop.Host(config.plain(model.arch))
+    checkpoints.save(before, dataclasses.asdict(host), None)
+    checkpoints.close()
+    arch, params = begin(tmp_path, head=dict(tied=False))
+    assert not arch.head.tied
+    np.testing.assert_array_equal(params['head/unembed'], params['tokens'])

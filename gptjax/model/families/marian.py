@@ -23,4 +23,5 @@ def sized(
 SIZES = {
     'nano': sized(2, 128, 512, 2, T=128, V=2048),
     'opus': sized(6, 512, 2048, 8),
+    'big': sized(6, 1024, 4096, 16),
 }
