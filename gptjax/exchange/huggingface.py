@@ -20,6 +20,7 @@ from gptjax.exchange import aliases, safetensors, table, tables, tokenizers
 from gptjax.exchange.families import family as family_lib
 from gptjax.model import config as model_config
 from gptjax.text import frames
+from gptjax.text import tokenizer as text_tokenizer
 
 CONFIG = 'config.json'
 GENERATION = 'generation_config.json'
@@ -128,7 +129,7 @@ def save(
     tensors = tables.dump(arch, entries, params)
     with new_folder(Path(folder)) as partial:
         if tokenizer is not None:
-            tokenizers.write(tokenizer, partial)
+            tokenizers.write(tokenizer, partial, _frame(arch, tokenizer))
         safetensors.write(
             partial,
             ((name.removeprefix(prefix), tensor) for name, tensor in tensors),
@@ -141,6 +142,16 @@ def save(
             write_json(partial / GENERATION, generation)
         for name, text in (files or {}).items():
             (partial / name).write_text(text)
+
+
+def _frame(arch: model_config.Architecture, tokenizer: Any) -> tokenizers.Frame | None:
+    """What stands around the texts that such a model was trained to read."""
+    end = [frames.end(tokenizer)]
+    if arch.encoder_L:
+        return [], end
+    generates = arch.causal and arch.head.kind in ('tokens', 'masked')
+    begin = [tokenizer.control[text_tokenizer.BEGIN]]
+    return None if generates else (begin, end)
 
 
 def _padding(

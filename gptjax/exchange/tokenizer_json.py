@@ -181,14 +181,25 @@ def _finished(
             f'the tokenizer has {made.vocab_size} ids, and {moved or "others"} cannot '
             f'have theirs in a tokenizer.json.'
         )
-    around = [*made.prefix, *made.suffix]
-    if around:
-        spelled = {token: name for name, token in made.special.items()}
-        before = [f'{spelled[token]}:0' for token in made.prefix]
-        after = [f'{spelled[token]}:0' for token in made.suffix]
-        built.post_processor = processors.TemplateProcessing(
-            single=[*before, '$A:0', *after],
-            pair=[*before, '$A:0', *after, *before, '$B:0', *after],
-            special_tokens=[(spelled[token], token) for token in dict.fromkeys(around)],
-        )
+    put_around(built, made, made.prefix, made.suffix)
     return built
+
+
+def put_around(
+    built: tokenizers.Tokenizer,
+    made: text_tokenizer.Tokenizer,
+    prefix: Sequence[int],
+    suffix: Sequence[int],
+) -> None:
+    """Lets the pipeline put control tokens before and after every text."""
+    if not prefix and not suffix:
+        return
+    spelled = {token: name for name, token in made.special.items()}
+    before = [f'{spelled[token]}:0' for token in prefix]
+    after = [f'{spelled[token]}:0' for token in suffix]
+    around = dict.fromkeys([*prefix, *suffix])
+    built.post_processor = processors.TemplateProcessing(
+        single=[*before, '$A:0', *after],
+        pair=[*before, '$A:0', *after, *before, '$B:0', *after],
+        special_tokens=[(spelled[token], token) for token in around],
+    )

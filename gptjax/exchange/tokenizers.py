@@ -14,6 +14,7 @@ from typing import Any
 from gptjax import command
 from gptjax.exchange import tokenizer_json
 from gptjax.text import (
+    frames,
     gpt2,
     huggingface,
     llama2c,
@@ -80,24 +81,32 @@ def read(folder: Path) -> text_tokenizer.Tokenizer:
     )
 
 
-def write(tokenizer: text_tokenizer.Tokenizer, folder: Path) -> None:
+Frame = tuple[list[int], list[int]]
+
+
+def write(
+    tokenizer: text_tokenizer.Tokenizer, folder: Path, frame: Frame | None = None
+) -> None:
     """Writes the files that `AutoTokenizer` and `read` load with equal ids.
 
-    All are made before the first is written. Raises UserError for a tokenizer that has
-    no such form.
+    frame: what the model has before and after a text, where that is not the prefix and
+    suffix of a tokenizer of ours; those of others keep their own. All files are made
+    before the first is written. Raises UserError for a tokenizer that has no such form.
     """
-    for name, content in contents(tokenizer).items():
+    for name, content in contents(tokenizer, frame).items():
         text_tokenizer.write(folder / name, content)
 
 
-def contents(tokenizer: text_tokenizer.Tokenizer) -> dict[str, bytes]:
+def contents(
+    tokenizer: text_tokenizer.Tokenizer, frame: Frame | None = None
+) -> dict[str, bytes]:
     """What `write` writes: the content of each file, by name."""
-    files = _contents(tokenizer)
+    files = _contents(tokenizer, frame)
     files.pop(settings.MODEL, None)  # that is the model's to write
     return files
 
 
-def _contents(tokenizer: Any) -> dict[str, bytes]:
+def _contents(tokenizer: Any, frame: Frame | None) -> dict[str, bytes]:
     if isinstance(tokenizer, huggingface.HuggingFace):
         source = next(name for name in huggingface.FILES if name in tokenizer.theirs)
         return _configured(tokenizer.theirs, source)
@@ -107,7 +116,10 @@ def _contents(tokenizer: Any) -> dict[str, bytes]:
     made = command.lookup(NAMES, tokenizer.name, 'tokenizer')
     kept = tokenizer.files
     files = {made.get(name, name): content for name, content in kept.items()}
-    pipeline = (_pipeline(tokenizer).to_str() + '\n').encode()
+    built = _pipeline(tokenizer)
+    if frame is not None and frames.ours(tokenizer):
+        tokenizer_json.put_around(built, tokenizer, *frame)
+    pipeline = (built.to_str() + '\n').encode()
     files[huggingface.PIPELINE] = pipeline
     config = _config(tokenizer)
     if kept.keys() <= made.keys():  # else the pipeline is read with the small files

@@ -14,14 +14,23 @@ def example(
 
     A begin token, and an end token after each text: `[CLS] first [SEP] second [SEP]`
     for BERT (Devlin et al., 2019, section 3), whose types are 1 in the second text.
-    RoBERTa and BART have two of them between the texts (`tokenizer.between`).
+    Tokenizers of others have their own frame, which may be none (GPT-2), and their own
+    tokens between the texts (two of RoBERTa).
     """
-    ids = [tokenizer.control[tokenizer_lib.BEGIN], *first]
+    before, after = [tokenizer.control[tokenizer_lib.BEGIN]], [end(tokenizer)]
+    if not ours(tokenizer):
+        before, after = [*tokenizer.prefix], [*tokenizer.suffix]
     if second is None:
-        return [*ids, end(tokenizer)], [0] * (len(ids) + 1)
-    ids += tokenizer.between
-    types = [0] * len(ids) + [1] * (len(second) + 1)
-    return [*ids, *second, end(tokenizer)], types
+        ids = [*before, *first, *after] or [tokenizer.control[tokenizer_lib.BEGIN]]
+        return ids, [0] * len(ids)
+    ids = [*before, *first, *tokenizer.between]
+    types = [0] * len(ids) + [1] * (len(second) + len(after))
+    return [*ids, *second, *after], types
+
+
+def ours(tokenizer: tokenizer_lib.Tokenizer) -> bool:
+    """Whether a tokenizer was made here: those have the roles of our chats."""
+    return tokenizer_lib.ROLES[0] in tokenizer.control
 
 
 def source(tokenizer: tokenizer_lib.Tokenizer, ids: Sequence[int]) -> list[int]:

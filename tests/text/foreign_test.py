@@ -106,13 +106,18 @@ def test_pairs_are_framed_as_the_model_learned(name, foreign, real_data):
 
 
 @pytest.mark.parametrize('kind', ['qwen', 'llama', 'spm', 'llama2c'])
-def test_pairs_of_decoders_have_one_end_between(kind, foreign):
+def test_decoders_keep_their_frame_and_have_one_end_between(kind, foreign):
     made = foreign[kind]
-    begin, end = made.control['<|endoftext|>'], frames.end(made)
-    assert frames.example(made, [7], [8, 9]) == (
-        [begin, 7, end, 8, 9, end],
-        [0, 0, 0, 1, 1, 1],
+    before, after, end = [*made.prefix], [*made.suffix], frames.end(made)
+    assert frames.example(made, [7]) == (
+        [*before, 7, *after],
+        [0] * (1 + len(before + after)),
     )
+    ids, types = frames.example(made, [7], [8, 9])
+    assert ids == [*before, 7, end, 8, 9, *after]
+    assert types == [0] * (2 + len(before)) + [1] * (2 + len(after))
+    if not before:  # nothing to read is still a token
+        assert frames.example(made, []) == ([made.control['<|endoftext|>']], [0])
 
 
 def test_streams_of_a_beginning_and_of_a_rest(foreign):

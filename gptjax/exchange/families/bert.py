@@ -75,7 +75,9 @@ def to_architecture(
     # Google's own files have more of the head than their class uses.
     if kind == 'masked' and 'cls.seq_relationship.weight' in names:
         kind = 'pretraining'
-    pooler = any(name.endswith('pooler.dense.weight') for name in names)
+    pooler = kind in ('classes', 'pretraining') or any(
+        name.endswith('pooler.dense.weight') for name in names
+    )
     return common(settings, 'bert', kind, pooler=pooler)
 
 

@@ -39,7 +39,7 @@ _HARMLESS = """
     no_repeat_ngram_size encoder_no_repeat_ngram_size num_return_sequences
     diversity_penalty exponential_decay_length_penalty remove_invalid_values
     return_dict_in_generate output_scores
-    id2label label2id num_labels problem_type finetuning_task
+    id2label label2id num_labels finetuning_task
     chunk_size_feed_forward pretraining_tp tokenizer_class torch_compile
     attention_dropout activation_dropout classifier_dropout classif_dropout
     encoder_layerdrop decoder_layerdrop attn_pdrop embd_pdrop summary_first_dropout
@@ -177,6 +177,9 @@ def head(
 ) -> model_config.Head:
     """The head of a kind; a classifier of one label is a reward."""
     classes = settings.classes() if kind == 'classes' else 0
+    # Several labels at once, whose shares are no distribution, are not computed.
+    one = 'regression' if classes == 1 else 'single_label_classification'
+    settings.only('problem_type', one)
     if classes == 1 and not pooler:
         kind, classes = 'reward', 0
     over_tokens = kind in ('tokens', 'masked', 'pretraining')
