@@ -93,7 +93,8 @@ def test_an_export_loads_and_computes_the_same(family, head, tmp_path, measured)
     ours = np.asarray(computed(model, params, batch))
     distance = float(np.abs(ours - result[0].numpy()).max())
     measured(
-        f'{family:10} {head:12} exported: {distance:.1e} of {np.abs(ours).max():.1f}'
+        f'{family:10} {head:12} exported: {distance:.1e} of {np.abs(ours).max():.1f}',
+        exported=distance,
     )
     assert distance <= 1e-4
 
