@@ -8,6 +8,7 @@ where the weights are from.
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 from pathlib import Path
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,13 @@ from gptjax.text import tokenizer as text_tokenizer
 from gptjax.train import build, checkpoint, loop
 
 _GENERATORS = ('tokens', 'masked')  # heads that a causal model generates with
+# Settings of generation that change greedy decoding and are not done here.
+_NOT_DONE = (
+    'num_beams', 'no_repeat_ngram_size', 'encoder_no_repeat_ngram_size',
+    'repetition_penalty', 'bad_words_ids', 'forced_bos_token_id', 'suppress_tokens',
+    'begin_suppress_tokens', 'min_length', 'min_new_tokens', 'penalty_alpha',
+    'sequence_bias',
+)  # fmt: skip
 
 
 class Read(NamedTuple):
@@ -56,6 +64,23 @@ def import_model(source: Path, workdir: Path) -> None:
         if labels := _labels_in(read):
             storage.write_json(partial / build.LABELS, labels)
         storage.write_json(partial / 'config.json', {'imported': read.origin})
+    _say_what_is_not_done(read.origin)
+
+
+def _say_what_is_not_done(origin: Mapping[str, Any]) -> None:
+    """A note of the generation settings that our decoding leaves out."""
+    asked = {**origin.get('config', {}), **origin.get('generation', {})}
+    left = [
+        f'{name}={asked[name]!r:.40}'
+        for name in _NOT_DONE
+        if asked.get(name) not in (None, 0, 1, 1.0, [])
+    ]
+    if left:
+        print(
+            f'note: generation here has no {", ".join(left)}, which the model was '
+            'published with; its texts may differ from those of transformers.',
+            file=sys.stderr,
+        )
 
 
 def _labels_in(read: Read) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shutil
 import sys
 
 import jax
@@ -240,3 +241,14 @@ def test_padding_of_a_classifier_that_decodes(control, pad, noted, tmp_path, cap
     config = json.loads((tmp_path / 'a/config.json').read_text())
     assert config['pad_token_id'] == pad
     assert noted in capsys.readouterr().err
+
+
+def test_generation_that_is_not_done_here_is_said(folder, tmp_path, capsys):
+    other = tmp_path / 'in'
+    shutil.copytree(folder, other)
+    settings = {'num_beams': 4, 'no_repeat_ngram_size': 0, 'bad_words_ids': [[7]]}
+    (other / 'generation_config.json').write_text(json.dumps(settings))
+    workdir.import_model(other, tmp_path / 'workdir')
+    said = capsys.readouterr().err
+    assert 'no num_beams=4, bad_words_ids=[[7]], which' in said
+    assert 'ngram' not in said
