@@ -1,6 +1,7 @@
 """Eight simulated devices, shapes checked at run time, and the way to the real data."""
 
 import atexit
+import gc
 import importlib.util
 import os
 from pathlib import Path
@@ -21,6 +22,9 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:  # workers share that of the first p
     os.environ['JAX_COMPILATION_CACHE_DIR'] = _cache
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
+# Tracing makes many objects, and compiled programs keep millions of them: a look at all
+# of these every 700 new ones would cost more than the memory it finds.
+gc.set_threshold(100_000, 20, 100)
 
 import jaxtyping
 import pytest

@@ -31,7 +31,7 @@ SETTINGS = {
 @functools.cache
 def model(name, place=None):
     family, changes, _ = SETTINGS[name]
-    return tiny_family.model(family, place=place, T=8, L=2, **changes)
+    return tiny_family.model(family, place=place, T=8, L=1, **changes)
 
 
 def loss_of(name, place=None):
@@ -109,9 +109,14 @@ def reference(name):
 
 
 @pytest.mark.parametrize('name', table.OBJECTIVES)
-def test_accumulation_on_a_mesh_changes_nothing(name):
-    """A mean of the microbatches' means would differ: their weights do."""
-    place = tiny.sharding(1, 2, 2, 'fsdp_tensor')
+def test_accumulation_changes_nothing(name):
+    """A mean of the microbatches' means would differ: their weights do.
+
+    Two of them on a mesh as well, which takes three times as long to compile.
+    """
+    place = tiny.sharding()
+    if name in ('next_token', 'seq2seq'):
+        place = tiny.sharding(1, 2, 2, 'fsdp_tensor')
     metrics, params = updated(name, place, batch(name), accumulate=4)
     wanted, expected = reference(name)
     # Float32 sums in another order; some are differences of larger ones.
