@@ -9,7 +9,7 @@ import gptjax
 from gptjax import trees
 from gptjax.data import storage
 from gptjax.model import config as model_config
-from gptjax.train import build, log
+from gptjax.train import build, log, settings
 
 LIBRARIES = {'huggingface': 'transformers', 'gguf': 'gguf', 'llama2c': 'llama2.c'}
 PIPELINES = {
@@ -165,7 +165,7 @@ def _licences(
     ]
     if not rows:
         return ''
-    begun = dict(trained.config.get('model', {})).get('init_from')
+    begun = settings.begun_from(trained.config)
     more = ''
     if begun and not origin:
         more = f'\nTraining began with the weights of `{Path(begun).name}`, whose data '

@@ -22,6 +22,7 @@ from gptjax.text import frames
 from gptjax.text import llama2c as llama2c_text
 from gptjax.text import tokenizer as text_tokenizer
 from gptjax.train import build, checkpoint, loop
+from gptjax.train import settings as settings_lib
 
 _GENERATORS = ('tokens', 'masked')  # heads that a causal model generates with
 # Settings of generation that change greedy decoding and are not done here.
@@ -112,8 +113,8 @@ def origin_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     seen: set[str] = set()
     while 'imported' not in config:
-        begun = dict(config.get('model', {})).get('init_from')
-        if not isinstance(begun, str) or begun in seen:
+        begun = settings_lib.begun_from(config)
+        if begun is None or begun in seen:
             return {}
         seen.add(begun)
         config = storage.read_json(Path(begun) / 'config.json') or {}

@@ -141,21 +141,9 @@ def decode(
     """The next T tokens of each target; arguments and results as of `gpt.decode`."""
     S = cache.target[0].key_BSKH.shape[1]
     context = attention.cached(model.arch, positions_BT, S, cache.segments_BS)
-    variables = {'params': params}
-    x_BTD: Any = model.apply(variables, tokens_BT, positions_BT, method='embed')
-    block = stack.Block(model.arch, model.sharding)
-    target: gpt.Cache = []
-    layers_ = zip(params['decoder']['blocks'], cache.source, cache.target, strict=True)
-    for i, (weights, source, old) in enumerate(layers_):
-        window = model.arch.window(i)
-        applied: Any = block.apply(
-            {'params': weights}, x_BTD, window, context, source, old
-        )
-        x_BTD, (new, _) = applied
-        target.append(new)
-    if last_B is not None:
-        x_BTD = jnp.take_along_axis(x_BTD, last_B[:, None, None], axis=1)
-    x_BTD = model.apply(variables, x_BTD, method='leave')
-    logits_BTV: Any = model.apply(variables, x_BTD, method='logits')
-    new_cache = cache._replace(target=target)
-    return logits_BTV if last_B is None else logits_BTV[:, 0], new_cache
+    inputs = tokens_BT, positions_BT
+    blocks = params['decoder']['blocks']
+    logits, target = gpt.advance(
+        model, params, blocks, inputs, context, cache.source, cache.target, last_B
+    )
+    return logits, cache._replace(target=target)

@@ -80,11 +80,18 @@ def of(config: Any) -> dict[str, Any]:
 def data_of(settings: Mapping[str, Any]) -> Data:
     """The section `data`; raw text takes the tokenizer of model.init_from by itself."""
     data: Data = command.splat(Data, 'data', settings['data'])
-    model = settings['model']
-    if data.build is None or 'tokenizer' in data.build or 'init_from' not in model:
+    begun = begun_from(settings)
+    if data.build is None or 'tokenizer' in data.build or begun is None:
         return data
-    tokenizer = {'name': 'folder', 'path': model['init_from']}
+    tokenizer = {'name': 'folder', 'path': begun}
     return dataclasses.replace(data, build={**data.build, 'tokenizer': tokenizer})
+
+
+def begun_from(settings: Mapping[str, Any]) -> str | None:
+    """The workdir whose weights a run began with, or None; imports have no sections."""
+    if 'model' not in settings or 'init_from' not in settings['model']:
+        return None
+    return str(settings['model']['init_from'])
 
 
 def check_sections(settings: Mapping[str, Any]) -> None:

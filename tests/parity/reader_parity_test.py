@@ -3,7 +3,6 @@
 import json
 
 import foreign_tokenizers
-import jax
 import numpy as np
 import pytest
 import tiny
@@ -80,4 +79,3 @@ def test_classes_of_texts_are_equal(family, name, pairs, tokenizers, tmp_path):
     found = reader.classify(TEXTS, pairs)
     np.testing.assert_allclose(found, np.stack(expected), atol=1e-5)
     assert np.ptp(np.stack(expected), axis=0).max() > 0.03
-    jax.clear_caches()
