@@ -1,7 +1,8 @@
 """One document of a corpus, with where it comes from and under which licence."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from dataclasses import dataclass, field
 import functools
 import hashlib
 import json
@@ -23,6 +24,15 @@ class Document:
     label: of the class of `text`; text_pair: a second text that belongs to it.
     unit: documents of one unit, of this corpus and of others, are held out together;
         None is a unit of its own.
+    media: 'text/plain', or 'text/html' before it is extracted.
+    language: ISO 639-1, where it was identified.
+    url: where it was fetched. retrieved: when, as the record of the fetch says it
+        (RFC 3339, UTC, '2026-11-21T15:04:12Z').
+    evidence: what says the licence: the words, the address, the file.
+    opt_out: 'none', what asks for training to leave it out ('robots.txt', 'ai.txt',
+        'tdmrep', 'noai'), or 'unknown'.
+    steps: what changed the text, in order, 'NAME:CHARACTERS' ('+12', '-340').
+    signals: named numbers, 'gopher.words', by which it may be judged later.
     """
 
     id: str
@@ -35,6 +45,14 @@ class Document:
     translation: dict[str, str] | None = None
     label: str | None = None
     text_pair: str | None = None
+    media: str = 'text/plain'
+    language: str | None = None
+    url: str | None = None
+    retrieved: str | None = None
+    evidence: str | None = None
+    opt_out: str = 'unknown'
+    steps: tuple[str, ...] = ()
+    signals: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         contents = (self.text, self.messages, self.pair, self.translation)
@@ -60,6 +78,38 @@ class Document:
     def group(self) -> str:
         """The part of `source` under which the manifest counts the document."""
         return self.source.split('/', 1)[0]
+
+    @property
+    def key(self) -> bytes:
+        """16 bytes that depend on the id alone: documents are ordered by them."""
+        return key(self.id)
+
+    @functools.cached_property
+    def whole(self) -> str:
+        """All texts as one: what filters judge."""
+        return '\n'.join(self.texts()) if self.text is None else self.text
+
+    def changed(self, change: Callable[[str], str]) -> 'Document':
+        """The document with each of its texts changed; itself where none is."""
+        if self.text is not None:
+            text = change(self.text)
+            pair = None if self.text_pair is None else change(self.text_pair)
+            if (text, pair) == (self.text, self.text_pair):
+                return self
+            return dataclasses.replace(self, text=text, text_pair=pair)
+
+        def inside(value: Any) -> Any:
+            if isinstance(value, str):
+                return change(value)
+            if isinstance(value, list):
+                return [inside(one) for one in value]
+            return {k: v if k == 'role' else inside(v) for k, v in value.items()}
+
+        names = ('messages', 'pair', 'translation')
+        (name,) = (name for name in names if getattr(self, name) is not None)
+        new = inside(getattr(self, name))
+        same = new == getattr(self, name)
+        return self if same else dataclasses.replace(self, **{name: new})
 
     def texts(self) -> Iterator[str]:
         """Every text in the document: what a tokenizer trains on."""
@@ -99,16 +149,54 @@ class Document:
             head.append(self.unit)
         if self.translation is not None or self.label is not None:
             head.append([self.translation, self.label, self.text_pair])
+        origin = {
+            name: getattr(self, name)
+            for name in ORIGIN
+            if getattr(self, name) != _DEFAULTS[name]
+        }
+        if origin:
+            head.append({**origin, 'signals': dict(self.signals)})
         body = (self.text or '').encode()
         return json.dumps(head, sort_keys=True).encode() + b'\n' + body
 
 
+# The fields that say where a document comes from, and what was done to it.
+ORIGIN = (
+    'media', 'language', 'url', 'retrieved', 'evidence', 'opt_out', 'steps', 'signals',
+)  # fmt: skip
+_DEFAULTS = {
+    f.name: f.default if f.default is not dataclasses.MISSING else {}
+    for f in dataclasses.fields(Document)
+}
+
+
 @dataclass(frozen=True)
 class Skipped:
-    """A piece of a source that could not become a document: counted and reported."""
+    """A piece of a source that could not become a document: counted and reported.
+
+    offset: where in the file it begins, in bytes, if that is known.
+    """
 
     source: str
     reason: str
+    offset: int | None = None
+
+
+@dataclass(frozen=True)
+class Reject:
+    """Why a step left a document out.
+
+    reason: a fixed name in the step, 'words' or 'duplicate'.
+    value: what was measured, or the id of the document that is kept instead.
+    """
+
+    reason: str
+    value: float | str | None = None
+
+
+def key(identity: str) -> bytes:
+    """The 16 bytes by which the document of this id is grouped and ordered."""
+    return hashlib.sha256(identity.encode()).digest()[:16]
 
 
 def stable_id(name: str) -> str:

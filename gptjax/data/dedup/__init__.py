@@ -1,0 +1,1 @@
+"""Groups that find what is there twice."""

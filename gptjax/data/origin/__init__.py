@@ -1,0 +1,1 @@
+"""Where a document comes from: licences, opt-outs, and the polite fetcher."""

@@ -1,0 +1,1 @@
+"""Readers: files of a format to documents, one file a format."""

@@ -1,0 +1,1 @@
+"""From raw files to refined documents: the runner, and Apache Beam."""
