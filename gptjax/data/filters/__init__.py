@@ -1,0 +1,1 @@
+"""Named sets of filters: the published rules, each variant by its own name."""
