@@ -51,9 +51,10 @@ lint: setup
 test: setup
 	$(PY) -m pytest
 
-# Figures, into experiments/benchmarks/latest.json; AREA=startup measures one area.
+# Figures, into experiments/benchmarks/latest.json; AREA=startup measures one area. Where
+# .venv-parity is there, peers are measured beside.
 benchmark: setup
-	$(PY) -m experiments.benchmarks $(AREA)
+	GPTJAX_PEERS=$${GPTJAX_PEERS:-$(wildcard $(VENV)-parity/bin/python)} $(PY) -m experiments.benchmarks $(AREA)
 
 # Golden files of the tests, made by the oracles; `make test` only reads them.
 golden: $(VENV)-parity/.installed

@@ -2,6 +2,7 @@
 
     make benchmark               every area
     make benchmark AREA=startup  one of them
+    make benchmark AREA=data.read  a part of one
 
 A file of this folder is an area; its `measure()` yields rows. Rows of areas that are
 not measured again stay as they are.
@@ -25,10 +26,17 @@ def main() -> None:
     parser.add_argument('areas', nargs='*', metavar='AREA', help=', '.join(AREAS))
     areas = parser.parse_args().areas or AREAS
     rows = json.loads(LATEST.read_text()) if LATEST.exists() else []
-    for area in areas:
-        found = import_module(f'experiments.benchmarks.{area}').measure()
+    for given in areas:
+        area, dot, part = given.partition('.')
+        module = import_module(f'experiments.benchmarks.{area}')
+        found = module.measure(part) if dot else module.measure()
         new = [_complete(area, **row) for row in found]
-        rows = [row for row in rows if row['area'] != area] + new
+        names = {row['name'] for row in new}
+        rows = [
+            row
+            for row in rows
+            if row['area'] != area or (dot and row['name'] not in names)
+        ] + new
         rows.sort(key=lambda row: row['area'])
         LATEST.write_text(json.dumps(rows, indent=1) + '\n')
         for row in new:
