@@ -16,12 +16,22 @@ import shutil
 from typing import Any
 
 from gptjax import command
-from gptjax.data import dataset, documents, progress, shards, storage, table
+from gptjax.data import (
+    card,
+    dataset,
+    documents,
+    ledger,
+    progress,
+    shards,
+    storage,
+    table,
+)
 from gptjax.data import split as split_lib
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
 
 RAW = 'raw.json'  # in a dataset that `ensure` built: what the raw text was
+REFINED = 'documents'  # in a dataset: the documents that it was built of, refined
 _PROGRESS = '.progress'  # the records of an unfinished build, in its folder
 _BATCH = 1 << 20  # characters that are tokenized together
 _NAMED = 20  # skipped pieces that are named; beyond, they are counted
@@ -67,11 +77,17 @@ def build(
             storage.write_json(work / 'plan.json', plan)
         made = _tokenizer(output, plan, corpus, tokenizer)
         if not (output / 'manifest.json').exists():
-            manifest = _write(output, plan, corpus, made)
-            manifest['digest'] = storage.json_digest(manifest)
-            storage.write_json(output / 'manifest.json', manifest)
+            finish(output, _write(output, plan, corpus, made))
         shutil.rmtree(work, ignore_errors=True)
         return dataset.open(output)
+
+
+def finish(output: Path, manifest: dict[str, Any]) -> None:
+    """Writes the counts, the cards and, last of all, the manifest of a dataset."""
+    manifest |= ledger.roll_up(dataset.Dataset(output, manifest))
+    manifest['digest'] = storage.json_digest(manifest)
+    card.write(dataset.Dataset(output, manifest))
+    storage.write_json(output / 'manifest.json', manifest)
 
 
 def ensure(path: str, workdir_data: Path | str, spec: Options) -> dataset.Dataset:
@@ -156,7 +172,7 @@ def _begun(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     else:
         begun = storage.read_json(output / _PROGRESS / 'plan.json')
     if begun is None:
-        others = [path.name for path in output.iterdir() if path.name != _PROGRESS]
+        others = {path.name for path in output.iterdir()} - {_PROGRESS, REFINED}
         if others:
             raise command.UserError(
                 f'{output} is not empty ({min(others)}) and holds no dataset; choose '
@@ -206,9 +222,7 @@ def _documents(corpus: Options) -> Iterator[documents.Document]:
 def _collect(corpus: Options, held_out: Options) -> dict[str, Any]:
     """One pass over the corpus: what it holds, and the digest of it."""
     skipped: Counter[str] = Counter()
-    sources: Counter[tuple[str, str]] = Counter()
-    sizes: Counter[tuple[str, str]] = Counter()
-    counts: Counter[str] = Counter()
+    count = 0
     labels: set[str] = set()
     digest, kind = hashlib.sha256(), None
     tally = command.splat(split_lib.Tally, 'held_out', held_out)
@@ -228,12 +242,10 @@ def _collect(corpus: Options, held_out: Options) -> dict[str, Any]:
             tally.add(found)
             if found.label is not None:
                 labels.add(found.label)
-            sources[found.group, found.licence] += 1
-            sizes[found.group, found.licence] += found.size
-            counts['documents'] += 1
+            count += 1
             advance(1)
-    for reason, count in skipped.items():
-        progress.say(f'warning: skipped in all: {count:,} of {reason}')
+    for reason, number in skipped.items():
+        progress.say(f'warning: skipped in all: {number:,} of {reason}')
     if kind is None:
         raise command.UserError(
             f'corpus {corpus["name"]!r} has no documents'
@@ -242,13 +254,20 @@ def _collect(corpus: Options, held_out: Options) -> dict[str, Any]:
     tally.check()
     return {
         'kind': kind,
-        'documents': counts['documents'],
+        'documents': count,
         'characters': tally.characters,
         'documents_sha256': digest.hexdigest(),
         'labels': _ordered(labels),
         'skipped': dict(skipped),
-        'sources': [[*key, n, sizes[key]] for key, n in sorted(sources.items())],
+        'refined': _refined(corpus),
     }
+
+
+def _refined(corpus: Options) -> dict[str, Any] | None:
+    """What was done to the documents before, where `gptjax.data.refine` made them."""
+    if corpus['name'] != 'refined':
+        return None
+    return storage.read_json(Path(corpus['path']) / 'manifest.json')
 
 
 def _ordered(labels: set[str]) -> list[str]:
@@ -355,42 +374,19 @@ def _manifest(
     dtype: str,
     writers: Mapping[str, shards.Writer],
 ) -> dict[str, Any]:
-    tokens: Counter[tuple[str, str]] = Counter()
-    splits = {}
-    for name, writer in writers.items():
-        records = [dict(record) for record in writer.finished]
-        for record in records:
-            for group, licence, count in record.pop('sources'):
-                tokens[group, licence] += count
-        totals = {
-            key: sum(record[key] for record in records)
-            for key in ('documents', 'tokens', 'bytes')
-        }
-        splits[name] = {'segments': [{'name': 'base', 'shards': records}], **totals}
+    kept = ('settings', 'documents', 'characters', 'documents_sha256')
     return {
         'format': dataset.FORMAT,
         'kind': plan['kind'],
         **({'labels': plan['labels']} if plan['labels'] else {}),
         'dtype': dtype,
-        'plan': {
-            key: plan[key]
-            for key in ('settings', 'documents', 'characters', 'documents_sha256')
-        },
+        'plan': {key: plan[key] for key in kept},
         'tokenizer': {
             'name': tokenizer.name,
             'digest': tokenizer.digest,
             'vocab_size': tokenizer.vocab_size,
         },
-        'splits': splits,
-        'sources': [
-            {
-                'source': group,
-                'licence': licence,
-                'documents': count,
-                'bytes': size,
-                'tokens': tokens[group, licence],
-            }
-            for group, licence, count, size in plan['sources']
-        ],
+        'splits': {name: writer.summary() for name, writer in writers.items()},
         'skipped': plan['skipped'],
+        **({'refined': plan['refined']} if plan['refined'] else {}),
     }

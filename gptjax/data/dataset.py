@@ -7,11 +7,13 @@ train/00000.tokens  token ids, uint16 or uint32, little endian, documents in ord
      /00000.mask    chat and pairs: 1 where the token is learned; labelled: 1 in the
                     second text (uint8)
      /00000.labels  labelled: the class of each document (int32)
-     /00000.jsonl   id, source and licence of each document, one a line
+     /00000.parquet the origin and the place of each document, see `gptjax.data.ledger`
 validation/...
+card.md             the manifest for people; croissant.json, for machines
 raw.json            only of raw text in a workdir, see `gptjax.data.build.ensure`
 """
 
+from collections.abc import Sequence
 import concurrent.futures
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from gptjax.data import split as split_lib
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
 
-FORMAT = 1
+FORMAT = 2  # of the manifest; 1 had its ledger in .jsonl
 
 
 def open(folder: Path | str) -> 'Dataset':
@@ -51,13 +53,15 @@ def open(folder: Path | str) -> 'Dataset':
         raise command.UserError(f'{path} is damaged; build the dataset again.')
     if manifest['format'] != FORMAT:
         raise command.UserError(
-            f'{path} has format {manifest["format"]}, and this version reads {FORMAT}; '
-            'build the dataset again.'
+            f'{path} has format {manifest["format"]}, of another version of gptjax; '
+            f'this one reads format {FORMAT}, with a ledger in Parquet. Delete '
+            f'{folder} and build it again.'
         )
     manifest['digest'] = vouched
     digests = {
         folder / name: digest
-        for shard in _shards(manifest, *split_lib.SPLITS)
+        for split in split_lib.SPLITS
+        for shard in _shards(manifest, split)
         for name, digest in shard['sha256'].items()
     }
     with (
@@ -81,13 +85,9 @@ def _check(path: Path, digest: str) -> None:
         )
 
 
-def _shards(manifest: dict[str, Any], *splits: str) -> list[dict[str, Any]]:
-    return [
-        shard
-        for split in splits
-        for segment in manifest['splits'][split]['segments']
-        for shard in segment['shards']
-    ]
+def _shards(manifest: dict[str, Any], split: str) -> list[dict[str, Any]]:
+    segments = manifest['splits'][split]['segments']
+    return [shard for segment in segments for shard in segment['shards']]
 
 
 class Dataset:
@@ -113,14 +113,37 @@ class Dataset:
             )
         return tokenizer
 
+    def shards(self, split: str) -> list[dict[str, Any]]:
+        """The records of the shards of a split, in order: file, counts, digests."""
+        command.lookup(self.manifest['splits'], split, 'split')
+        return _shards(self.manifest, split)
+
+    def check_licences(self, allowed: Sequence[str]) -> None:
+        """Raises UserError for sources under a licence that is not among `allowed`.
+
+        'unknown' never is; `A OR B` is where either is, see `gptjax.data.origin.spdx`.
+        """
+        from gptjax.data.origin import spdx
+
+        refused = [
+            f'{row["source"]} ({row["licence"]}, {row["documents"]:,} documents)'
+            for row in self.manifest['sources']
+            if row['licence'] == 'unknown' or not spdx.allowed(row['licence'], allowed)
+        ]
+        if refused:
+            raise command.UserError(
+                f'{self.folder} holds sources under licences that are not allowed '
+                f'({", ".join(sorted(allowed)) or "none"} are): {"; ".join(refused)}. '
+                'Allow them, or take them out with python -m gptjax.data remove.'
+            )
+
     def bytes(self, split: str) -> int:
         """UTF-8 bytes of what a model learns to write in a split: texts, or answers."""
         return command.lookup(self.manifest['splits'], split, 'split')['bytes']
 
     def rows(self, split: str, T: int) -> rows_lib.Rows:
         """The rows of T tokens of a split; UserError where the split is empty."""
-        command.lookup(self.manifest['splits'], split, 'split')
-        shards = _shards(self.manifest, split)
+        shards = self.shards(split)
         if not shards:
             raise command.UserError(
                 f'the {split} split of {self.folder} is empty; build the dataset with '

@@ -1,15 +1,14 @@
 """Documents to token ids, and ids to shards, which a kill leaves whole or absent."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-import json
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gptjax.data import documents, storage
+from gptjax.data import documents, ledger, storage
 from gptjax.text import chat, frames
 from gptjax.text import tokenizer as tokenizer_lib
 
@@ -104,6 +103,34 @@ def _encode_translation(
     return Encoded([np.array(ids, np.uint32) for ids in sequences], [])
 
 
+def read(built: Any, split: str) -> Iterator[tuple[ledger.Entry, Encoded, int | None]]:
+    """The documents of a split of a `dataset.Dataset`, each with its class's number.
+
+    In order, with their rows of the ledger, as they were added to a `Writer`.
+    """
+    entries = ledger.entries(built, split)
+    for shard in built.shards(split):
+        path = built.folder / shard['file']
+        tokens = np.memmap(path, np.dtype(built.manifest['dtype']), 'r')
+        bounds = np.fromfile(path.with_suffix('.offsets'), '<i8').tolist()
+        masked, classes = path.with_suffix('.mask'), path.with_suffix('.labels')
+        mask = np.memmap(masked, 'u1', 'r') if masked.exists() else None
+        labels = np.fromfile(classes, '<i4').tolist() if classes.exists() else None
+        first = 0
+        for number, entry in enumerate(itertools.islice(entries, shard['documents'])):
+            ends = bounds[first : first + entry.sequences + 1]
+            first += entry.sequences
+            spans = list(itertools.pairwise(ends))
+            yield (
+                entry,
+                Encoded(
+                    [tokens[a:b] for a, b in spans],
+                    [] if mask is None else [mask[a:b] for a, b in spans],
+                ),
+                None if labels is None else labels[number],
+            )
+
+
 class Writer:
     """Writes the shards of one split, each closed by the document that fills it.
 
@@ -143,24 +170,31 @@ class Writer:
         self._tokens: list[np.ndarray] = []
         self._mask: list[np.ndarray] = []
         self._labels: list[int] = []
-        self._ledger: list[str] = []
+        self._ledger: list[dict[str, Any]] = []
         self._counts = {'tokens': 0, 'documents': 0, 'bytes': 0}
-        self._sources: Counter[tuple[str, str]] = Counter()
 
     def add(self, document: documents.Document, encoded: Encoded) -> None:
         """Appends a document; closes the shard if that fills it."""
+        label = document.label
+        number = None if label is None else self._label_ids[label]
+        self.append(ledger.row(document), encoded, number)
+
+    def append(
+        self, row: Mapping[str, Any], encoded: Encoded, label: int | None
+    ) -> None:
+        """Appends a document by its `ledger.row`; label: the number of its class."""
         self._tokens += [ids.astype(self._dtype) for ids in encoded.sequences]
         self._mask += encoded.masks
-        if document.label is not None:
-            self._labels.append(self._label_ids[document.label])
-        row = {k: getattr(document, k) for k in ('id', 'source', 'licence')}
-        self._ledger.append(json.dumps(row, sort_keys=True) + '\n')
-        tokens = sum(map(len, encoded.sequences))
-        self._sources[document.group, document.licence] += tokens
-        self._counts['tokens'] += tokens
+        if label is not None:
+            self._labels.append(label)
+        start = self._counts['tokens']
+        end = start + sum(map(len, encoded.sequences))
+        places = {'start': start, 'end': end, 'sequences': len(encoded.sequences)}
+        self._ledger.append({**row, **places})
+        self._counts['tokens'] = end
         self._counts['documents'] += 1
-        self._counts['bytes'] += document.size
-        if self._counts['tokens'] >= self._shard_tokens:
+        self._counts['bytes'] += row['bytes']
+        if end >= self._shard_tokens:
             self.close()
 
     def close(self) -> None:
@@ -173,7 +207,7 @@ class Writer:
         contents = {
             'tokens': np.concatenate(self._tokens).tobytes(),
             'offsets': ends.astype('<i8').tobytes(),
-            'jsonl': ''.join(self._ledger).encode(),
+            'parquet': ledger.encode(self._ledger),
         }
         if self._mask:
             contents['mask'] = np.concatenate(self._mask).tobytes()
@@ -190,8 +224,13 @@ class Writer:
             'file': f'{stem}.tokens',
             'sha256': digests,
             **self._counts,
-            'sources': [[*key, n] for key, n in sorted(self._sources.items())],
         }
         storage.write_json(self._record(number), record)
         self.finished.append(record)
         self._begin()
+
+    def summary(self) -> dict[str, Any]:
+        """The split in a manifest: its one segment of shards, and the sums of these."""
+        names = ('documents', 'tokens', 'bytes')
+        totals = {name: sum(one[name] for one in self.finished) for name in names}
+        return {'segments': [{'name': 'base', 'shards': self.finished}], **totals}

@@ -9,6 +9,7 @@ import sys
 DRIVER = """
 import os, random, shutil, signal, sys, time
 from pathlib import Path
+import pyarrow.parquet  # before the forks, not once in each
 from gptjax.data import build
 
 source, root = sys.argv[1], Path(sys.argv[2])

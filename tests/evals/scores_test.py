@@ -9,6 +9,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from gptjax import command
@@ -55,8 +56,8 @@ def test_chat_weighs_the_answers_alone(stages, uniform):
 
 def held_out(folder):
     """The numbers that the held-out records were made of: their lines, from 0."""
-    files = (folder / 'validation').glob('*.jsonl')
-    records = [json.loads(x) for file in files for x in file.read_text().splitlines()]
+    files = (folder / 'validation').glob('*.parquet')
+    records = [row for file in files for row in pq.read_table(file).to_pylist()]
     return [int(record['id'].rsplit(':', 1)[-1]) - 1 for record in records]
 
 

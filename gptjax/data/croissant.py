@@ -1,0 +1,141 @@
+"""A dataset in MLCommons Croissant 1.0, for tools that read data sets by description.
+
+Every file is named with its SHA-256. The records are those of the ledger.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+FILE = 'croissant.json'
+_TERMS = (
+    'citeAs', 'column', 'equivalentProperty', 'extract', 'field', 'fileObject',
+    'fileProperty', 'fileSet',
+    'format', 'includes', 'isLiveDataset', 'jsonPath', 'key', 'md5', 'parentField',
+    'path', 'recordSet', 'references', 'regex', 'repeated', 'replace', 'samplingRate',
+    'separator', 'source', 'subField', 'transform',
+)  # fmt: skip
+_CONTEXT = {
+    '@language': 'en',
+    '@vocab': 'https://schema.org/',
+    'sc': 'https://schema.org/',
+    'cr': 'http://mlcommons.org/croissant/',
+    'rai': 'http://mlcommons.org/croissant/RAI/',
+    'dct': 'http://purl.org/dc/terms/',
+    'conformsTo': 'dct:conformsTo',
+    'data': {'@id': 'cr:data', '@type': '@json'},
+    'dataType': {'@id': 'cr:dataType', '@type': '@vocab'},
+    'examples': {'@id': 'cr:examples', '@type': '@json'},
+    **{term: f'cr:{term}' for term in _TERMS},
+}
+_COLUMNS = {
+    'id': 'Stable, and unique in its corpus.',
+    'source': 'A path below the name of the source.',
+    'url': 'Where it was fetched.',
+    'retrieved': 'When, as the record of the fetch says.',
+    'licence': 'An SPDX identifier, or "unknown".',
+    'evidence': 'What says the licence.',
+    'opt_out': 'Whether its owner asks that it is not trained on.',
+    'language': 'ISO 639-1.',
+    'steps': 'What changed the text, and by how many characters.',
+    'sha256': 'Of the text with all that is known of it.',
+    'bytes': 'UTF-8 bytes of what a model learns to write.',
+    'start': 'Where its tokens begin in the shard.',
+    'end': 'Where they end.',
+    'sequences': 'How many sequences they are.',
+}
+_LISTS = ('steps',)
+_NUMBERS = ('bytes', 'start', 'end', 'sequences')
+_FORMATS = {'parquet': 'application/x-parquet'}
+
+
+def describe(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of the dataset with this manifest, as JSON-LD."""
+    counts = {
+        k: sum(row[k] for row in manifest['sources']) for k in ('documents', 'tokens')
+    }
+    described = {
+        '@context': _CONTEXT,
+        '@type': 'sc:Dataset',
+        'conformsTo': 'http://mlcommons.org/croissant/1.0',
+        'name': f'gptjax-{manifest["digest"][:12]}',
+        'description': (
+            f'{counts["documents"]:,} documents ({manifest["kind"]}) of '
+            f'{counts["tokens"]:,} tokens, built by gptjax; card.md says more.'
+        ),
+        'version': '1.0.0',
+        'license': [licence_address(x) for x in licences(manifest)],
+        'citeAs': f'A dataset built by gptjax, digest {manifest["digest"]}',
+        'distribution': [*_files(manifest), *_sets(manifest)],
+        'recordSet': [_records(split) for split in _ledgers(manifest)],
+    }
+    if manifest['retrieved']['documents']:
+        described['datePublished'] = manifest['retrieved']['between'][1]
+    return described
+
+
+def licences(manifest: Mapping[str, Any]) -> list[str]:
+    """The licences of a dataset's documents, sorted."""
+    return sorted({row['licence'] for row in manifest['sources']})
+
+
+def licence_address(licence: str) -> str:
+    """The page of an SPDX identifier; of an expression or 'unknown', the words."""
+    plain = licence.replace('.', '').replace('-', '').replace('+', '').isalnum()
+    if not plain or licence == 'unknown' or licence.startswith('LicenseRef-'):
+        return licence
+    return f'https://spdx.org/licenses/{licence}.html'
+
+
+def _ledgers(manifest: Mapping[str, Any]) -> list[str]:
+    """The splits that hold something."""
+    return [name for name, s in sorted(manifest['splits'].items()) if s['documents']]
+
+
+def _files(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for split in manifest['splits'].values():
+        for shard in (one for part in split['segments'] for one in part['shards']):
+            for name, digest in sorted(shard['sha256'].items()):
+                kind = _FORMATS.get(name.rsplit('.', 1)[1], 'application/octet-stream')
+                yield {
+                    '@type': 'cr:FileObject',
+                    '@id': name,
+                    'name': name,
+                    'contentUrl': name,
+                    'encodingFormat': kind,
+                    'sha256': digest,
+                }
+
+
+def _sets(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for split in _ledgers(manifest):
+        yield {
+            '@type': 'cr:FileSet',
+            '@id': f'{split}-ledger',
+            'name': f'{split}-ledger',
+            'encodingFormat': _FORMATS['parquet'],
+            'includes': f'{split}/*.parquet',
+        }
+
+
+def _records(split: str) -> dict[str, Any]:
+    def field(name: str, description: str) -> dict[str, Any]:
+        return {
+            '@type': 'cr:Field',
+            '@id': f'{split}/{name}',
+            'name': name,
+            'description': description,
+            'dataType': 'sc:Integer' if name in _NUMBERS else 'sc:Text',
+            **({'repeated': True} if name in _LISTS else {}),
+            'source': {
+                'fileSet': {'@id': f'{split}-ledger'},
+                'extract': {'column': name},
+            },
+        }
+
+    return {
+        '@type': 'cr:RecordSet',
+        '@id': split,
+        'name': split,
+        'description': f'The documents of the {split} split.',
+        'field': [field(*column) for column in _COLUMNS.items()],
+    }

@@ -1,0 +1,214 @@
+"""The ledger: a row for each document of a shard, with its origin and its tokens.
+
+It stands beside the shard, as Parquet, and the manifest vouches for it. Every token of
+a dataset belongs to exactly one row.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from dataclasses import dataclass
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+from gptjax import command
+from gptjax.data import documents
+
+_ORIGIN = (
+    'id', 'source', 'url', 'retrieved', 'licence', 'evidence', 'opt_out', 'language',
+)  # fmt: skip
+_BATCH = 1 << 14  # rows in memory at once
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row: what `Document` says of its origin, and where its tokens are.
+
+    sha256: of `Document.content()`, of the part of the document that is here.
+    bytes: as `Document.size`. start, end: of its tokens in the shard. sequences: how
+    many they are. shard: the file of the tokens. place: of the first of its tokens in
+    all shards of the split, one after another.
+    """
+
+    id: str
+    source: str
+    url: str | None
+    retrieved: str | None
+    licence: str
+    evidence: str | None
+    opt_out: str
+    language: str | None
+    steps: tuple[str, ...]
+    sha256: str
+    bytes: int
+    start: int
+    end: int
+    sequences: int
+    split: str = ''
+    shard: str = ''
+    place: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens of the shard are of the document."""
+        return self.end - self.start
+
+    @property
+    def group(self) -> str:
+        """As `Document.group`."""
+        return self.source.split('/', 1)[0]
+
+
+_COLUMNS = [f.name for f in dataclasses.fields(Entry)][:-3]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Documents by any of: id, source (a name, or a path below one), licence.
+
+    The id may also be given as the hexadecimal digits of its key.
+    """
+
+    documents: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    licences: Sequence[str] = ()
+
+    def fits(self, entry: Entry) -> bool:
+        """Whether the document of a row is among them."""
+        return (
+            entry.id in self.documents
+            or entry.licence in self.licences
+            or any(f'{entry.source}/'.startswith(f'{s}/') for s in self.sources)
+            or (bool(self.documents) and self._by_key(entry.id))
+        )
+
+    def _by_key(self, identity: str) -> bool:
+        return documents.key(identity).hex() in self.documents
+
+    def __bool__(self) -> bool:
+        return bool(self.documents or self.sources or self.licences)
+
+    def __str__(self) -> str:
+        kinds = {
+            'document': self.documents,
+            'source': self.sources,
+            'licence': self.licences,
+        }
+        return ' or '.join(f'{k} {v}' for k, named in kinds.items() for v in named)
+
+
+def row(document: documents.Document) -> dict[str, Any]:
+    """What the ledger says of a document, without its place in a shard."""
+    return {
+        **{name: getattr(document, name) for name in _ORIGIN},
+        'steps': document.steps,
+        'sha256': hashlib.sha256(document.content()).hexdigest(),
+        'bytes': document.size,
+    }
+
+
+def encode(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The rows of one shard, with start, end and sequences, as a Parquet file.
+
+    The same rows make the same bytes.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = dict.fromkeys(('bytes', 'start', 'end', 'sequences'), pa.int64())
+    types = {name: pa.string() for name in _COLUMNS}
+    types |= numbers | {'steps': pa.list_(pa.string())}
+    needed = ('id', 'source', 'licence', 'opt_out', 'steps', 'sha256', *numbers)
+    schema = pa.schema([pa.field(n, t, n not in needed) for n, t in types.items()])
+    table = pa.Table.from_pylist([dict(one) for one in rows], schema)
+    file = io.BytesIO()
+    pq.write_table(table, file, compression='zstd', row_group_size=_BATCH)
+    return file.getvalue()
+
+
+def read(path: Path) -> Iterator[Entry]:
+    """The rows of one file, in the order of their tokens; `_BATCH` in memory."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_BATCH, use_threads=False):
+            for values in batch.to_pylist():
+                values['steps'] = tuple(values['steps'])
+                yield Entry(**values)
+
+
+def entries(built: Any, split: str) -> Iterator[Entry]:
+    """The rows of a split of a `dataset.Dataset`, with their shards and places."""
+    first = 0
+    for shard in built.shards(split):
+        path = (built.folder / shard['file']).with_suffix('.parquet')
+        for entry in read(path):
+            yield dataclasses.replace(
+                entry, split=split, shard=shard['file'], place=first + entry.start
+            )
+        first += shard['tokens']
+
+
+def roll_up(built: Any) -> dict[str, Any]:
+    """The counts of a dataset for its manifest: by source, language and opt-out.
+
+    A document that the border of the splits cuts in two counts once.
+    """
+    cut = built.manifest['plan']['settings']['held_out']['by'] == 'tail'
+    counts: Counter[tuple[str, ...]] = Counter()
+    retrieved: list[str] = []
+    times, last = 0, None
+    for split in ('train', 'validation'):
+        for entry in entries(built, split):
+            again = cut and entry.id == last
+            last = entry.id
+            for table, values in (
+                ('sources', (entry.group, entry.licence)),
+                ('languages', (entry.language or 'unknown',)),
+                ('opt_out', (entry.opt_out,)),
+            ):
+                counts[table, *values, 'documents'] += not again
+                counts[table, *values, 'bytes'] += entry.bytes
+                counts[table, *values, 'tokens'] += entry.tokens
+            if entry.retrieved and not again:
+                times += 1
+                retrieved = [*retrieved, entry.retrieved]
+                retrieved = [min(retrieved), max(retrieved)]
+    heads = {
+        'sources': ('source', 'licence'),
+        'languages': ('language',),
+        'opt_out': ('opt_out',),
+    }
+    return {
+        **{table: _table(counts, table, head) for table, head in heads.items()},
+        'retrieved': {'documents': times, 'between': retrieved},
+    }
+
+
+def _table(
+    counts: Mapping[tuple[str, ...], int], table: str, head: Sequence[str]
+) -> list[dict[str, Any]]:
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for (name, *values, unit), count in sorted(counts.items()):
+        if name == table:
+            row = rows.setdefault(tuple(values), dict(zip(head, values, strict=True)))
+            row[unit] = count
+    return list(rows.values())
+
+
+def find(built: Any, wanted: Wanted) -> list[Entry]:
+    """The rows of both splits that are wanted; UserError where there is none."""
+    found = [
+        entry
+        for split in built.manifest['splits']
+        for entry in entries(built, split)
+        if wanted.fits(entry)
+    ]
+    if not found:
+        raise command.UserError(
+            f'{built.folder} holds no document of {wanted}; its ledger '
+            '(train/00000.parquet, ...) has the ids, sources and licences.'
+        )
+    return found
