@@ -1,5 +1,10 @@
 """The steps of this package by name."""
 
 from gptjax.data import steps
+from gptjax.data.dedup import exact, near, substring
 
-STEPS: steps.Table = {}
+STEPS: steps.Table = {
+    'exact': exact.Exact,
+    'minhash': near.MinHash,
+    'substring': substring.Substring,
+}

@@ -1,0 +1,141 @@
+"""64-bit hashes of many stretches of one text at once, in NumPy.
+
+The stretch x_0 ... x_n has the hash sum (x_i + 1) B^i mod 2^64 with an odd base B: a
+difference of two prefix sums, times the inverse power of B for its start (Karp and
+Rabin, 1987). The bases are fixed: equal bytes have equal hashes in every process. The
+upper bits depend on all of the bytes, the lower ones on fewer: see `mixed`.
+"""
+
+import functools
+from typing import NamedTuple
+
+from jaxtyping import Int64, UInt8, UInt64
+import numpy as np
+
+LONGEST = 1 << 15  # bytes of a stretch that count; what is longer is no text
+_BLOCK = 1 << 15  # bytes of one prefix sum: 256 KiB, so that it stays in the cache
+# Fractions of the square roots of 2, 3 and 5, made 5 mod 8: of the longest period.
+_BASES = (0x6A09E667F3BCC90D, 0xBB67AE8584CAA73D, 0x3C6EF372FE94F82D)
+FACTOR = np.uint64(_BASES[2])  # joins hashes to one of their sequence
+_SHIFT = np.uint64(33)
+_MIX = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
+_SPACE, _WORD, _MARK = 0, 1, 2
+
+
+@functools.cache
+def _powers(family: int) -> tuple[UInt64[np.ndarray, 'n'], UInt64[np.ndarray, 'n']]:
+    """Those of the base, and those of its inverse."""
+    base = _BASES[family]
+    forth, back = (
+        np.cumprod(np.array([1] + [x] * (_BLOCK + LONGEST), np.uint64))
+        for x in (base, pow(base, -1, 1 << 64))
+    )
+    return forth, back
+
+
+def stretches(
+    raw: UInt8[np.ndarray, 'bytes'],
+    starts_K: Int64[np.ndarray, 'K'],
+    ends_K: Int64[np.ndarray, 'K'],
+    family: int = 0,
+) -> UInt64[np.ndarray, 'K']:
+    """The hash of `raw[start:end]` for each pair, by their first LONGEST bytes.
+
+    Starts and ends ascend. Families 0 and 1 are independent: both are 128 bits.
+    """
+    powers, inverses = _powers(family)
+    hashes_K = np.empty(len(starts_K), np.uint64)
+    first = 0
+    while first < len(starts_K):
+        base = int(starts_K[first])
+        last = int(np.searchsorted(starts_K, base + _BLOCK))
+        starts = starts_K[first:last] - base
+        ends = np.minimum(ends_K[first:last] - base, starts + LONGEST)
+        size = int(ends[-1])
+        terms = raw[base : base + size].astype(np.uint64)
+        terms += np.uint64(1)
+        terms *= powers[:size]
+        sums = np.zeros(size + 1, np.uint64)
+        np.cumsum(terms, out=sums[1:])
+        block = hashes_K[first:last]
+        np.subtract(sums[ends], sums[starts], out=block)
+        block *= inverses[starts]
+        first = last
+    return hashes_K
+
+
+def mixed(x: UInt64[np.ndarray, '...']) -> UInt64[np.ndarray, '...']:
+    """murmur3's finaliser, a bijection, in place: every bit depends on all."""
+    for factor in _MIX:
+        x ^= x >> _SHIFT
+        x *= factor
+    x ^= x >> _SHIFT
+    return x
+
+
+class Tokens(NamedTuple):
+    """Where the tokens of a text are, in its UTF-8 bytes; white space is in none."""
+
+    raw: UInt8[np.ndarray, 'bytes']
+    starts: Int64[np.ndarray, 'K']
+    ends: Int64[np.ndarray, 'K']
+
+
+def _table(marks: int) -> bytes:
+    kinds = bytearray([_WORD]) * 256
+    for byte in range(128):
+        if not chr(byte).isalnum():
+            kinds[byte] = marks if chr(byte).isprintable() and byte != 32 else _SPACE
+    return bytes(kinds)
+
+
+_PIECES, _WORDS = _table(_MARK), _table(_SPACE)
+
+
+def pieces(text: str) -> Tokens:
+    """Runs of letters and digits, runs of ASCII marks, and single characters of CJK.
+
+    A character from U+3000 on begins a token of its own: its scripts write no spaces.
+    """
+    raw = text.encode('utf-8', 'surrogatepass')
+    kinds = np.frombuffer(raw.translate(_PIECES), np.uint8)
+    return _tokens(raw, kinds, text.isascii(), False)
+
+
+def words(text: str) -> Tokens:
+    """As `pieces`, in lower case and without marks, those of typography included.
+
+    What is printed with other quotes, dashes or line breaks has the same words.
+    """
+    raw = text.lower().encode('utf-8', 'surrogatepass')
+    plain = len(raw) == len(text) and text.isascii()
+    kinds = np.frombuffer(bytearray(raw.translate(_WORDS)), np.uint8)
+    if not plain:
+        lead, second = np.frombuffer(raw, np.uint8), np.frombuffer(raw[1:] + b' ', 'u1')
+        latin = np.flatnonzero((lead == 0xC2) & (second >= 0xA0))  # U+00A0 to U+00BF
+        general = (lead == 0xE2) & (second & 0xFE == 0x80)  # U+2000 to U+207F
+        general |= (lead == 0xE3) & (second == 0x80)  # U+3000 to U+303F
+        wide = np.flatnonzero(general)
+        for place in (latin, latin + 1, wide, wide + 1, wide + 2):
+            kinds[place] = _SPACE
+    return _tokens(raw, kinds, plain, True)
+
+
+def _tokens(
+    raw: bytes, kinds: UInt8[np.ndarray, 'bytes'], plain: bool, two: bool
+) -> Tokens:
+    """`plain`: of ASCII; `two`: of the kinds space and word, which then alternate."""
+    data = np.frombuffer(raw, np.uint8)
+    if not len(data):
+        return Tokens(data, *2 * (np.empty(0, np.int64),))
+    edges = np.empty(len(data) + 1, bool)
+    edges[0] = edges[-1] = True
+    np.not_equal(kinds[1:], kinds[:-1], out=edges[1:-1])
+    if not plain:
+        edges[:-1] |= data >= 0xE3
+    edge = np.flatnonzero(edges)
+    if plain and two:
+        first = int(kinds[0] == _SPACE)
+        return Tokens(data, edge[first:-1:2], edge[first + 1 :: 2])
+    inked = kinds[edge[:-1]] != _SPACE
+    return Tokens(data, edge[:-1][inked], edge[1:][inked])
