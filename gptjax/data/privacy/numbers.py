@@ -31,7 +31,7 @@ _ISSUERS = (
     ('63', '63', (16, 18, 19)),
     ('67', '67', (16, 18, 19)),
     ('2200', '2204', (16,)),  # Mir
-    ('1001', '1999', (15,)),  # UATP
+    ('1001', '1999', (15,)),  # UATP: a tenth of all numbers of that form
 )
 
 
@@ -44,10 +44,11 @@ def _card(digits: str) -> bool:
 
 CARD = (
     shape(
-        r'[1-6][0-9]{3}(?:([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}|'
+        r'[2-6][0-9]{3}(?:([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}|'
         r'([ -])[0-9]{6}\2[0-9]{4,5}|[0-9]{10,15})',
         _card,
     ),
+    shape(r'1[0-9]{14}', _card, ('card', 'uatp')),
 )
 
 _IBAN_LENGTHS = {
@@ -69,23 +70,24 @@ class _Iban(Shape):
 
     def find(self, text, lowered, context):  # type: ignore[no-untyped-def]
         for match in self.pattern.finditer(text):
-            found = match[0]
+            start = match.start() - 2
+            found = text[start : match.end()]
             places = [i for i, c in enumerate(found) if c.isalnum()]
             length = _IBAN_LENGTHS.get(found[:2].upper())
             if length is None or len(places) < length:
                 continue
             end = places[length - 1] + 1
             code = ''.join(found[i] for i in places[:length])
-            behind = text[match.start() + end : match.start() + end + 1]
+            behind = text[start + end : start + end + 1]
             one_case = code in (code.upper(), code.lower())
             if not behind.isalnum() and one_case and checks.mod97(code):
-                yield match.start(), match.start() + end
+                yield start, start + end
 
 
 IBAN = (
     _Iban(
         re.compile(
-            r'[A-Za-z](?<!\w.)[A-Za-z][0-9]{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}'
+            r'[0-9](?<=[A-Za-z][A-Za-z].)(?<!\w...)[0-9](?:[ -]?[A-Za-z0-9]{4}){2,7}'
             r'(?:[ -]?[A-Za-z0-9]{1,3})?'
         ),
         checks.mod97,

@@ -74,7 +74,8 @@ class _IPv4(Shape):
                 continue
             version = _last(_VERSION, before)
             told = _last(_ADDRESS, before)
-            if version > told or (max(address.packed) < 26 and told < 0):
+            *first, last = address.packed
+            if version > told or (max(first) < 40 and last < 100 and told < 0):
                 continue
             yield match.span()
 
@@ -131,7 +132,7 @@ def _public(found: str) -> bool:
         return address.ipv4_mapped.is_global
     groups = found.split(':')
     if '::' in found:
-        return address.is_global and int(address) >> 125 == 1
+        return len(groups) > 3 and address.is_global and int(address) >> 125 == 1
     local = address.is_private or address.is_link_local or address.is_multicast
     return not local and any(len(group) != 2 for group in groups)
 

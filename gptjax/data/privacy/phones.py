@@ -72,7 +72,8 @@ class _Phone(Shape):
             found = text[start:end]
             if _DATE.fullmatch(found) or _COORDINATE.fullmatch(found):
                 continue
-            if not OTHER.search(text[max(0, start - 16) : start].lower()):
+            before = text[max(0, start - 16) : start].lower()
+            if before[-1:] not in tuple('/#=&$') and not OTHER.search(before):
                 yield start, end
 
 
