@@ -3,7 +3,8 @@
 Row r of the endless stream is row `permute(r % n, n, mix(seed, r // n))` of the split's
 n: each epoch is another permutation. A batch is consecutive rows of the stream, so that
 the whole state of the data is one integer, and neither the number of processes nor of
-threads nor the loader changes what is read.
+threads nor the loader changes what is read. A `mixture.Mixture` has an order of its
+own, which is a pure function of the row as well.
 
 TensorFlow is imported here only, when it is first needed.
 """
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gptjax import command
-from gptjax.data import permute
+from gptjax.data import mixture, permute
 from gptjax.data import rows as rows_lib
 
 _AHEAD = 2  # batches that are read ahead
@@ -54,6 +55,8 @@ def batches(
 
 
 def _read(rows: rows_lib.Rows, seed: int, stream: np.ndarray) -> dict[str, Any]:
+    if isinstance(rows, mixture.Mixture):
+        return rows.read(*rows.draw(stream, seed))
     n, epochs = len(rows), stream // len(rows)
     indices = permute.permute(stream % n, n, permute.mix(seed, epochs))
     return rows.read(indices, epochs)
@@ -77,25 +80,16 @@ def _tfdata(
     rows: rows_lib.Rows, seed: int, first: np.ndarray, step: int
 ) -> Generator[dict[str, Any]]:
     tf = tensorflow()
-    n = len(rows)
 
-    # These are graph code as they stand; converting them leaves files behind.
-    plain = tf.autograph.experimental.do_not_convert
-
-    @plain
-    def indices(number: Any) -> Any:
-        stream = first + number * step
-        epochs = stream // n
-        return permute_tf(stream % n, n, permute.mix(seed, epochs)), epochs
-
-    def read(chosen: np.ndarray, epochs: np.ndarray) -> list[np.ndarray]:
-        found = rows.read(chosen, epochs)
+    def read(number: np.integer) -> list[np.ndarray]:
+        found = _read(rows, seed, first + int(number) * step)
         return [found[key] for key in rows.dtypes]
 
-    @plain
-    def arrays(*drawn: Any) -> Any:
+    # This is graph code as it stands; converting it leaves files behind.
+    @tf.autograph.experimental.do_not_convert
+    def arrays(number: Any) -> Any:
         dtypes = list(rows.dtypes.values())
-        return tf.numpy_function(read, drawn, dtypes, stateful=False)
+        return tf.numpy_function(read, [number], dtypes, stateful=False)
 
     options = tf.data.Options()
     options.deterministic = True
@@ -103,7 +97,6 @@ def _tfdata(
     options.threading.private_threadpool_size = _THREADS
     dataset = (
         tf.data.Dataset.range(2**62)
-        .map(indices, num_parallel_calls=_THREADS)
         .map(arrays, num_parallel_calls=_THREADS)
         .prefetch(_AHEAD)
         .with_options(options)
@@ -114,26 +107,15 @@ def _tfdata(
 
 
 def _numpy(dataset: Any, names: Sequence[str]) -> Generator[dict[str, Any]]:
-    iterator = iter(dataset)
+    iterator = dataset.as_numpy_iterator()  # of views: `.numpy()` would copy
     try:
         for values in iterator:
-            yield {k: v.numpy() for k, v in zip(names, values, strict=True)}
+            yield dict(zip(names, values, strict=True))
     finally:
         del iterator  # the only reference: its threads end with it
 
 
 LOADERS = {'tfdata': _tfdata, 'threads': _threads}
-
-
-def permute_tf(i: Any, n: int, key: Any) -> Any:
-    """`permute.permute` on int64 tensors, bit for bit."""
-    tf = tensorflow()
-    (image,) = tf.while_loop(
-        lambda image: tf.reduce_any(image >= n),
-        lambda image: [tf.where(image >= n, permute.once(image, n, key), image)],
-        [permute.once(i, n, key)],
-    )
-    return image
 
 
 def tensorflow() -> Any:

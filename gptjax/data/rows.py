@@ -7,6 +7,7 @@ positions (from 0 in each segment), all int32, and weights (float32; 0 at paddin
 where the target is not to be learned).
 """
 
+import bisect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 import sys
@@ -58,7 +59,9 @@ class Stream:
     def __init__(self, files: Sequence[Path], lengths: Sequence[int], dtype: np.dtype):
         self.dtype = dtype
         self.bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        self._maps = [np.memmap(file, dtype, 'r') for file in files]
+        self._starts = self.bounds[:-1].tolist()
+        # Plain arrays: a slice of a memmap takes 2 us, more than its copy.
+        self._maps = [np.asarray(np.memmap(file, dtype, 'r')) for file in files]
 
     def __len__(self) -> int:
         return int(self.bounds[-1])
@@ -72,18 +75,22 @@ class Stream:
             out[chosen] = self._maps[shard][places[chosen] - self.bounds[shard]]
         return out
 
+    def window(self, start: int, width: int) -> np.ndarray:
+        """Consecutive elements, a view if one file holds them; the end joins the start.
+
+        0 <= start < len(self).
+        """
+        shard = bisect.bisect_right(self._starts, start) - 1
+        begin = start - self._starts[shard]
+        found = self._maps[shard][begin : begin + width]
+        whole = len(found) == width
+        return found if whole else self.at((start + np.arange(width)) % len(self))
+
     def windows(self, starts: Int64[np.ndarray, ' n'], width: int) -> np.ndarray:
-        """[n, width]: consecutive elements from each start; the end joins the start."""
+        """[n, width]: the window from each start."""
         out = np.empty((len(starts), width), self.dtype)
-        shards = np.searchsorted(self.bounds, starts, side='right') - 1
-        inside = starts + width <= self.bounds[shards + 1]
-        for shard in np.unique(shards[inside]):
-            chosen = np.flatnonzero(inside & (shards == shard))
-            # A view that overlaps itself: indexing it copies whole windows at a time.
-            view = np.lib.stride_tricks.sliding_window_view(self._maps[shard], width)
-            out[chosen] = view[starts[chosen] - self.bounds[shard]]
-        for row in np.flatnonzero(~inside):
-            out[row] = self.at((starts[row] + np.arange(width)) % len(self))
+        for row, start in enumerate(starts.tolist()):
+            out[row] = self.window(start, width)
         return out
 
 
@@ -111,26 +118,98 @@ class TextRows:
         epochs: Int64[np.ndarray, ' n'] | None = None,
     ) -> Arrays:
         """Rows [n, T] of consecutive tokens; only the last row has padding."""
-        T = self._T
+        n, T = len(indices), self._T
         ids = self._tokens.windows(indices * T, T + 1)
-        tokens, targets = ids[:, :-1].astype(np.int32), ids[:, 1:].astype(np.int32)
-        segments, positions = np.ones_like(tokens), np.empty_like(tokens)
-        positions[:] = np.arange(T)
         begins = ids[:, :-1] == self._endoftext
-        begins[:, 0] = False
-        several = np.flatnonzero(begins.any(axis=1))
-        if len(several):
-            some = begins[several]
-            segments[several] += np.cumsum(some, axis=1, dtype=np.int32)
-            firsts = np.where(some, positions[several], 0)
-            positions[several] -= np.maximum.accumulate(firsts, axis=1)
-        weights = np.ones(tokens.shape, np.float32)
+        begins[:, 0] = True
+        firsts = np.flatnonzero(begins)
+        lengths = np.diff(firsts, append=n * T)
+        above = np.flatnonzero(firsts % T == 0)[firsts // T]
+        numbers = np.arange(1, len(firsts) + 1) - above
+        # One block for all: what a batch gives back, the next one takes. Of a block for
+        # each, the system takes them back, and clearing pages anew is half of the time.
+        block = np.empty((5, n, T), np.int32)
+        block[0], block[1] = ids[:, :-1], ids[:, 1:]
+        block[2] = np.repeat(numbers.astype(np.int32), lengths).reshape(n, T)
+        block[3] = np.arange(n * T, dtype=np.int32).reshape(n, T)
+        block[3] -= np.repeat(firsts.astype(np.int32), lengths).reshape(n, T)
+        tokens, targets, segments, positions, _ = block
+        weights = block[4].view(np.float32)
+        weights[:] = 1
         for row in np.flatnonzero(indices == len(self) - 1):
             end = len(self._tokens) - indices[row] * T
             for array in (tokens, targets, segments, positions, weights):
                 array[row, end:] = 0
         arrays = (tokens, targets, segments, positions, weights)
         return dict(zip(DTYPES, arrays, strict=True))
+
+    def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:
+        """The rows that hold a token of the places start..end-1 of the stream."""
+        # A token is an input of one row, and a target of it or of the row before.
+        first, last = (start - 1) // self._T, (end - 1) // self._T
+        return np.unique(np.arange(first, last + 1) % len(self))
+
+
+class BestFitRows:
+    """Documents, whole where they fit into a row, packed best-fit-decreasing.
+
+    One longer than T is cut every T tokens, and what is left of it is packed like the
+    others (Ding et al., "Fewer truncations improve language modeling", 2024). The
+    targets are those of `TextRows`, each exactly once: only rows and segments differ.
+    A piece is a segment of its own, with positions from 0; rows are padded at the end.
+    """
+
+    dtypes = DTYPES
+
+    def __init__(self, tokens: Stream, starts: Int64[np.ndarray, ' bounds'], T: int):
+        """starts: where each document begins in the stream, and the end of it."""
+        pieces = -(-np.diff(starts) // T)
+        rank = packing.ranges(np.zeros_like(pieces), pieces)
+        begins = np.repeat(starts[:-1], pieces) + T * rank
+        lengths = np.minimum(np.repeat(starts[1:], pieces) - begins, T)
+        order, self._bounds = packing.best_fit_decreasing(lengths, T)
+        self._starts, self._lengths = begins[order], lengths[order]
+        self._tokens = tokens
+        self._T = T
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def read(
+        self,
+        indices: Int64[np.ndarray, ' n'],
+        epochs: Int64[np.ndarray, ' n'] | None = None,
+    ) -> Arrays:
+        """Rows [n, T] of documents side by side, the longest first."""
+        n, T = len(indices), self._T
+        block, along = np.zeros((5, n, T), np.int32), np.arange(T, dtype=np.int32)
+        tokens, targets, segments, positions, _ = block
+        weights = block[4].view(np.float32)
+        for row, index in enumerate(indices.tolist()):
+            pieces = slice(self._bounds[index], self._bounds[index + 1])
+            starts, lengths = self._starts[pieces], self._lengths[pieces]
+            begin = 0
+            for number, (start, length) in enumerate(
+                zip(starts.tolist(), lengths.tolist(), strict=True), 1
+            ):
+                end = begin + length
+                ids = self._tokens.window(start, length + 1)
+                tokens[row, begin:end], targets[row, begin:end] = ids[:-1], ids[1:]
+                segments[row, begin:end] = number
+                positions[row, begin:end] = along[:length]
+                begin = end
+            weights[row, :begin] = 1
+        arrays = (tokens, targets, segments, positions, weights)
+        return dict(zip(DTYPES, arrays, strict=True))
+
+    def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:
+        """The rows that hold a token of the places start..end-1 of the stream."""
+        # The token after a piece is its last target; after the stream, it is the first.
+        ends = self._starts + self._lengths
+        held = (self._starts < end) & (ends >= start)
+        held |= (start == 0) & (ends == len(self._tokens))
+        pieces = np.flatnonzero(held)
+        return np.unique(np.searchsorted(self._bounds, pieces, side='right') - 1)
 
 
 class ChatRows:
@@ -159,6 +238,13 @@ class ChatRows:
         row = np.repeat(np.arange(len(indices)), counts)
         return self._sequences.lay_out(chosen, row, len(indices), self._T)
 
+    def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:
+        """The rows that hold a token of the places start..end-1 of the split."""
+        place = np.empty_like(self._order)
+        place[self._order] = np.arange(len(self._order))
+        chosen = place[self._sequences.over(start, end, self._T)]
+        return np.unique(np.searchsorted(self._bounds, chosen, side='right') - 1)
+
 
 class PairRows:
     """Preference pairs [n, 2, T]: index 0 is the chosen answer, 1 the rejected."""
@@ -184,6 +270,10 @@ class PairRows:
         arrays = self._sequences.lay_out(both, rows, len(both), self._T)
         return {k: v.reshape(len(indices), 2, self._T) for k, v in arrays.items()}
 
+    def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:
+        """The rows that hold a token of the places start..end-1 of the split."""
+        return np.unique(self._sequences.over(start, end, self._T) // 2)
+
 
 class Sequences:
     """The separate token sequences of a split, with the mask of what is learned."""
@@ -208,6 +298,15 @@ class Sequences:
                 file=sys.stderr,
             )
         return np.minimum(lengths, T)
+
+    def over(self, start: int, end: int, T: int) -> Int64[np.ndarray, ' found']:
+        """Sequences of which a token at start..end-1 is in a row of T."""
+        first = np.searchsorted(self._starts, start, side='right') - 1
+        last = np.searchsorted(self._starts, end)
+        found = np.arange(first, last, dtype=np.int64)
+        lengths = self._starts[found + 1] - self._starts[found]
+        kept = np.where(lengths > 1, np.minimum(lengths, T + 1), 0)
+        return found[start < self._starts[found] + kept]
 
     def lay_out(
         self,

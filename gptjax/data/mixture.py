@@ -1,0 +1,283 @@
+"""Several datasets as one stream of rows, by weights that change with the step.
+
+Each source is an endless stream of its own: its rows, epoch after epoch, in orders that
+depend on the seed and on what the source holds. A row of the mixture is the next row of
+one source, and which one is a pure function of (weights, seed, row):
+
+- The stream has a phase for each set of weights, from `step * batch_size` on.
+- Of the first x rows of a phase, each source has a count that follows its weight to
+  about one row, for every x (`_counts`).
+- A phase is read in blocks of BLOCK rows. In a block each source has as many rows as
+  its count grows by, and `permute` says where.
+
+So a later phase, or a source that joins in one, changes no row before it, and the
+streams of the other sources go on where they were.
+"""
+
+import bisect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+import functools
+import math
+from typing import Any
+
+from jaxtyping import Int64
+import numpy as np
+
+from gptjax import command
+from gptjax.data import dataset, permute
+from gptjax.data import rows as rows_lib
+from gptjax.text import tokenizer as tokenizer_lib
+
+BLOCK = 4096
+
+Numbers = Int64[np.ndarray, ' n']
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source of a mixture.
+
+    key: what its order depends on besides the seed; no two have the same.
+    weights: (first step, weight), in ascending order from step 0 on.
+    """
+
+    rows: rows_lib.Rows
+    key: int
+    weights: Sequence[tuple[int, float]]
+
+
+class Mixture:
+    """The rows of all sources, and the order in which a stream mixes them.
+
+    As `Rows` it is the sources one after another: what an evaluation reads. `draw` is
+    the order of training, for steps of `batch_size` rows.
+    """
+
+    def __init__(self, sources: Sequence[Source], batch_size: int):
+        self.dtypes = sources[0].rows.dtypes
+        self._sources = sources
+        lengths = [len(source.rows) for source in sources]
+        self._offsets = np.cumsum([0, *lengths], dtype=np.int64)
+        steps = sorted({step for source in sources for step, _ in source.weights})
+        self._starts = np.array(steps, np.int64) * batch_size
+        self._ratios = [_ratios([_at(s.weights, step) for s in sources], step)
+                        for step in steps]  # fmt: skip
+        # What was worked out lately: a batch is a small part of a block.
+        self._block = functools.lru_cache(32)(self._made_block)
+        self._base = functools.lru_cache(1024)(self._made_base)
+
+    def __len__(self) -> int:
+        return int(self._offsets[-1])
+
+    def read(self, indices: Numbers, epochs: Numbers | None = None) -> rows_lib.Arrays:
+        """The rows with these numbers, of the sources one after another."""
+        out: rows_lib.Arrays = {}
+        which = np.searchsorted(self._offsets, indices, side='right') - 1
+        for number in np.unique(which):
+            chosen = np.flatnonzero(which == number)
+            part = self._sources[number].rows.read(
+                indices[chosen] - self._offsets[number],
+                None if epochs is None else epochs[chosen],
+            )
+            for name, array in part.items():
+                shape = (len(indices), *array.shape[1:])
+                whole = out.setdefault(name, np.empty(shape, array.dtype))
+                whole[chosen] = array
+        return out
+
+    def draw(self, stream: Numbers, seed: int) -> tuple[Numbers, Numbers]:
+        """The rows (for `read`) at these places of the stream, and their epochs."""
+        source, number = np.empty_like(stream), np.empty_like(stream)
+        phase = np.searchsorted(self._starts, stream, side='right') - 1
+        block, place = np.divmod(stream - self._starts[phase], BLOCK)
+        for one in sorted(set(zip(phase.tolist(), block.tolist(), strict=True))):
+            chosen = np.flatnonzero((phase == one[0]) & (block == one[1]))
+            sources, numbers = self._block(seed, *one)
+            source[chosen] = sources[place[chosen]]
+            number[chosen] = numbers[place[chosen]]
+        indices, epochs = np.empty_like(stream), np.empty_like(stream)
+        for which in np.unique(source):
+            chosen = np.flatnonzero(source == which)
+            rows, key = self._sources[which].rows, self._sources[which].key
+            epochs[chosen], local = np.divmod(number[chosen], len(rows))
+            keys = permute.mix(seed ^ key, epochs[chosen])
+            image = permute.permute(local, len(rows), keys)
+            indices[chosen] = self._offsets[which] + image
+        return indices, epochs
+
+    def positions(self, source: int, rows: Numbers, until: int, seed: int) -> Numbers:
+        """Where in the first `until` rows of the stream these rows of a source stand.
+
+        source: its number in the mixture. rows: numbers of its own rows. Ascending.
+        """
+        n, key = len(self._sources[source].rows), self._sources[source].key
+        total = int(self._before(seed, until)[source])
+        found: list[int] = []
+        for epoch in range(-(-total // n)):
+            local = permute.inverse(rows, n, permute.mix(seed ^ key, epoch))
+            numbers = (epoch * n + local).tolist()
+            found += [self._place(seed, source, k, until) for k in numbers if k < total]
+        return np.array(sorted(found), np.int64)
+
+    def _place(self, seed: int, source: int, number: int, until: int) -> int:
+        """The place in the stream of a source's row `number`, which is before until."""
+        phases = range(len(self._starts))
+
+        def base(phase: int) -> int:
+            return int(self._base(seed, phase)[source])
+
+        def count(block: int) -> int:
+            return self._counts(phase, block * BLOCK)[source]
+
+        phase = bisect.bisect_right(phases, number, key=base) - 1
+        number -= base(phase)
+        blocks = range(until // BLOCK + 1)
+        block = bisect.bisect_right(blocks, number, key=count) - 1
+        sources, _ = self._block(seed, phase, block)
+        place = np.flatnonzero(sources == source)[number - count(block)]
+        return int(self._starts[phase] + block * BLOCK + place)
+
+    def _before(self, seed: int, row: int) -> Numbers:
+        """How many rows of each source are among the first `row` of the stream."""
+        phase = int(np.searchsorted(self._starts, row)) - 1  # that of the row before
+        return self._within(seed, max(phase, 0), row)
+
+    def _within(self, seed: int, phase: int, row: int) -> Numbers:
+        block, rest = divmod(row - int(self._starts[phase]), BLOCK)
+        counts = self._base(seed, phase) + self._counts(phase, block * BLOCK)
+        if rest:  # the block that a later phase cuts off is the one that it was
+            begun, _ = self._block(seed, phase, block)
+            counts += np.bincount(begun[:rest], minlength=len(counts))
+        return counts
+
+    def _made_base(self, seed: int, phase: int) -> Numbers:
+        """How many rows of each source there are before a phase."""
+        if not phase:
+            return np.zeros(len(self._sources), np.int64)
+        return self._within(seed, phase - 1, int(self._starts[phase]))
+
+    def _made_block(self, seed: int, phase: int, block: int) -> tuple[Numbers, Numbers]:
+        """The source of each row of a block, and its number in that source's stream."""
+        before = np.array(self._counts(phase, block * BLOCK))
+        quotas = np.array(self._counts(phase, (block + 1) * BLOCK)) - before
+        start = int(self._starts[phase]) + block * BLOCK
+        key = permute.mix(permute.mix(seed, start // 2**32), start % 2**32)
+        image = permute.permute(np.arange(BLOCK), BLOCK, key)
+        sources = np.repeat(np.arange(len(quotas)), quotas)[image]
+        numbers = np.empty(BLOCK, np.int64)
+        first = self._base(seed, phase) + before
+        for source, quota in enumerate(quotas.tolist()):
+            numbers[sources == source] = first[source] + np.arange(quota)
+        return sources, numbers
+
+    def _counts(self, phase: int, rows: int) -> list[int]:
+        """How many of the first `rows` rows of a phase each source has.
+
+        One source after another takes its share of what is left, to the nearest row:
+        so no count ever falls, and the counts add up.
+        """
+        counts = []
+        for ratio in self._ratios[phase]:
+            counts.append(math.floor(rows * ratio + Fraction(1, 2)))
+            rows -= counts[-1]
+        return counts
+
+
+def _at(weights: Sequence[tuple[int, float]], step: int) -> Fraction:
+    """The weight at a step: that of the last knot which is not later."""
+    return next(Fraction(w) for first, w in reversed(weights) if first <= step)
+
+
+def _ratios(weights: Sequence[Fraction], step: int) -> list[Fraction]:
+    """Of each weight, its share of itself and those after it."""
+    if not sum(weights):
+        raise command.UserError(
+            f'all weights of data.mixture are 0 from step {step} on; give one source a '
+            'weight above 0.'
+        )
+    rest = [sum(weights[i:], Fraction(0)) for i in range(len(weights))]
+    return [w / r if r else r for w, r in zip(weights, rest, strict=True)]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of `data.mixture`: a built dataset, and ((step, weight), ...)."""
+
+    path: str
+    weights: Sequence[Sequence[float]]
+
+    def __post_init__(self) -> None:
+        steps: list[Any] = []
+        for knot in self.weights:
+            fits = isinstance(knot, Sequence) and len(knot) == 2
+            if not fits or not isinstance(knot[0], int) or not 0 <= knot[1] < math.inf:
+                raise command.UserError(
+                    f'data.mixture has the weight {knot!r} for {self.path}; write '
+                    '(step, weight), such as (0, 0.7).'
+                )
+            steps.append(knot[0])
+        if not steps or steps[0] or steps != sorted(set(steps)):
+            raise command.UserError(
+                f'data.mixture has weights of {self.path} at the steps {steps}; they '
+                'need to ascend from step 0.'
+            )
+
+
+class Mixed:
+    """The datasets of `data.mixture`, opened, with what they have in common."""
+
+    def __init__(self, entries: Sequence[Mapping[str, Any]], batch_size: int):
+        """Raises UserError for datasets that do not go together, and as `open` does."""
+        found = [command.splat(Entry, 'data.mixture', entry) for entry in entries]
+        if not found:
+            raise command.UserError('data.mixture is empty; name at least one source.')
+        self._weights = [[(k, w) for k, w in entry.weights] for entry in found]
+        self._batch_size = batch_size
+        self.datasets = [dataset.open(entry.path) for entry in found]
+        self.labels = self.datasets[0].labels
+        first, digests = self.datasets[0], set()
+        for one in self.datasets:
+            if (
+                one.manifest['tokenizer']['digest']
+                != first.manifest['tokenizer']['digest']
+            ):
+                raise command.UserError(
+                    f'{one.folder} and {first.folder} have different tokenizers; build '
+                    f'one with that of the other: tokenizer = dict(name="folder", '
+                    f'path="{first.folder}").'
+                )
+            if one.labels != first.labels:
+                raise command.UserError(
+                    f'{one.folder} has the classes {one.labels} and {first.folder} '
+                    f'{first.labels}; a mixture needs the same ones.'
+                )
+            if one.manifest['digest'] in digests:
+                raise command.UserError(
+                    f'{one.folder} is twice in data.mixture; name it once, with the '
+                    'sum of the weights.'
+                )
+            digests.add(one.manifest['digest'])
+
+    def tokenizer(self) -> tokenizer_lib.Tokenizer:
+        """The tokenizer of all of them."""
+        return self.datasets[0].tokenizer()
+
+    def mix(
+        self, split: str, of: Callable[[dataset.Dataset], rows_lib.Rows]
+    ) -> Mixture:
+        """The mixture of the rows that `of` finds in each dataset.
+
+        Only those that hold something out have a part in 'validation'.
+        """
+        pairs = list(zip(self.datasets, self._weights, strict=True))
+        if split != 'train':
+            pairs = [pair for pair in pairs if pair[0].shards(split)] or pairs[:1]
+        return Mixture(
+            [
+                Source(of(one), int(one.manifest['digest'][:16], 16), weights)
+                for one, weights in pairs
+            ],
+            self._batch_size,
+        )
