@@ -6,8 +6,10 @@ import sys
 
 
 @contextlib.contextmanager
-def stage(name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Shows a stage while it runs; the function given tells of `n` more documents."""
+def stage(
+    name: str, total: int | None = None, what: str = 'documents'
+) -> Iterator[Callable[[int], None]]:
+    """Shows a stage while it runs; the function given tells of `n` more of `what`."""
     done = 0
     if not sys.stderr.isatty():
 
@@ -16,7 +18,7 @@ def stage(name: str, total: int | None = None) -> Iterator[Callable[[int], None]
             done += n
 
         yield count
-        print(f'{name}: {done:,} documents', file=sys.stderr)
+        print(f'{name}: {done:,} {what}', file=sys.stderr)
         return
     import rich.console
     import rich.progress

@@ -1,20 +1,26 @@
-"""The corpora by name: each is a function of its options that yields documents."""
+"""Corpora, steps and readers by name: each is a function of its options."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gptjax import command
-from gptjax.data import documents
+from gptjax.data import documents, steps
+from gptjax.data.clean import table as clean
 from gptjax.data.corpora import (
     chat,
     labelled,
     pairs,
     python_docs,
     python_qa,
+    refined,
     text,
     tfds,
     translation,
 )
+from gptjax.data.dedup import table as dedup
+from gptjax.data.filters import table as filters
+from gptjax.data.origin import table as origin
+from gptjax.data.privacy import table as privacy
 
 Documents = Iterator[documents.Document | documents.Skipped]
 
@@ -27,7 +33,31 @@ CORPORA: dict[str, Callable[..., Documents]] = {
     'labelled': labelled.collect,
     'translation': translation.collect,
     'tfds': tfds.collect,
+    'refined': refined.collect,
 }
+
+STEPS: dict[str, Callable[..., Any]] = {
+    **clean.STEPS,
+    **filters.STEPS,
+    **dedup.STEPS,
+    **privacy.STEPS,
+    **origin.STEPS,
+}
+
+# `READERS[name](path, **options)` has `units()`, the names of independent pieces, and
+# `read(unit)`, which yields documents and skipped pieces.
+READERS: dict[str, Callable[..., Any]] = {}
+
+
+def licence_policy(allowed: tuple[str, ...]) -> steps.Step:
+    """The last step of every pipeline: other licences than those are rejected."""
+
+    def check(document: documents.Document) -> steps.Result:
+        if document.licence in allowed:
+            return document
+        return documents.Reject('licence', document.licence)
+
+    return check
 
 
 def collect(corpus: Mapping[str, Any]) -> Documents:

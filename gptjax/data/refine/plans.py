@@ -1,0 +1,107 @@
+"""What a folder of refined documents was begun with, and whether that is still so."""
+
+from collections.abc import Mapping
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from gptjax import command
+from gptjax.data import storage
+
+WORK = '.progress'
+RAW = 'raw.json'  # the path, and names, sizes and times of the input: in no digest
+
+Plan = Mapping[str, Any]
+
+
+def make(settings: Mapping[str, Any]) -> Plan:
+    """The plan of settings: they themselves without the path, and what lies there."""
+    path = settings['path']
+    there = bool(path) and Path(path).exists()
+    kept = {name: value for name, value in settings.items() if name != 'path'}
+    return {
+        'settings': json.loads(json.dumps(kept)),
+        'raw': {'path': path, 'files': _listing(Path(path)) if there else None},
+    }
+
+
+def _listing(raw: Path) -> str:
+    """A digest of the names, sizes and times of a file, or of all files in a folder."""
+    root = Path(os.path.abspath(raw))
+    found = sorted(root.rglob('*')) if root.is_dir() else [root]
+    return storage.json_digest(
+        [
+            [file.relative_to(root.parent).as_posix(), stat.st_size, stat.st_mtime_ns]
+            for file in found
+            if file.is_file() and (stat := file.stat())
+        ]
+    )
+
+
+def finished(output: Path, plan: Plan) -> bool:
+    """Whether `output` holds the end of this plan; False where it is to be done.
+
+    Raises UserError where it holds something else: other settings, other input.
+    """
+    manifest = storage.read_json(output / 'manifest.json')
+    begun = storage.read_json(output / WORK / 'plan.json')
+    before = manifest or begun
+    if before is None:
+        others = [
+            path.name for path in output.iterdir() if path.name not in (WORK, RAW)
+        ]
+        if others:
+            raise command.UserError(
+                f'{output} is not empty ({min(others)}) and holds no refined '
+                'documents; choose a folder of its own.'
+            )
+    else:
+        raw = begun['raw'] if begun else storage.read_json(output / RAW)
+        _check(output, before['settings'], raw, plan)
+    if plan['raw']['files'] is None and manifest is None:
+        raise command.UserError(
+            f'path is {plan["raw"]["path"]!r}, which does not exist; set config.path '
+            'to the raw files.'
+        )
+    return manifest is not None
+
+
+def _check(output: Path, settings: Mapping[str, Any], raw: Any, plan: Plan) -> None:
+    then, now = _flat('', settings), _flat('', plan['settings'])
+    for name in sorted({*then, *now}):
+        if then.get(name) != now.get(name):
+            raise command.UserError(
+                f'{output} was begun with {name}={then.get(name)!r}, and this run has '
+                f'{now.get(name)!r}; delete the folder or choose another.'
+            )
+    there = plan['raw']
+    same = 'path' if there['files'] is None else 'files'
+    if raw is not None and raw[same] != there[same]:
+        raise command.UserError(
+            f'the raw files are not those that {output} was begun with (names, sizes '
+            'or times differ); delete the folder or choose another.'
+        )
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, list):
+        value = {str(place): one for place, one in enumerate(value)}
+    if not isinstance(value, dict):
+        return {name: value}
+    found: dict[str, Any] = {}
+    for key, one in value.items():
+        found |= _flat(f'{name}.{key}' if name else key, one)
+    return found
+
+
+def begin(output: Path, plan: Plan) -> None:
+    """Writes down what the folder is begun with."""
+    (output / WORK).mkdir(exist_ok=True)
+    storage.write_json(output / WORK / 'plan.json', plan)
+
+
+def finish(output: Path, plan: Plan, manifest: Mapping[str, Any]) -> None:
+    """Writes the manifest, which ends the run."""
+    storage.write_json(output / RAW, plan['raw'])
+    storage.write_json(output / 'manifest.json', manifest)

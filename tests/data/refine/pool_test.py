@@ -1,0 +1,41 @@
+"""Processes that die are replaced, once."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gptjax import command
+from gptjax.data.refine import pool
+
+
+def die(path, number):
+    """Dies where a file is not there, which it makes."""
+    file = Path(path) / str(number)
+    if number == 1 and not file.exists():
+        file.touch()
+        os._exit(9)
+    return number
+
+
+def always(number):
+    os._exit(9)
+
+
+def wrong(number):
+    raise command.UserError('a mistake')
+
+
+def test_a_process_that_dies_is_replaced_once(tmp_path, capsys):
+    with pool.Pool(2) as workers:
+        found = list(workers.run(die, [(str(tmp_path), n) for n in range(5)]))
+        assert set(found) == set(range(5))
+        assert 'a process died; ' in capsys.readouterr().err
+        with pytest.raises(RuntimeError, match='died twice at the same 1 tasks'):
+            list(workers.run(always, [(1,)]))
+
+
+def test_a_mistake_is_raised(tmp_path):
+    for count in (1, 2):
+        with pool.Pool(count) as workers, pytest.raises(command.UserError):
+            list(workers.run(wrong, [(1,)]))
