@@ -24,6 +24,7 @@ from gptjax import command
 from gptjax.data import example_rows, storage
 from gptjax.data import rows as rows_lib
 from gptjax.data import split as split_lib
+from gptjax.data.origin import spdx
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
 
@@ -123,12 +124,10 @@ class Dataset:
 
         'unknown' never is; `A OR B` is where either is, see `gptjax.data.origin.spdx`.
         """
-        from gptjax.data.origin import spdx
-
         refused = [
             f'{row["source"]} ({row["licence"]}, {row["documents"]:,} documents)'
             for row in self.manifest['sources']
-            if row['licence'] == 'unknown' or not spdx.allowed(row['licence'], allowed)
+            if not spdx.allowed(row['licence'], allowed)
         ]
         if refused:
             raise command.UserError(
@@ -141,8 +140,12 @@ class Dataset:
         """UTF-8 bytes of what a model learns to write in a split: texts, or answers."""
         return command.lookup(self.manifest['splits'], split, 'split')['bytes']
 
-    def rows(self, split: str, T: int) -> rows_lib.Rows:
-        """The rows of T tokens of a split; UserError where the split is empty."""
+    def rows(self, split: str, T: int, packing: str | None = None) -> rows_lib.Rows:
+        """The rows of T tokens of a split; UserError where the split is empty.
+
+        packing: 'best_fit' packs the documents of a text whole into rows; with None
+        their stream is cut every T tokens.
+        """
         shards = self.shards(split)
         if not shards:
             raise command.UserError(
@@ -153,13 +156,15 @@ class Dataset:
         files = [self.folder / shard['file'] for shard in shards]
         dtype = np.dtype(self.manifest['dtype'])
         tokens = rows_lib.Stream(files, counts, dtype)
-        if self.kind == 'text':
+        if self.kind == 'text' and packing is None:
             return rows_lib.TextRows(tokens, T)
         starts = [
             np.fromfile(file.with_suffix('.offsets'), '<i8')[:-1] + bound
             for file, bound in zip(files, tokens.bounds[:-1], strict=True)
         ]
         bounds = np.concatenate([*starts, tokens.bounds[-1:]])
+        if self.kind == 'text':
+            return rows_lib.BestFitRows(tokens, bounds, T)
         if self.kind == 'translation':
             return example_rows.TranslationRows(tokens, bounds, T)
         masks = [file.with_suffix('.mask') for file in files]

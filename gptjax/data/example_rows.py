@@ -77,6 +77,16 @@ class LabelledRows:
             'weights': np.ones(n, np.float32),
         }
 
+    def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:
+        """The rows that hold a token of the places start..end-1 of the split."""
+        rows = _over(self._starts, start, end).tolist()
+        return np.array([r for r in rows if self._holds(r, start, end)], np.int64)
+
+    def _holds(self, row: int, start: int, end: int) -> bool:
+        first, after = self._starts[row : row + 2].tolist()
+        kept = first + self._kept(first, after - first)
+        return bool(((start <= kept) & (kept < end)).any())
+
     def _kept(self, start: int, length: int) -> Int64[np.ndarray, ' kept']:
         """Which tokens of an example have a place: all of them if they fit."""
         places = np.arange(length, dtype=np.int64)
@@ -144,6 +154,25 @@ class TranslationRows:
             'positions': _positions(target, T),
         }
         return arrays | {'weights': arrays['segments'].astype(np.float32)}
+
+    def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:
+        """The rows that hold a token of the places start..end-1 of the split."""
+        rows = np.unique(_over(self._starts, start, end) // 2)
+        begin, middle, after = (self._starts[2 * rows + i] for i in range(3))
+        # Of what is cut, the source keeps its <|end|>.
+        source = np.minimum(middle - begin, self._T) - 1
+        in_source = (start < begin + source) & (begin < end)
+        in_source |= (start < middle) & (middle <= end)
+        target = np.minimum(after - middle, self._T + 1)
+        return rows[in_source | ((start < middle + target) & (middle < end))]
+
+
+def _over(
+    starts: Int64[np.ndarray, ' bounds'], start: int, end: int
+) -> Int64[np.ndarray, ' found']:
+    """Which sequences hold any of the places start..end-1."""
+    first = np.searchsorted(starts, start, side='right') - 1
+    return np.arange(first, np.searchsorted(starts, end), dtype=np.int64)
 
 
 def _lay_out(

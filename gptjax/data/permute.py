@@ -57,3 +57,22 @@ def permute(i: np.ndarray, n: int, key: np.ndarray | int) -> np.ndarray:
     while (outside := image >= n).any():
         image = np.where(outside, once(image, n, key), image)
     return image
+
+
+def inverse(image: np.ndarray, n: int, key: np.ndarray | int) -> np.ndarray:
+    """The `i` (int64) of which `image` is `permute(i, n, key)`."""
+    i = _back(np.asarray(image, np.int64), n, key)
+    while (outside := i >= n).any():
+        i = np.where(outside, _back(i, n, key), i)
+    return i
+
+
+def _back(image: Any, n: int, key: Any) -> Any:
+    """What `once` makes `image` of."""
+    a = math.isqrt(n - 1) + 1
+    b = -(-n // a)
+    left, right = image // b, image % b
+    for number in reversed(range(0, _ROUNDS, 2)):
+        right = (right - scramble(left, scramble(key, number + 1))) % b
+        left = (left - scramble(right, scramble(key, number))) % a
+    return left * b + right

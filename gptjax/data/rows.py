@@ -306,7 +306,7 @@ class Sequences:
         found = np.arange(first, last, dtype=np.int64)
         lengths = self._starts[found + 1] - self._starts[found]
         kept = np.where(lengths > 1, np.minimum(lengths, T + 1), 0)
-        return found[start < self._starts[found] + kept]
+        return found[(kept > 0) & (start < self._starts[found] + kept)]
 
     def lay_out(
         self,

@@ -9,8 +9,7 @@ import sys
 DRIVER = """
 import os, random, shutil, signal, sys, time
 from pathlib import Path
-import pyarrow.parquet  # before the forks, not once in each
-from gptjax.data import build
+from gptjax.data import build, ledger
 
 source, root = sys.argv[1], Path(sys.argv[2])
 options = dict(
@@ -19,6 +18,7 @@ options = dict(
     held_out=dict(fraction=0.3, by='document'),
     shard_tokens=1000,
 )
+ledger.encode([])  # imports much: once, not in every child
 os.fsync = lambda descriptor: None  # matters when the power fails, not to a kill
 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 real_replace, real_open = os.replace, Path.open

@@ -1,0 +1,251 @@
+"""Which steps saw a document: against what runs really read, step by step."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import tiny_config
+
+from gptjax import command
+from gptjax.data import build, dataset, example_rows, ledger, lineage, trace
+from gptjax.data import rows as rows_lib
+from gptjax.train import build as train_build
+from gptjax.train import loop
+
+
+def streams(folder, lengths, mask=False):
+    """A split whose tokens are the numbers 1, 2, ...: each is known by its value."""
+    total = int(sum(lengths))
+    (np.arange(total, dtype='<u4') + 1).tofile(folder / 'tokens')
+    np.ones(total, 'u1').tofile(folder / 'mask')
+    tokens = rows_lib.Stream([folder / 'tokens'], [total], np.dtype('<u4'))
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    return (
+        tokens,
+        rows_lib.Stream([folder / 'mask'], [total], np.dtype('u1')),
+        starts,
+    )
+
+
+def make(kind, folder, T):
+    lengths = [7, 2, 30, 2, 2, 16, 17, 18, 3, 40, 5, 6]
+    lengths[1] -= kind in ('text', 'chat')
+    tokens, mask, starts = streams(folder, lengths)
+    if kind == 'text':
+        return rows_lib.TextRows(tokens, T), starts
+    if kind == 'labelled':
+        lengths = np.maximum(lengths, 3)
+        tokens, _, starts = streams(folder, lengths)
+        types = np.zeros(int(sum(lengths)), 'u1')
+        for begin, end in itertools.pairwise(starts):
+            types[(begin + end + 1) // 2 : end] = 1 if end - begin > 6 else 0
+        types.tofile(folder / 'types')
+        stream = rows_lib.Stream([folder / 'types'], [len(types)], np.dtype('u1'))
+        labels = np.zeros(len(lengths), np.int32)
+        return example_rows.LabelledRows(tokens, stream, starts, labels, T), starts
+    if kind == 'translation':
+        return example_rows.TranslationRows(tokens, starts, T), starts
+    sequences = rows_lib.Sequences(tokens, mask, starts)
+    made = rows_lib.ChatRows if kind == 'chat' else rows_lib.PairRows
+    return made(sequences, T), starts
+
+
+@pytest.mark.parametrize('kind', ['text', 'chat', 'pairs', 'labelled', 'translation'])
+@pytest.mark.parametrize('T', [8, 16, 1000])
+def test_rows_of_are_those_that_hold_a_token(tmp_path, kind, T):
+    rows, starts = make(kind, tmp_path, T)
+    held = []
+    for row in range(len(rows)):
+        arrays = rows.read(np.array([row]))
+        names = {'tokens', 'targets', 'source'} & set(arrays)
+        held.append({int(v) - 1 for n in names for v in arrays[n].ravel()})
+    for begin in range(int(starts[-1])):
+        for end in {begin + 1, begin + 3, begin + 20, int(starts[-1])}:
+            end = min(end, int(starts[-1]))
+            places = set(range(begin, end))
+            expected = [row for row, found in enumerate(held) if found & places]
+            assert rows.rows_of(begin, end).tolist() == expected, (begin, end)
+
+
+@pytest.fixture(scope='module')
+def texts(tmp_path_factory):
+    """A dataset of 60 documents."""
+    folder = tmp_path_factory.mktemp('texts')
+    lines = tiny_config.text().splitlines()
+    for number in range(60):
+        text = '\n'.join(lines[6 * number : 6 * number + 6])
+        name = 'wiki' if number % 3 else 'books'
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / f'{number:02}.txt').write_text(text)
+    return build.build(
+        folder.parent / 'built',
+        corpus=dict(name='text', path=str(folder), licence='CC0-1.0'),
+        tokenizer=dict(name='bytes'),
+        held_out=dict(fraction=0.1, by='document'),
+        shard_tokens=2000,
+    )
+
+
+@pytest.fixture(scope='module')
+def trained(texts, tmp_path_factory):
+    """Two runs, one from the other's weights, with all rows that each step read."""
+    folder = tmp_path_factory.mktemp('runs')
+    patch = pytest.MonkeyPatch()
+    read: list = []
+
+    def spy(self, indices, epochs=None):
+        if epochs is not None:
+            read.append(np.array(indices))
+        return original(self, indices, epochs)
+
+    original = rows_lib.TextRows.read
+    patch.setattr(rows_lib.TextRows, 'read', spy)
+    steps = {}
+
+    def run(name, begin, end, **changes):
+        config = tiny_config.get_config()
+        config.data = dict(path=str(texts.folder), batch_size=8, loader='threads')
+        config.steps = end
+        config.checkpoint = dict(every=3, keep=9)
+        config.eval.rows = 1
+        for section, values in changes.items():
+            del config[section]
+            config[section] = values
+        read.clear()
+        made = train_build.build(config, folder / name, allow_config_change=True)
+        loop.train(made)
+        known = steps.setdefault(name, {})
+        known.update(zip(range(begin + 1, end + 1), read, strict=False))
+
+    run('first', 0, 4)
+    run('first', 4, 8)  # goes on with the same
+    other = dict(batch_size=16, T=16, loader='threads', path=str(texts.folder))
+    run('first', 8, 14, data=other)
+    run('second', 0, 2, model=dict(init_from=str(folder / 'first'), dropout=0.0))
+    patch.undo()
+    return folder, steps
+
+
+def expected(texts, steps, entry):
+    """The steps that read the document, out of what they did read."""
+    rows = {
+        T: texts.rows('train', T).rows_of(entry.place, entry.place + entry.tokens)
+        for T in (16, 32)
+    }
+    lengths = {step: 16 if len(read) == 16 else 32 for step, read in steps.items()}
+    return tuple(
+        step for step, read in sorted(steps.items())
+        if set(rows[lengths[step]].tolist()) & set(read.tolist())
+    )  # fmt: skip
+
+
+def test_the_steps_are_those_that_read_the_document(texts, trained):
+    folder, steps = trained
+    for entry in list(ledger.entries(texts, 'train'))[::5]:
+        first, second = trace.runs(
+            texts, [entry], [folder / 'first', folder / 'second']
+        )
+        assert first.last == 14
+        assert first.steps == expected(texts, steps['first'], entry)
+        assert second.steps == expected(texts, steps['second'], entry)
+        assert second.through.steps == first.steps
+        assert first.affected
+        checkpoints = [3, 4, 6, 8, 9, 12, 14]
+        assert sorted([*first.before, *first.after]) == checkpoints
+        assert min(first.after) >= first.steps[0]
+        assert max(first.before, default=0) < first.steps[0]
+
+
+def test_what_was_held_out_was_not_trained_on(texts, trained):
+    folder, _ = trained
+    entry = next(ledger.entries(texts, 'validation'))
+    (seen,) = trace.runs(texts, [entry], [folder / 'second'])
+    assert not seen.affected
+    text = trace.trace(texts.folder, entry.id, None, [folder / 'second'])
+    assert 'second: never trained on it in 2 steps' in text
+    assert f'validation/00000.tokens: {entry.id}' in text
+
+
+def test_an_ancestor_that_is_gone_is_known_by_its_record(texts, trained, tmp_path):
+    folder, _ = trained
+    entry = list(ledger.entries(texts, 'train'))[7]
+    known = lineage.read(folder / 'second')
+    known['began_with']['workdir'] = str(tmp_path / 'gone')
+    (tmp_path / 'second').mkdir()
+    (tmp_path / 'second' / lineage.FILE).write_text(json.dumps(known))
+    (seen,) = trace.runs(texts, [entry], [tmp_path / 'second'])
+    (whole,) = trace.runs(texts, [entry], [folder / 'second'])
+    assert seen.through.steps == whole.through.steps
+    assert (seen.steps, seen.last) == ((), 0)
+    assert seen.affected
+
+
+def test_the_text_names_shards_steps_and_checkpoints(texts, trained):
+    folder, _ = trained
+    entry = list(ledger.entries(texts, 'train'))[-1]
+    text = trace.trace(texts.folder, entry.id, None, [folder / 'second'])
+    (seen,) = trace.runs(texts, [entry], [folder / 'second'])
+    assert f'{entry.shard}: {entry.id}, tokens {entry.start:,} to {entry.end:,}' in text
+    assert 'licence   CC0-1.0' in text
+    assert f'checkpoints that saw it: {trace._spans(seen.through.after)}' in text
+    source = trace.trace(texts.folder, None, entry.group, [folder / 'second'])
+    assert 'second: trained on it in 2 of its 2 steps: 1-2' in source
+    assert 'train/00001.tokens: ' in source
+
+
+def test_other_data_and_unknown_weights(texts, trained, tmp_path, built):
+    folder, _ = trained
+    (tmp_path / 'imported').mkdir()
+    entry = next(ledger.entries(built, 'train'))
+    seen, imported = trace.runs(
+        built, [entry], [folder / 'first', tmp_path / 'imported']
+    )
+    assert not seen.affected
+    assert not seen.unknown
+    assert 'not known' in str(imported)
+    known = lineage.read(folder / 'first')
+    (tmp_path / 'rebuilt').mkdir()
+    known['trained_on'][0]['datasets'][0] |= {'path': str(built.folder)}
+    (tmp_path / 'rebuilt' / lineage.FILE).write_text(json.dumps(known))
+    (rebuilt,) = trace.runs(built, [entry], [tmp_path / 'rebuilt'])
+    assert 'was another dataset' in rebuilt.unknown
+
+
+def test_a_cut_history_says_so(texts, trained, tmp_path):
+    folder, _ = trained
+    known = lineage.read(folder / 'first')
+    assert [part['step'] for part in known['trained_on']] == [0, 8]
+    known['trained_on'] = known['trained_on'][1:]
+    (tmp_path / lineage.FILE).write_text(json.dumps(known))
+    entry = next(ledger.entries(texts, 'train'))
+    (seen,) = trace.runs(texts, [entry], [tmp_path])
+    assert 'before step 8 is not known' in str(seen)
+
+
+def test_a_run_that_goes_back_forgets_what_was_given_up(tmp_path, texts):
+    def record(step, batch_size):
+        part = dict(step=step, row=8 * step, batch_size=batch_size, T=32, seed=0)
+        lineage.record(tmp_path, None, [texts], part)
+        return [p['step'] for p in lineage.read(tmp_path)['trained_on']]
+
+    assert record(0, 8) == [0]
+    assert record(10, 8) == [0]
+    assert record(20, 16) == [0, 20]
+    assert record(10, 16) == [0, 10]
+    assert record(5, 8) == [0]
+
+
+def test_mistakes_are_named(texts, tmp_path):
+    for asked, message in (
+        ((None, None, []), 'one of --document'),
+        (('a', 'b', []), 'one of --document'),
+        (('nobody', None, []), 'no document of document nobody'),
+        ((None, 'nobody', []), 'no document of source nobody'),
+    ):
+        with pytest.raises(command.UserError, match=message):
+            trace.trace(texts.folder, *asked)
+    group = next(ledger.entries(texts, 'train')).group
+    with pytest.raises(command.UserError, match=r'--workdir=.*nowhere is not there'):
+        trace.trace(texts.folder, None, group, [tmp_path / 'nowhere'])
+    assert dataset.open(texts.folder).manifest == texts.manifest
