@@ -5,8 +5,8 @@ depend on the seed and on what the source holds. A row of the mixture is the nex
 one source, and which one is a pure function of (weights, seed, row):
 
 - The stream has a phase for each set of weights, from `step * batch_size` on.
-- Of the first x rows of a phase, each source has a count that follows its weight to
-  about one row, for every x (`_counts`).
+- Of the first x rows of a phase, each source has a count that follows its weight, for
+  every x: to half a row with two sources, to one or two with many (`_counts`).
 - A phase is read in blocks of BLOCK rows. In a block each source has as many rows as
   its count grows by, and `permute` says where.
 
@@ -33,6 +33,7 @@ from gptjax.text import tokenizer as tokenizer_lib
 BLOCK = 4096
 
 Numbers = Int64[np.ndarray, ' n']
+Weights = Sequence[tuple[int, int | float]]  # (first step, weight), ascending from 0
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,11 @@ class Source:
     """One source of a mixture.
 
     key: what its order depends on besides the seed; no two have the same.
-    weights: (first step, weight), in ascending order from step 0 on.
     """
 
     rows: rows_lib.Rows
     key: int
-    weights: Sequence[tuple[int, float]]
+    weights: Weights
 
 
 class Mixture:
@@ -107,7 +107,9 @@ class Mixture:
             indices[chosen] = self._offsets[which] + image
         return indices, epochs
 
-    def positions(self, source: int, rows: Numbers, until: int, seed: int) -> Numbers:
+    def positions(
+        self, source: int, rows: Numbers, until: int, seed: int
+    ) -> Int64[np.ndarray, ' found']:
         """Where in the first `until` rows of the stream these rows of a source stand.
 
         source: its number in the mixture. rows: numbers of its own rows. Ascending.
@@ -185,7 +187,7 @@ class Mixture:
         return counts
 
 
-def _at(weights: Sequence[tuple[int, float]], step: int) -> Fraction:
+def _at(weights: Weights, step: int) -> Fraction:
     """The weight at a step: that of the last knot which is not later."""
     return next(Fraction(w) for first, w in reversed(weights) if first <= step)
 
@@ -206,7 +208,7 @@ class Entry:
     """One entry of `data.mixture`: a built dataset, and ((step, weight), ...)."""
 
     path: str
-    weights: Sequence[Sequence[float]]
+    weights: Sequence[Any]
 
     def __post_init__(self) -> None:
         steps: list[Any] = []
