@@ -15,11 +15,10 @@ from gptjax.data.origin import spdx, texts
 
 Found = tuple[str, str]  # licence, evidence
 
-_HINT = re.compile(
-    r'licen[sc]e|public domain|publicdomain|free of charge|redistribution|gutenberg'
-    r'|creative\s?commons|permission|许可证',
-    re.I,
-)
+_HINTS = (
+    'licen', 'public domain', 'free of charge', 'redistribution', 'gutenberg',
+    'creative commons', 'permission', '许可证',
+)  # fmt: skip
 _ENDS = 60_000  # characters of a long text's head and tail that are read
 _HEAD = 3000
 _LEADER = re.compile(r'^[ \t]*(?:[#*;%!>]+|//+|/\*+|\.\.|--|REM\b)+[ \t]*', re.M)
@@ -78,7 +77,8 @@ def from_text(text: str) -> Found | None:
     """
     if len(text) > 2 * _ENDS:
         text = f'{text[:_ENDS]}\n{text[-_ENDS:]}'
-    if not _HINT.search(text):
+    lowered = text.lower()
+    if not any(hint in lowered for hint in _HINTS):
         return None
     ids = [spdx.parse(one.strip(' -\t')) for one in _SPDX.findall(text[:_HEAD])]
     if ids:

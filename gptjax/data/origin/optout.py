@@ -49,7 +49,7 @@ def from_html(html: str) -> str | None:
     if not _IN_HTML.search(html):
         return None
     tree = extras.need('resiliparse.parse.html', 'data').HTMLTree.parse(html)
-    headers = {}
+    headers: dict[str, str] = {}
     for meta in tree.document.query_selector_all('meta'):
         name = (meta.getattr('name') or meta.getattr('http-equiv') or '').lower()
         robots = name == 'x-robots-tag' or 'robots' in name or name.endswith('bot')
