@@ -48,7 +48,8 @@ def _grouped(text: str, sizes: tuple[int, ...], by: str) -> str:
 def _email(rng: random.Random) -> str:
     name = _any_of(
         rng, _letters(rng, 6), f'{_letters(rng, 4)}.{_letters(rng, 7)}',
-        f'{_letters(rng, 5)}+{_letters(rng, 3)}', f'{_letters(rng, 3)}_{_digits(rng, 2)}',
+        f'{_letters(rng, 5)}+{_letters(rng, 3)}',
+        f'{_letters(rng, 3)}_{_digits(rng, 2)}',
     )  # fmt: skip
     host = _any_of(rng, _letters(rng, 8), f'mail.{_letters(rng, 5)}', 'x-' + name[:3])
     end = _any_of(rng, 'com', 'org', 'net', 'de', 'co.uk', 'io', 'info')
@@ -56,12 +57,10 @@ def _email(rng: random.Random) -> str:
 
 
 def _ipv4(rng: random.Random) -> str:
-    first = rng.choice([n for n in range(11, 223) if n not in (100, 127, 169, 172, 192)])
-    while (second := rng.randrange(256)) and (first, second) in ((198, 18), (198, 19)):
-        pass
-    if first in (198, 203):
-        first = 81
-    return f'{first}.{second}.{rng.randrange(256)}.{rng.randrange(30, 255)}'
+    special = (100, 127, 169, 172, 192, 198, 203)  # partly private or documentation
+    first = rng.choice([n for n in range(11, 223) if n not in special])
+    second, third = rng.randrange(256), rng.randrange(256)
+    return f'{first}.{second}.{third}.{rng.randrange(30, 255)}'
 
 
 def _ipv6(rng: random.Random) -> str:
@@ -116,13 +115,23 @@ def _phone_us(rng: random.Random) -> str:
 
 
 def _phone_europe(rng: random.Random) -> str:
+    seven, nine = _number(rng, 7), _digits(rng, 9)
     pairs = ' '.join(_digits(rng, 2) for _ in range(4))
     return _any_of(
-        rng, f'+44 20 7{_digits(rng, 3)} {_digits(rng, 4)}', f'0{rng.randrange(1, 8)} {pairs}',
-        f'+49 (0)30 {rng.randrange(1_000_000, 9_999_999)}', f'07700 {rng.randrange(200_000, 999_999)}',
-        f'0171-{rng.randrange(1_000_000, 9_999_999)}', f'+34 6{_digits(rng, 2)} {_digits(rng, 3)} {_digits(rng, 3)}',
-        f'030/{rng.randrange(1_000_000, 9_999_999)}', f'06-{rng.randrange(10_000_000, 99_999_999)}',
-    )  # fmt: skip
+        rng,
+        f'+44 20 7{nine[:3]} {nine[3:7]}',
+        f'+49 (0)30 {seven}',
+        f'+34 6{nine[:2]} {nine[2:5]} {nine[5:8]}',
+        f'0{rng.randrange(1, 8)} {pairs}',
+        f'07700 {_number(rng, 6)}',
+        f'0171-{seven}',
+        f'030/{seven}',
+        f'06-{_number(rng, 8)}',
+    )
+
+
+def _number(rng: random.Random, digits: int) -> str:
+    return str(rng.randrange(10 ** (digits - 1), 10**digits))
 
 
 def _phone_told(rng: random.Random) -> str:
@@ -137,7 +146,8 @@ def _key(rng: random.Random) -> str:
         rng, 'AKIA' + _letters(rng, 16, upper), 'ghp_' + _letters(rng, 36, word),
         'AIza' + _letters(rng, 35, word), 'sk-proj-4aB' + _letters(rng, 40, word),
         'xoxb-' + _digits(rng, 12) + '-' + _letters(rng, 24, word),
-        'eyJ' + _letters(rng, 33, word) + '.eyJ' + _letters(rng, 60, word) + '.' + _letters(rng, 43, word),
+        f'eyJ{_letters(rng, 33, word)}.eyJ{_letters(rng, 60, word)}.'
+        + _letters(rng, 43, word),
         'sk_live_' + _letters(rng, 24, word),
     )  # fmt: skip
 
@@ -222,14 +232,16 @@ def _uuid(rng: random.Random) -> str:
 
 
 def _time(rng: random.Random) -> str:
-    day = f'{rng.randrange(1990, 2030)}-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}'
+    month, date = rng.randrange(1, 13), rng.randrange(1, 29)
+    day = f'{rng.randrange(1990, 2030)}-{month:02}-{date:02}'
     clock = f'{rng.randrange(24):02}:{rng.randrange(60):02}:{rng.randrange(60):02}'
     return _any_of(rng, f'{day}T{clock}Z', f'{day} {clock}.{_digits(rng, 6)}', clock)
 
 
 def _date(rng: random.Random) -> str:
     by = _any_of(rng, '.', '/', '-')
-    return f'{rng.randrange(1, 29):02}{by}{rng.randrange(1, 13):02}{by}{rng.randrange(1950, 2030)}'
+    month, date = rng.randrange(1, 13), rng.randrange(1, 29)
+    return f'{date:02}{by}{month:02}{by}{rng.randrange(1950, 2030)}'
 
 
 def _mac(rng: random.Random) -> str:
@@ -255,7 +267,7 @@ _ALIKE = (
     ('number {} is no card', _no_card),
     ('at {} on the map', _place),
     ('interface {} is down', _mac),
-    ('in 1984-1987 about {} people came', lambda rng: f'{rng.randrange(10**6, 10**7):,}'),
+    ('in 1984-1987 about {} came', lambda rng: f'{rng.randrange(10**6, 10**7):,}'),
     ('the value {} was measured', lambda rng: f'{rng.uniform(0, 10**4):.9f}'),
     ('open logo@{}x.png', lambda rng: str(rng.randrange(2, 4))),
     ('written as std::{}::{{}}'.replace('{}', '{0}', 1), lambda rng: _letters(rng, 5)),

@@ -69,7 +69,7 @@ def kinds(names: Iterable[str]) -> tuple[str, ...]:
         )
     if not wanted:
         raise command.UserError(
-            f"privacy.kinds is empty; name some of {', '.join([*KINDS, *_GROUPS])}."
+            f'privacy.kinds is empty; name some of {", ".join([*KINDS, *_GROUPS])}.'
         )
     return tuple(name for name in KINDS if name in wanted)
 

@@ -5,7 +5,6 @@ lengths of the SWIFT registry. SSN: areas 000, 666 and 900 to 999, group 00 and 
 0000 were never issued, and a few became known through advertisements.
 """
 
-from datetime import date
 import re
 
 from gptjax.data.privacy import checks
@@ -174,25 +173,6 @@ def _bsn(digits: str) -> bool:
     return checks.weighted(digits, (9, 8, 7, 6, 5, 4, 3, 2, -1)) % 11 == 0
 
 
-def _pesel(digits: str) -> bool:
-    check = checks.weighted(digits, (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1))
-    return check % 10 == 0 and _day(digits[2:4], digits[4:6], 20)
-
-
-def _personnummer(code: str) -> bool:
-    digits = re.sub(r'\D', '', code)[-10:]
-    return checks.luhn(digits) and _day(digits[2:4], digits[4:6], 100)
-
-
-def _day(month: str, day: str, century: int) -> bool:
-    """Whether it is a day of a leap year; PESEL adds 20 a century to the month."""
-    try:
-        date(2000, int(month) % century, int(day))
-    except ValueError:
-        return False
-    return True
-
-
 # ISO 3166 and the name. Most need a word that tells of them: among ten digits one in
 # eleven passes as an NHS number.
 NATIONAL = {
@@ -226,18 +206,14 @@ NATIONAL = {
     ),
     'br_cpf': shape(r'[0-9][0-9]{2}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}', _cpf),
     'in_aadhaar': shape(
-        r'[2-9][0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}', _aadhaar, ('aadhaar', 'aadhar', 'uidai')
+        r'[2-9][0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}',
+        _aadhaar,
+        ('aadhaar', 'aadhar', 'uidai'),
     ),
     'ca_sin': shape(
         r'[1-79][0-9]{2}([ -]?)[0-9]{3}\1[0-9]{3}',
         checks.luhn,
         ('sin', 'social insurance'),
     ),
-    'nl_bsn': shape(r'[0-9][0-9]{8}', _bsn, ('bsn', 'burgerservicenummer', 'sofinummer')),
-    'pl_pesel': shape(r'[0-9][0-9]{10}', _pesel, ('pesel',)),
-    'se_pn': shape(
-        r'[0-9](?:[0-9]{2})?[0-9]{5}[-+]?[0-9]{4}',
-        _personnummer,
-        ('personnummer', 'personal identity number', 'pers.nr'),
-    ),
+    'nl_bsn': shape(r'[0-9][0-9]{8}', _bsn, ('bsn', 'burgerservicenummer')),
 }  # fmt: skip

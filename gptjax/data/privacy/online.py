@@ -142,7 +142,7 @@ IPV6 = (_IPv6(re.compile(r':[0-9A-Fa-f]{0,4}:'), bool),)
 # (what must be in the text, the pattern)
 _KEYS = (
     ('-----BEGIN ', r'-----BEGIN [A-Z ]{0,32}PRIVATE KEY(?: BLOCK)?-----'
-     r'[\w+/=\s:,.\-]{0,16384}?(?:-----END [A-Z ]{0,48}-----|(?=\n\n\n)|\Z)'),
+     r'(?:(?:[\w+/=\s:,.]|-(?!----)){0,16384}+-----END [A-Z ]{0,48}-----)?'),
     ('AKIA', r'AKIA(?<!\w....)[A-Z0-9]{16}(?!\w)'),
     ('ASIA', r'ASIA(?<!\w....)[A-Z0-9]{16}(?!\w)'),
     ('aws_secret_access_key', r'(?<=aws_secret_access_key)["\' ]{0,3}[=:]["\' ]{0,3}'
@@ -158,7 +158,7 @@ _KEYS = (
     ('npm_', r'npm_(?<!\w....)[A-Za-z0-9]{36}(?!\w)'),
     ('pypi-', r'pypi-AgE[\w\-]{50,250}'),
     ('SG.', r'SG\.(?<!\w...)[\w\-]{22}\.[\w\-]{43}(?![\w\-])'),
-    ('eyJ', r'eyJ(?<![\w.]...)[\w\-]{8,2048}\.eyJ[\w\-]{8,8192}\.[\w\-]{8,2048}'),
+    ('eyJ', r'eyJ(?<![\w.\-]...)[\w\-]{8,2048}\.eyJ[\w\-]{8,8192}\.[\w\-]{8,2048}'),
     (':AA', r'(?<![0-9])[0-9]{8,10}:AA[\w\-]{33}(?![\w\-])'),
     ('sk-', r'sk-(?<![\w\-]...)(?=[A-Za-z_\-]{0,200}[0-9])(?=[a-z0-9_\-]{0,200}[A-Z])'
      r'[\w\-]{20,250}'),
@@ -177,8 +177,8 @@ class _Key(Shape):
 
 KEY = tuple(_Key(need, pattern) for need, pattern in _KEYS)
 CRYPTO = (
-    Shape(re.compile(rf'[13](?<!\w.)[1-9A-HJ-NP-Za-km-z]{{25,34}}{AFTER}'), checks.base58),
     Shape(
-        re.compile(rf'bc1(?<!\w...)[02-9ac-hj-np-z]{{11,71}}{AFTER}'), checks.bech32
+        re.compile(rf'[13](?<!\w.)[1-9A-HJ-NP-Za-km-z]{{25,34}}{AFTER}'), checks.base58
     ),
-)  # fmt: skip
+    Shape(re.compile(rf'bc1(?<!\w...)[02-9ac-hj-np-z]{{11,71}}{AFTER}'), checks.bech32),
+)

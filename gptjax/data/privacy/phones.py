@@ -22,15 +22,15 @@ _DATE = re.compile(
 _FICTION = re.compile(r'1?[2-9][0-9]{2}55501[0-9]{2}')
 _WORDS = (
     'phone', 'phones', 'telephone', 'tel', 'mobile', 'mob', 'cell', 'cellphone', 'fax',
-    'call', 'dial', 'ring', 'sms', 'whatsapp', 'hotline', 'reach', 'answering', 'office',
-    'telefon', 'telefono',
-    'teléfono', 'téléphone', 'telefax', 'handy', 'móvil', 'rufnummer', 'тел', '电话',
+    'call', 'dial', 'ring', 'sms', 'whatsapp', 'hotline', 'reach', 'answering',
+    'office', 'telefon', 'telefono', 'teléfono', 'téléphone', 'telefax', 'handy',
+    'móvil', 'rufnummer', 'тел', '电话',
 )  # fmt: skip
 # Of those, what is in the text if one of them is.
 _NEEDS = (
     'phone', 'tel', 'tél', 'mob', 'cell', 'fax', 'call', 'dial', 'ring', 'sms',
-    'whatsapp', 'hotline', 'reach', 'answering', 'office', 'handy', 'móvil', 'rufnummer',
-    'тел', '电话',
+    'whatsapp', 'hotline', 'reach', 'answering', 'office', 'handy', 'móvil',
+    'rufnummer', 'тел', '电话',
 )  # fmt: skip
 
 
