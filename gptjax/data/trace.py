@@ -171,9 +171,12 @@ class _Tracer:
             ]
             stream = np.concatenate([np.zeros(0, np.int64), *found])
         else:
+            both = zip(part['datasets'], part['mixture'], strict=True)
             sources = [  # the rows of the others do not matter, only their weights
-                mixture.Source(rows, int(one['digest'][:16], 16), entry['weights'])
-                for one, entry in zip(part['datasets'], part['mixture'], strict=True)
+                mixture.Source(
+                    rows, int(one['digest'][:16], 16), list(map(tuple, said['weights']))
+                )
+                for one, said in both
             ]
             mixed = mixture.Mixture(sources, size)
             stream = mixed.positions(number, chosen, after, seed)

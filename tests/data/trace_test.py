@@ -3,15 +3,16 @@
 import itertools
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_config
 
 from gptjax import command
-from gptjax.data import build, dataset, example_rows, ledger, lineage, trace
+from gptjax.data import build, dataset, example_rows, ledger, lineage, mixture, trace
 from gptjax.data import rows as rows_lib
 from gptjax.train import build as train_build
-from gptjax.train import loop
+from gptjax.train import evaluate, loop, step
 
 
 def streams(folder, lengths, mask=False):
@@ -34,6 +35,8 @@ def make(kind, folder, T):
     tokens, mask, starts = streams(folder, lengths)
     if kind == 'text':
         return rows_lib.TextRows(tokens, T), starts
+    if kind == 'best_fit':
+        return rows_lib.BestFitRows(tokens, starts, T), starts
     if kind == 'labelled':
         lengths = np.maximum(lengths, 3)
         tokens, _, starts = streams(folder, lengths)
@@ -51,7 +54,9 @@ def make(kind, folder, T):
     return made(sequences, T), starts
 
 
-@pytest.mark.parametrize('kind', ['text', 'chat', 'pairs', 'labelled', 'translation'])
+@pytest.mark.parametrize(
+    'kind', ['text', 'best_fit', 'chat', 'pairs', 'labelled', 'translation']
+)
 @pytest.mark.parametrize('T', [8, 16, 1000])
 def test_rows_of_are_those_that_hold_a_token(tmp_path, kind, T):
     rows, starts = make(kind, tmp_path, T)
@@ -69,7 +74,7 @@ def test_rows_of_are_those_that_hold_a_token(tmp_path, kind, T):
 
 
 @pytest.fixture(scope='module')
-def texts(tmp_path_factory):
+def many(tmp_path_factory):
     """A dataset of 60 documents."""
     folder = tmp_path_factory.mktemp('texts')
     lines = tiny_config.text().splitlines()
@@ -88,7 +93,7 @@ def texts(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def trained(texts, tmp_path_factory):
+def trained(many, tmp_path_factory):
     """Two runs, one from the other's weights, with all rows that each step read."""
     folder = tmp_path_factory.mktemp('runs')
     patch = pytest.MonkeyPatch()
@@ -99,13 +104,20 @@ def trained(texts, tmp_path_factory):
             read.append(np.array(indices))
         return original(self, indices, epochs)
 
+    def idle(state, *args, **options):
+        moved = state._replace(step=state.step + 1)
+        return moved, {'loss': jnp.zeros(()), 'gradient_norm': jnp.zeros(())}
+
     original = rows_lib.TextRows.read
     patch.setattr(rows_lib.TextRows, 'read', spy)
+    # What is learned does not matter here, only what is read, and when.
+    patch.setattr(step, 'train_step', idle)
+    patch.setattr(evaluate, 'evaluate', lambda *_: {'loss': 1.0, 'weight': 1.0})
     steps = {}
 
     def run(name, begin, end, **changes):
         config = tiny_config.get_config()
-        config.data = dict(path=str(texts.folder), batch_size=8, loader='threads')
+        config.data = dict(path=str(many.folder), batch_size=8, loader='threads')
         config.steps = end
         config.checkpoint = dict(every=3, keep=9)
         config.eval.rows = 1
@@ -120,17 +132,17 @@ def trained(texts, tmp_path_factory):
 
     run('first', 0, 4)
     run('first', 4, 8)  # goes on with the same
-    other = dict(batch_size=16, T=16, loader='threads', path=str(texts.folder))
+    other = dict(batch_size=16, T=16, loader='threads', path=str(many.folder))
     run('first', 8, 14, data=other)
-    run('second', 0, 2, model=dict(init_from=str(folder / 'first'), dropout=0.0))
+    run('second', 0, 4, model=dict(init_from=str(folder / 'first'), dropout=0.0))
     patch.undo()
     return folder, steps
 
 
-def expected(texts, steps, entry):
+def expected(many, steps, entry):
     """The steps that read the document, out of what they did read."""
     rows = {
-        T: texts.rows('train', T).rows_of(entry.place, entry.place + entry.tokens)
+        T: many.rows('train', T).rows_of(entry.place, entry.place + entry.tokens)
         for T in (16, 32)
     }
     lengths = {step: 16 if len(read) == 16 else 32 for step, read in steps.items()}
@@ -140,15 +152,13 @@ def expected(texts, steps, entry):
     )  # fmt: skip
 
 
-def test_the_steps_are_those_that_read_the_document(texts, trained):
+def test_the_steps_are_those_that_read_the_document(many, trained):
     folder, steps = trained
-    for entry in list(ledger.entries(texts, 'train'))[::5]:
-        first, second = trace.runs(
-            texts, [entry], [folder / 'first', folder / 'second']
-        )
+    for entry in list(ledger.entries(many, 'train'))[::5]:
+        first, second = trace.runs(many, [entry], [folder / 'first', folder / 'second'])
         assert first.last == 14
-        assert first.steps == expected(texts, steps['first'], entry)
-        assert second.steps == expected(texts, steps['second'], entry)
+        assert first.steps == expected(many, steps['first'], entry)
+        assert second.steps == expected(many, steps['second'], entry)
         assert second.through.steps == first.steps
         assert first.affected
         checkpoints = [3, 4, 6, 8, 9, 12, 14]
@@ -157,44 +167,44 @@ def test_the_steps_are_those_that_read_the_document(texts, trained):
         assert max(first.before, default=0) < first.steps[0]
 
 
-def test_what_was_held_out_was_not_trained_on(texts, trained):
+def test_what_was_held_out_was_not_trained_on(many, trained):
     folder, _ = trained
-    entry = next(ledger.entries(texts, 'validation'))
-    (seen,) = trace.runs(texts, [entry], [folder / 'second'])
+    entry = next(ledger.entries(many, 'validation'))
+    (seen,) = trace.runs(many, [entry], [folder / 'second'])
     assert not seen.affected
-    text = trace.trace(texts.folder, entry.id, None, [folder / 'second'])
-    assert 'second: never trained on it in 2 steps' in text
+    text = trace.trace(many.folder, entry.id, None, [folder / 'second'])
+    assert 'second: never trained on it in 4 steps' in text
     assert f'validation/00000.tokens: {entry.id}' in text
 
 
-def test_an_ancestor_that_is_gone_is_known_by_its_record(texts, trained, tmp_path):
+def test_an_ancestor_that_is_gone_is_known_by_its_record(many, trained, tmp_path):
     folder, _ = trained
-    entry = list(ledger.entries(texts, 'train'))[7]
+    entry = list(ledger.entries(many, 'train'))[7]
     known = lineage.read(folder / 'second')
     known['began_with']['workdir'] = str(tmp_path / 'gone')
     (tmp_path / 'second').mkdir()
     (tmp_path / 'second' / lineage.FILE).write_text(json.dumps(known))
-    (seen,) = trace.runs(texts, [entry], [tmp_path / 'second'])
-    (whole,) = trace.runs(texts, [entry], [folder / 'second'])
+    (seen,) = trace.runs(many, [entry], [tmp_path / 'second'])
+    (whole,) = trace.runs(many, [entry], [folder / 'second'])
     assert seen.through.steps == whole.through.steps
     assert (seen.steps, seen.last) == ((), 0)
     assert seen.affected
 
 
-def test_the_text_names_shards_steps_and_checkpoints(texts, trained):
+def test_the_text_names_shards_steps_and_checkpoints(many, trained):
     folder, _ = trained
-    entry = list(ledger.entries(texts, 'train'))[-1]
-    text = trace.trace(texts.folder, entry.id, None, [folder / 'second'])
-    (seen,) = trace.runs(texts, [entry], [folder / 'second'])
+    entry = list(ledger.entries(many, 'train'))[-1]
+    text = trace.trace(many.folder, entry.id, None, [folder / 'second'])
+    (seen,) = trace.runs(many, [entry], [folder / 'second'])
     assert f'{entry.shard}: {entry.id}, tokens {entry.start:,} to {entry.end:,}' in text
     assert 'licence   CC0-1.0' in text
     assert f'checkpoints that saw it: {trace._spans(seen.through.after)}' in text
-    source = trace.trace(texts.folder, None, entry.group, [folder / 'second'])
-    assert 'second: trained on it in 2 of its 2 steps: 1-2' in source
+    source = trace.trace(many.folder, None, entry.group, [folder / 'second'])
+    assert 'second: trained on it in 4 of its 4 steps: 1-4' in source
     assert 'train/00001.tokens: ' in source
 
 
-def test_other_data_and_unknown_weights(texts, trained, tmp_path, built):
+def test_other_data_and_unknown_weights(many, trained, tmp_path, built):
     folder, _ = trained
     (tmp_path / 'imported').mkdir()
     entry = next(ledger.entries(built, 'train'))
@@ -212,21 +222,56 @@ def test_other_data_and_unknown_weights(texts, trained, tmp_path, built):
     assert 'was another dataset' in rebuilt.unknown
 
 
-def test_a_cut_history_says_so(texts, trained, tmp_path):
+def test_a_cut_history_says_so(many, trained, tmp_path):
     folder, _ = trained
     known = lineage.read(folder / 'first')
     assert [part['step'] for part in known['trained_on']] == [0, 8]
     known['trained_on'] = known['trained_on'][1:]
     (tmp_path / lineage.FILE).write_text(json.dumps(known))
-    entry = next(ledger.entries(texts, 'train'))
-    (seen,) = trace.runs(texts, [entry], [tmp_path])
+    entry = next(ledger.entries(many, 'train'))
+    (seen,) = trace.runs(many, [entry], [tmp_path])
     assert 'before step 8 is not known' in str(seen)
 
 
-def test_a_run_that_goes_back_forgets_what_was_given_up(tmp_path, texts):
+def test_a_mixture_is_traced_through_its_order(many, built, tmp_path):
+    entries = [
+        dict(path=str(many.folder), weights=[[0, 0.2], [9, 1.0]]),
+        dict(path=str(built.folder), weights=[[0, 0.8], [9, 0.4]]),
+    ]
+    sizes = [4, 8]
+    for at, size in ((0, sizes[0]), (13, sizes[1])):
+        part = dict(step=at, row=at * sizes[0], batch_size=size, T=32, seed=3)
+        part |= dict(packing='best_fit', mixture=entries)
+        lineage.record(tmp_path, None, [many, built], part)
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 20}\n{"step": 40}\n{"st')
+    mixed = [
+        mixture.Mixed(entries, size).mix(
+            'train', lambda d: d.rows('train', 32, 'best_fit')
+        )
+        for size in sizes
+    ]
+    drawn = {}
+    for at in range(1, 41):
+        late = at > 13
+        first = 13 * 4 + (at - 14) * 8 if late else (at - 1) * 4
+        stream = np.arange(first, first + sizes[late])
+        drawn[at] = mixed[late].draw(stream, 3)[0].tolist()
+    lengths = [len(one.rows('train', 32, 'best_fit')) for one in (many, built)]
+    for before, one in ((0, many), (lengths[0], built)):
+        rows = one.rows('train', 32, 'best_fit')
+        for entry in list(ledger.entries(one, 'train'))[::4]:
+            (seen,) = trace.runs(one, [entry], [tmp_path])
+            chosen = rows.rows_of(entry.place, entry.place + entry.tokens) + before
+            steps = [k for k, read in drawn.items() if set(read) & set(chosen.tolist())]
+            assert list(seen.steps) == steps
+            assert seen.last == 40
+
+
+def test_a_run_that_goes_back_forgets_what_was_given_up(tmp_path, many):
     def record(step, batch_size):
-        part = dict(step=step, row=8 * step, batch_size=batch_size, T=32, seed=0)
-        lineage.record(tmp_path, None, [texts], part)
+        part = dict(step=step, row=8 * step, batch_size=batch_size)
+        part |= dict(T=32, seed=0, packing=None, mixture=None)
+        lineage.record(tmp_path, None, [many], part)
         return [p['step'] for p in lineage.read(tmp_path)['trained_on']]
 
     assert record(0, 8) == [0]
@@ -236,7 +281,7 @@ def test_a_run_that_goes_back_forgets_what_was_given_up(tmp_path, texts):
     assert record(5, 8) == [0]
 
 
-def test_mistakes_are_named(texts, tmp_path):
+def test_mistakes_are_named(many, tmp_path):
     for asked, message in (
         ((None, None, []), 'one of --document'),
         (('a', 'b', []), 'one of --document'),
@@ -244,8 +289,8 @@ def test_mistakes_are_named(texts, tmp_path):
         ((None, 'nobody', []), 'no document of source nobody'),
     ):
         with pytest.raises(command.UserError, match=message):
-            trace.trace(texts.folder, *asked)
-    group = next(ledger.entries(texts, 'train')).group
+            trace.trace(many.folder, *asked)
+    group = next(ledger.entries(many, 'train')).group
     with pytest.raises(command.UserError, match=r'--workdir=.*nowhere is not there'):
-        trace.trace(texts.folder, None, group, [tmp_path / 'nowhere'])
-    assert dataset.open(texts.folder).manifest == texts.manifest
+        trace.trace(many.folder, None, group, [tmp_path / 'nowhere'])
+    assert dataset.open(many.folder).manifest == many.manifest
