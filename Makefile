@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export JAX_PLATFORMS ?= cpu
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: setup demo lint test test-parity benchmark golden lock clean
+.PHONY: setup demo lint test test-parity test-beam benchmark golden lock clean
 
 setup: $(VENV)/.installed
 
@@ -69,12 +69,22 @@ $(VENV)-parity/.installed: requirements/parity.txt
 	$(VENV)-parity/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/parity.txt
 	@touch $@
 
+# The same pipeline on Apache Beam as on the built-in runner.
+test-beam: $(VENV)-beam/.installed
+	PYTHONPATH=. $(VENV)-beam/bin/python -m pytest --numprocesses=0 tests/beam
+
+$(VENV)-beam/.installed: requirements/beam.txt
+	$(PYTHON) -m venv $(VENV)-beam
+	$(VENV)-beam/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/beam.txt
+	@touch $@
+
 # Needs uv. One file serves Python 3.11 to 3.13: where versions differ, it says so in a marker.
 LOCK = uv pip compile setup.cfg --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
 lock:
 	$(LOCK) --extra data --extra serve --extra gguf --extra track --extra dev --output-file requirements/dev.txt
 	$(LOCK) --extra parity --output-file requirements/parity.txt
+	$(LOCK) --extra data --extra beam --extra dev --output-file requirements/beam.txt
 
 clean:
 	rm -rf $(VENV) runs

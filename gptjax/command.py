@@ -196,31 +196,54 @@ def _apply(config: Any, override: str) -> None:
     *sections, last = name.split('.')
     node = config
     for depth, section in enumerate([*sections, last]):
-        if not isinstance(node, Mapping) and not hasattr(node, 'keys'):
+        inside = _section(node)
+        if inside is None:
             raise UserError(
                 f'{".".join(sections[:depth])} is a value, not a section of settings.'
             )
-        if section not in node:
+        if section not in inside:
             raise UserError(
                 f'unknown setting {name!r}; {did_you_mean(name, _names(config))}'
             )
         if depth < len(sections):
-            node = node[section]
-    if hasattr(node[last], 'keys'):
-        raise UserError(
-            f'{name} is a section; set one of {", ".join(node[last].keys())}.'
-        )
+            node = inside[section]
+    below = _section(inside[last])
+    if below is not None:
+        raise UserError(f'{name} is a section; set one of {", ".join(below)}.')
     node[last] = _parse_as(node[last], text, name)
+
+
+def _section(node: Any) -> Any:
+    """Settings by name, as a mapping, or None for a value.
+
+    A tuple of sections that say their name is a section too: they are called by that,
+    and the second of one name NAME-2.
+    """
+    if hasattr(node, 'keys'):
+        return node
+    named = isinstance(node, tuple) and all(
+        isinstance(one, Mapping) and 'name' in one for one in node
+    )
+    if not named or not node:
+        return None
+    names = [one['name'] for one in node]
+    return {label: node[i] for i, label in enumerate(numbered(names))}
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """The names, of which the second of one name is NAME-2, the third NAME-3."""
+    counts = [names[: i + 1].count(name) for i, name in enumerate(names)]
+    return [
+        name if count == 1 else f'{name}-{count}'
+        for name, count in zip(names, counts, strict=True)
+    ]
 
 
 def _names(config: Any, prefix: str = '') -> list[str]:
     names: list[str] = []
-    for key, value in config.items():
-        names += (
-            _names(value, f'{prefix}{key}.')
-            if hasattr(value, 'keys')
-            else [prefix + key]
-        )
+    for key, value in (_section(config) or {}).items():
+        inside = _names(value, f'{prefix}{key}.')
+        names += inside or [prefix + key]
     return names
 
 

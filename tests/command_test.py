@@ -23,6 +23,15 @@ def get_config(size='small'):
     return config
 """
 
+NAMED = """
+from ml_collections import ConfigDict
+
+def get_config():
+    config = ConfigDict()
+    config.steps = (dict(name='a', x=1), dict(name='b', y=''), dict(name='a', x=2))
+    return config
+"""
+
 
 @pytest.fixture
 def path(tmp_path):
@@ -44,6 +53,23 @@ def test_overrides_keep_types(path):
         'data': {'path': '3', 'shape': (3, 4)},
     }  # fmt: skip
     assert type(config.rate) is float
+
+
+def test_a_tuple_of_named_sections_is_a_section(tmp_path):
+    file = tmp_path / 'config.py'
+    file.write_text(NAMED)
+    config = command.load_config(
+        str(file), ['--config.steps.a-2.x=5', '--config.steps.b.y=z']
+    )
+    assert config.to_dict()['steps'] == (
+        {'name': 'a', 'x': 1}, {'name': 'b', 'y': 'z'}, {'name': 'a', 'x': 5}
+    )  # fmt: skip
+    with pytest.raises(command.UserError, match=r"did you mean 'steps.b.y'"):
+        command.load_config(str(file), ['--config.steps.b.z=1'])
+    with pytest.raises(command.UserError, match='set one of a, b, a-2'):
+        command.load_config(str(file), ['--config.steps=()'])
+    with pytest.raises(command.UserError, match='set one of name, x'):
+        command.load_config(str(file), ['--config.steps.a=5'])
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,12 @@ gc.set_threshold(100_000, 20, 100)
 import jaxtyping
 import pytest
 
-# What needs torch has an environment and a target of its own: `make test-parity`.
-collect_ignore = [] if importlib.util.find_spec('torch') else ['parity']
+# What needs torch, or Beam, has an environment and a target of its own:
+# `make test-parity` and `make test-beam`.
+_needs = {'parity': 'torch', 'beam': 'apache_beam'}
+collect_ignore = [
+    name for name, package in _needs.items() if not importlib.util.find_spec(package)
+]
 
 jaxtyping.install_import_hook('gptjax', 'beartype.beartype')
 

@@ -138,8 +138,8 @@ PIPELINE = (
 
 def options(folder, **changed):
     return dict(
-        path=str(folder), read=dict(name='toy.lines'), steps=PIPELINE, licences=LICENCES,
-        run=dict(workers=1, shards=4, most_bad=0.5),
+        path=str(folder), read=dict(name='toy.lines'), steps=PIPELINE,
+        licences=LICENCES, run=dict(workers=1, shards=4, most_bad=0.5),
     ) | changed  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gptjax import command
-from gptjax.data import documents, steps
+from gptjax.data import documents
 from gptjax.data.clean import table as clean
 from gptjax.data.corpora import (
     chat,
@@ -47,17 +47,6 @@ STEPS: dict[str, Callable[..., Any]] = {
 # `READERS[name](path, **options)` has `units()`, the names of independent pieces, and
 # `read(unit)`, which yields documents and skipped pieces.
 READERS: dict[str, Callable[..., Any]] = {}
-
-
-def licence_policy(allowed: tuple[str, ...]) -> steps.Step:
-    """The last step of every pipeline: other licences than those are rejected."""
-
-    def check(document: documents.Document) -> steps.Result:
-        if document.licence in allowed:
-            return document
-        return documents.Reject('licence', document.licence)
-
-    return check
 
 
 def collect(corpus: Mapping[str, Any]) -> Documents:

@@ -8,11 +8,12 @@ from typing import Any
 
 from gptjax import command
 from gptjax.data import documents, steps, table
+from gptjax.data.origin import policy
 from gptjax.data.refine import records
 
 # What is counted besides the steps: what the reader gave, that an id is unique, and
 # the licence policy.
-READ, IDS, POLICY = 'read', 'ids', 'licences'
+READ, POLICY, IDS = 'read', 'licences', 'ids'
 DUPLICATE = 'duplicate id'
 ERROR = 'error'  # the reason where a step raised: counted as bad
 INVALID = 'invalid Unicode'
@@ -27,8 +28,9 @@ Outcome = documents.Document | Rejected
 class Chain:
     """The reader, and segments of steps with a group between two of them.
 
-    Group i follows segment i; there is one segment more than there are groups. The last
-    one ends with the licence policy.
+    Group i follows segment i; there is one segment more than there are groups. The
+    first one ends with the licence policy: a copy that may not be used never stands in
+    a group for one that may.
     """
 
     def __init__(self, settings: Mapping[str, Any]):
@@ -38,28 +40,28 @@ class Chain:
         self._reader = command.splat(reader, 'read', options, path=settings['path'])
         self.segments: list[list[tuple[str, steps.Step]]] = [[]]
         self.groups: list[tuple[str, steps.Group]] = []
+        allowed = policy.known(settings['licences'])
         self.names = [READ]
-        for given in settings['steps']:
-            name, options = _named(given, 'steps')
+        given = [_named(one, 'steps') for one in settings['steps']]
+        labels = command.numbered([name for name, _ in given])
+        for label, (name, options) in zip(labels, given, strict=True):
             factory = command.lookup(table.STEPS, name, 'step')
             made = command.splat(factory, f'steps.{name}', options)
-            label = self._label(name)
             if isinstance(made, steps.Group):
                 if not self.groups:
-                    self.names.insert(-1, IDS)
+                    self._close(allowed)
                 self.groups.append((label, made))
                 self.segments.append([])
             else:
                 self.segments[-1].append((label, made))
-        allowed = tuple(settings['licences'])
-        self.segments[-1].append((POLICY, table.licence_policy(allowed)))
-        self.names += [POLICY] if self.groups else [POLICY, IDS]
+            self.names.append(label)
+        if not self.groups:
+            self._close(allowed)
 
-    def _label(self, name: str) -> str:
-        """The name in counts: of several steps of one name, the second is NAME-2."""
-        again = sum(known.split('-')[0] == name for known in self.names)
-        self.names.append(f'{name}-{again + 1}' if again else name)
-        return self.names[-1]
+    def _close(self, allowed: frozenset[str]) -> None:
+        """Ends the first segment; what comes next is that ids are unique."""
+        self.segments[0].append((POLICY, lambda d: policy.check(d, allowed)))
+        self.names += [POLICY, IDS]
 
     @functools.cached_property
     def units(self) -> list[str]:

@@ -58,7 +58,7 @@ def finished(output: Path, plan: Plan) -> bool:
             )
     else:
         raw = begun['raw'] if begun else storage.read_json(output / RAW)
-        _check(output, before['settings'], raw, plan)
+        check(output, before['settings'], raw, plan)
     if plan['raw']['files'] is None and manifest is None:
         raise command.UserError(
             f'path is {plan["raw"]["path"]!r}, which does not exist; set config.path '
@@ -67,7 +67,13 @@ def finished(output: Path, plan: Plan) -> bool:
     return manifest is not None
 
 
-def _check(output: Path, settings: Mapping[str, Any], raw: Any, plan: Plan) -> None:
+def check(
+    output: Path | str, settings: Mapping[str, Any], raw: Any, plan: Plan
+) -> None:
+    """Raises UserError where those settings, or raw files, are not those of the plan.
+
+    raw: what RAW holds, or None where it is not known.
+    """
     then, now = _flat('', settings), _flat('', plan['settings'])
     for name in sorted({*then, *now}):
         if then.get(name) != now.get(name):

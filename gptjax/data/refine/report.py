@@ -104,7 +104,7 @@ def table(made: Mapping[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def check_bad(output: Path, made: Mapping[str, Any], most: float) -> None:
+def check_bad(output: Path | str, made: Mapping[str, Any], most: float) -> None:
     """Raises UserError where more than the share `most` of the input was bad."""
     skipped = sum(count for _, count in made['skipped'])
     errors = sum(n for _, reason, n in made['rejected'] if reason == chain.ERROR)

@@ -90,20 +90,14 @@ def refine(
     """
     output = Path(output)
     how: Run = command.splat(Run, 'run', run)
-    settings = {
-        'path': path,
-        'read': dict(read),
-        'steps': [dict(step) for step in steps],
-        'licences': list(licences),
-        'shards': how.shards,
-    }
-    plan = plans.make(settings)
+    given = settings(path, read, steps, licences, how.shards)
+    plan = plans.make(given)
     with storage.lock(output):
         if not plans.finished(output, plan):
-            made = chain.Chain(settings)
+            made = chain.Chain(given)
             plans.begin(output, plan)
             with pool.Pool(how.workers) as workers:
-                tallies, written = _phases(output, settings, made, workers)
+                tallies, written = _phases(output, given, made, workers)
             skipped = _streams(output / plans.WORK, (('read', 'skipped'),), 0)
             bad = report.bad_file(output, (line for _, line in spill.merge(skipped)))
             manifest = report.manifest(
@@ -115,6 +109,23 @@ def refine(
     progress.say(report.table(manifest))
     report.check_bad(output, manifest, how.most_bad)
     return manifest
+
+
+def settings(
+    path: str,
+    read: Options,
+    steps: Sequence[Options],
+    licences: Sequence[str],
+    shards: int,
+) -> dict[str, Any]:
+    """All that the result depends on: what `chain.Chain` is made of."""
+    return {
+        'path': path,
+        'read': dict(read),
+        'steps': [dict(step) for step in steps],
+        'licences': list(licences),
+        'shards': shards,
+    }
 
 
 def phases(made: chain.Chain) -> Iterator[Phase]:
