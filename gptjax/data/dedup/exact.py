@@ -72,11 +72,9 @@ class Exact:
         self, document: documents.Document, found: Sequence[bytes]
     ) -> steps.Result:
         """Rejects a copy, with the id of the kept one, or cuts copied pieces."""
-        if self._separator is None:
-            return (
-                documents.Reject('duplicate', found[0].decode()) if found else document
-            )
-        if document.kind != 'text':
+        if self._separator is None and found:
+            return documents.Reject('duplicate', found[0].decode())
+        if self._separator is None or document.kind != 'text':
             return document
         left = self._cut(document.whole, set(found))
         if left == document.text:
@@ -84,10 +82,10 @@ class Exact:
         sentences, characters = self._least
         if not left.strip():
             return documents.Reject('nothing left')
-        if sentences and _sentences(left) < sentences:
-            return documents.Reject('sentences', _sentences(left))
+        if sentences and (count := _sentences(left)) < sentences:
+            return documents.Reject('sentences', float(count))
         if len(left) < characters:
-            return documents.Reject('characters', len(left))
+            return documents.Reject('characters', float(len(left)))
         return dataclasses.replace(document, text=left)
 
     def _emit(self, document: documents.Document) -> steps.Pairs:
