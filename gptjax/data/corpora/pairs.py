@@ -26,16 +26,22 @@ def collect(
                 yield line
                 continue
             place, record = line
-            prompt = record.get('prompt')
-            if isinstance(prompt, str):
-                prompt = [{'role': 'user', 'content': prompt}]
-            if not isinstance(prompt, list) or not prompt:
-                raise command.UserError(
-                    f'{place} has prompt={prompt!r}; it needs a string or messages.'
-                )
-            pair: dict[str, Any] = {'prompt': prompt}
-            for which in ('chosen', 'rejected'):
-                pair[which] = files.string(record, which, place)
-                answer = {'role': 'assistant', 'content': pair[which]}
-                chat.conversation(place, [*prompt, answer])
-            yield documents.Document(place, name, licence, pair=pair)
+            made = pair(place, record)
+            yield documents.Document(place, name, licence, pair=made)
+
+
+def pair(place: str, record: dict[str, Any]) -> dict[str, Any]:
+    """The pair of a line; a UserError that names the place if it is malformed."""
+    prompt = record.get('prompt')
+    if isinstance(prompt, str):
+        prompt = [{'role': 'user', 'content': prompt}]
+    if not isinstance(prompt, list) or not prompt:
+        raise command.UserError(
+            f'{place} has prompt={prompt!r}; it needs a string or messages.'
+        )
+    made: dict[str, Any] = {'prompt': prompt}
+    for which in ('chosen', 'rejected'):
+        made[which] = files.string(record, which, place)
+        answer = {'role': 'assistant', 'content': made[which]}
+        chat.conversation(place, [*prompt, answer])
+    return made

@@ -1,0 +1,76 @@
+"""Books: EPUB, and the source folders of which Standard Ebooks makes them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import posixpath
+import re
+from typing import Any
+from urllib import parse
+from xml.etree import ElementTree
+
+from gptjax.data import documents, extras
+from gptjax.data.origin import detect
+from gptjax.data.read import item as item_lib
+from gptjax.data.read import plain
+
+_PACKAGE = '{http://www.idpf.org/2007/opf}'
+_RIGHTS = '{http://purl.org/dc/elements/1.1/}rights'
+_LANGUAGE = '{http://purl.org/dc/elements/1.1/}language'
+
+# Elements that XHTML may close at once, and HTML may not.
+_CLOSED = re.compile(r'<(?!br|hr|img|link|meta|col|wbr)([a-zA-Z][\w:-]*)([^<>]*)/>')
+
+Fetch = Callable[[Sequence[str]], Mapping[str, bytes]]
+
+
+def package(names: Sequence[str]) -> str | None:
+    """The file that describes the book, if these are the files of one."""
+    found = [name for name in names if name.endswith('.opf')]
+    return min(found, key=lambda name: (name.count('/'), name), default=None)
+
+
+def read(
+    item: item_lib.Item, opf: str, fetch: Fetch
+) -> Iterator[documents.Document | documents.Skipped]:
+    """The book in the order of its spine, as one document or one a chapter.
+
+    opf: the name of its package (EPUB 3.3, section 5). fetch: the bytes of members by
+    their names. dc:rights counts before the licence that the item comes with.
+    """
+    root = xml(fetch([opf])[opf])
+    hrefs = {one.get('id'): one.get('href', '') for one in root.iter(f'{_PACKAGE}item')}
+    folder = posixpath.dirname(opf)
+    spine = [
+        posixpath.normpath(posixpath.join(folder, parse.unquote(hrefs[ref])))
+        for one in root.iter(f'{_PACKAGE}itemref')
+        if (ref := one.get('idref')) in hrefs
+    ]
+    rights = ''.join(root.findtext(f'.//{_RIGHTS}') or '').strip()
+    told = detect.from_text(rights)
+    fields: dict[str, Any] = {}
+    if told is not None:
+        fields = {'licence': told[0], 'evidence': f'dc:rights: {told[1]}'}
+    language = (root.findtext(f'.//{_LANGUAGE}') or '').strip().lower()[:2]
+    fields['language'] = language if len(language) == 2 else None
+    extract = extras.need('resiliparse.extract.html2text', 'data').extract_plain_text
+    contents = fetch(spine)
+    chapters = []
+    for name in spine:
+        page = plain.decode(contents.get(name, b''), html=True)
+        page = _CLOSED.sub(r'<\1\2></\1>', page or '')
+        if name not in contents or not page or plain.nested(page):
+            yield documents.Skipped(f'{item.name}/{name}', 'broken or missing chapter')
+            continue
+        chapters.append((name, extract(page, alt_texts=False)))
+    if item.options.books == 'chapter':
+        for name, text in chapters:
+            yield item.document(f'{item.name}/{name}', text, **fields)
+    else:
+        text = '\n\n'.join(text for _, text in chapters)
+        yield item.document(item.name, text, **fields)
+
+
+def xml(data: bytes) -> ElementTree.Element:
+    """The tree of a small file; `Broken` for one that declares entities."""
+    if b'<!ENTITY' in data or b'\0' in data:
+        raise item_lib.Broken('entities')
+    return ElementTree.fromstring(data)

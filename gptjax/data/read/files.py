@@ -1,0 +1,135 @@
+"""Raw files of any format to documents: a file, or all below a folder."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+import os
+from pathlib import Path
+import posixpath
+from typing import BinaryIO
+
+from gptjax import command
+from gptjax.data import documents
+from gptjax.data.read import item as item_lib
+from gptjax.data.read import nearby
+
+_BOOKS = {'whole': None, 'chapter': None}
+
+
+def files(path: str, *, licence: str, kind: str, books: str, verify: bool) -> 'Reader':
+    """The reader of a file or folder.
+
+    licence: SPDX identifier of everything that does not name its own; with 'unknown',
+    the nearest LICENSE file above a file counts for it.
+    kind: what the documents are. 'text': prose in any format. 'code': source files, of
+    which those in folders of others (vendor, node_modules, build) are not read. 'chat',
+    'pairs', 'labelled', 'translation': records of JSON and Parquet, as in `record.py`.
+    books: 'whole' or 'chapter', what a document of an EPUB is.
+    verify: whether pages of a WARC whose digests are wrong are skipped.
+
+    Files of formats that are not in `table.FORMATS`, and not known by their first
+    bytes, are not read. Raises UserError for a wrong option, and for a path that does
+    not exist or holds nothing to read.
+    """
+    from gptjax.data.read import table
+
+    command.lookup(table.FORMATS, kind, 'read.kind')
+    command.lookup(_BOOKS, books, 'read.books')
+    if not path or not os.path.exists(path):
+        raise command.UserError(
+            f'config.path is {path!r}, which does not exist; set it to a file or '
+            'folder of raw data.'
+        )
+    return Reader(Path(path), item_lib.Options(licence, kind, books, verify))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The files of a path; see `files`."""
+
+    path: Path
+    options: item_lib.Options
+
+    def units(self) -> list[str]:
+        """The files that are read, relative to the path, sorted.
+
+        Links that lead out of the folder are among them, to be reported; others are
+        not, for what they lead to is read where it lies. Raises UserError for none.
+        """
+        from gptjax.data.read import table
+
+        found = [self.path.name] if self.path.is_file() else sorted(self._walk())
+        kind = self.options.kind
+        units = [
+            unit
+            for unit in found
+            if self._problem(unit) or table.wanted(unit, kind, self._open(unit))
+        ]
+        if not units:
+            raise command.UserError(
+                f'{self.path} holds nothing of kind {kind!r}; readable are '
+                f'{", ".join(sorted(table.FORMATS[kind]))}.'
+            )
+        return units
+
+    def read(self, unit: str) -> Iterator[documents.Document | documents.Skipped]:
+        """The documents of a unit, and what of it could not be read."""
+        from gptjax.data.read import table
+
+        name = self._name(unit)
+        if (problem := self._problem(unit)) is not None:
+            yield documents.Skipped(name, problem)
+            return
+        licence = self.options.licence
+        evidence: str | None = 'option read.licence'
+        if licence == 'unknown':
+            licence, evidence = self._nearby(unit) or (licence, None)
+        yield from table.read(
+            item_lib.Item(name, self._open(unit), self.options, licence, evidence)
+        )
+
+    def _walk(self) -> Iterator[str]:
+        for folder, folders, inside in os.walk(self.path):
+            links = [x for x in folders if os.path.islink(os.path.join(folder, x))]
+            for one in [*inside, *links]:
+                where = os.path.join(folder, one)
+                if os.path.islink(where) and self._inside(where):
+                    continue
+                # A name that is no UTF-8 is shown as it can be, and reported.
+                unit = os.fsencode(os.path.relpath(where, self.path))
+                yield unit.decode('utf-8', 'backslashreplace')
+
+    def _inside(self, where: str) -> bool:
+        root = os.path.realpath(self.path)
+        return os.path.commonpath([root, os.path.realpath(where)]) == root
+
+    def _problem(self, unit: str) -> str | None:
+        file = self._file(unit)
+        if not self._inside(str(file)):
+            return 'link out of the folder'
+        return None if file.is_file() else 'no regular file'
+
+    def _file(self, unit: str) -> Path:
+        return self.path if self.path.is_file() else self.path / unit
+
+    def _open(self, unit: str) -> Callable[[], BinaryIO]:
+        file = self._file(unit)
+        return lambda: file.open('rb')
+
+    def _name(self, unit: str) -> str:
+        base = os.path.basename(os.path.abspath(self.path))
+        return base if self.path.is_file() else posixpath.join(base, unit)
+
+    def _nearby(self, unit: str) -> tuple[str, str] | None:
+        """The licence of the nearest folder, up to the path, with a licence file."""
+        root = self.path.parent if self.path.is_file() else self.path
+        folder = self._file(unit).parent
+        while True:
+            named = sorted(x for x in folder.iterdir() if nearby.named(x.name))
+            read = [
+                (x.relative_to(root).as_posix(), x.read_bytes()[: nearby.READ])
+                for x in named
+                if x.is_file() and self._inside(str(x))
+            ]
+            if (told := nearby.of_folder(read)) is not None or folder == root:
+                return told
+            folder = folder.parent

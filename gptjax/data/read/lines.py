@@ -1,0 +1,71 @@
+"""JSON Lines, JSON and Parquet: records, one in memory at a time."""
+
+from collections.abc import Iterator
+import json
+from typing import BinaryIO
+
+from gptjax.data import documents, extras
+from gptjax.data.corpora import files
+from gptjax.data.read import item as item_lib
+from gptjax.data.read import record
+
+LINE = 16 << 20  # bytes of a line; the longest of C4, RedPajama and FineWeb are below
+_ROWS = 64  # of Parquet that are decoded at once
+
+Found = Iterator[documents.Document | documents.Skipped]
+
+
+def read(item: item_lib.Item) -> Found:
+    """A document a line that is not blank."""
+    with item.stream() as stream:
+        for number, (offset, line) in enumerate(lines(stream), 1):
+            if line is None:
+                yield item.skipped('line too long', offset)
+            elif line.strip():
+                yield from _parsed(item, line, number, offset)
+
+
+def lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """(offset, line), where a line of more than LINE bytes is None and never held."""
+    offset = 0
+    while line := stream.readline(LINE):
+        size, rest = len(line), line
+        while not rest.endswith(b'\n') and (rest := stream.readline(1 << 16)):
+            size += len(rest)
+        yield offset, line if size == len(line) else None
+        offset += size
+
+
+def _parsed(item: item_lib.Item, line: bytes, number: int, offset: int) -> Found:
+    try:
+        parsed = json.loads(line.decode('utf-8-sig'))
+    except UnicodeError:
+        yield item.skipped(files.INVALID, offset)
+    except (ValueError, RecursionError):
+        yield item.skipped('not JSON', offset)
+    else:
+        yield record.document(item, f'{item.name}:{number}', parsed, offset)
+
+
+def array(item: item_lib.Item) -> Found:
+    """A JSON file: a list of records, or one of them."""
+    try:
+        parsed = json.loads(item.whole().decode('utf-8-sig'))
+    except (ValueError, RecursionError) as error:
+        wrong = isinstance(error, UnicodeError)
+        yield item.skipped(files.INVALID if wrong else 'not JSON')
+        return
+    for number, one in enumerate(parsed if isinstance(parsed, list) else [parsed]):
+        yield record.document(item, f'{item.name}#{number}', one, None)
+
+
+def parquet(item: item_lib.Item) -> Found:
+    """The rows of a Parquet file, of ours too: its columns are fields of documents."""
+    library = extras.need('pyarrow.parquet', 'data')
+    with item.seekable() as stream:
+        file = library.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
+        number = 0
+        for batch in file.iter_batches(_ROWS, use_threads=False):
+            for row in batch.to_pylist(maps_as_pydicts='lossy'):
+                yield record.document(item, f'{item.name}#{number}', row, None)
+                number += 1

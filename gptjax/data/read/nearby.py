@@ -1,0 +1,46 @@
+"""The licence of what lies in a folder: that of the nearest licence file above it."""
+
+from collections.abc import Iterable, Mapping
+import posixpath
+import re
+
+from gptjax.data.origin import detect
+from gptjax.data.read import plain
+
+_NAMED = re.compile(
+    r'(?:un)?(?:licen[cs]e|copying|copyright)(?:[.-][\w.]{1,30})?(?:\.(?:txt|md|rst))?',
+    re.I,
+)
+READ = 1 << 17  # bytes; the GPL has 35,000
+
+Licences = Mapping[str, tuple[str, str]]
+
+
+def named(name: str) -> bool:
+    """Whether a file is by its name one that holds a licence."""
+    return _NAMED.fullmatch(posixpath.basename(name)) is not None
+
+
+def of_folder(files: Iterable[tuple[str, bytes]]) -> tuple[str, str] | None:
+    """(licence, evidence) of the licence files of a folder, given as (name, bytes).
+
+    Several licences bind together, 'A AND B', though a project may mean a choice.
+    """
+    found: dict[str, str] = {}
+    for name, data in sorted(files):
+        text = plain.decode(data[:READ])
+        told = None if text is None else detect.from_text(text)
+        if told is not None:
+            found.setdefault(told[0], f'{name}: {told[1]}')
+    if not found:
+        return None
+    return ' AND '.join(sorted(found)), '; '.join(found[one] for one in sorted(found))
+
+
+def above(folder: str, licences: Licences) -> tuple[str, str] | None:
+    """The entry of `licences` of this folder, or of the nearest one above it."""
+    while folder not in licences:
+        if not folder:
+            return None
+        folder = posixpath.dirname(folder)
+    return licences[folder]

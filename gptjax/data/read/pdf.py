@@ -1,0 +1,45 @@
+"""The text of PDF files, by pypdf; scanned pages have none."""
+
+from collections.abc import Iterator
+import logging
+from typing import Any, BinaryIO
+
+from gptjax.data import documents, extras
+from gptjax.data.read import item as item_lib
+
+_PAGES = 5000
+# pypdf reads 5 to 50 pages a second; a file made for it may keep it for ever.
+_SECONDS = 600
+
+
+def read(item: item_lib.Item) -> Iterator[documents.Document | documents.Skipped]:
+    """A document of all pages, an empty line between them."""
+    pypdf = extras.need('pypdf', 'data')
+    guard = extras.need('resiliparse.process_guard', 'data')
+    logging.getLogger('pypdf').setLevel(logging.CRITICAL)
+    with item.seekable() as stream:
+        item_lib.bounded(stream)
+        stream.seek(0)
+        soft = guard.InterruptType.exception
+        try:
+            with guard.time_guard(_SECONDS, interrupt_type=soft):
+                text = _text(pypdf, stream)
+        except guard.ExecutionTimeout:
+            raise item_lib.Broken('too slow') from None
+    yield item.document(item.name, text)
+
+
+def _text(pypdf: Any, stream: BinaryIO) -> str:
+    reader = pypdf.PdfReader(stream)
+    if reader.is_encrypted:
+        raise item_lib.Broken('encrypted')
+    if len(reader.pages) > _PAGES:
+        raise item_lib.Broken('too many pages')
+    pages, size = [], 0
+    for page in reader.pages:
+        # It makes halves of surrogate pairs of broken fonts.
+        pages.append(page.extract_text().encode('utf-8', 'replace').decode())
+        size += len(pages[-1])
+        if size > item_lib.LIMIT:
+            raise item_lib.Broken('too large')
+    return '\n\n'.join(pages)
