@@ -32,7 +32,7 @@ from gptjax.text import tokenizer as tokenizer_lib
 
 RAW = 'raw.json'  # in a dataset that `ensure` built: what the raw text was
 REFINED = 'documents'  # in a dataset: the documents that it was built of, refined
-_PROGRESS = '.progress'  # the records of an unfinished build, in its folder
+PROGRESS = '.progress'  # the records of an unfinished build, in its folder
 _BATCH = 1 << 20  # characters that are tokenized together
 _NAMED = 20  # skipped pieces that are named; beyond, they are counted
 
@@ -67,11 +67,11 @@ def build(
     if shard_tokens < 1:
         raise command.UserError(f'shard_tokens is {shard_tokens}; it needs to be >= 1.')
     with storage.lock(output):
-        begun = _begun(output, settings)
+        begun = begun_in(output, settings)
         plan = {'settings': _portable(settings), **_collect(corpus, held_out)}
         if begun is not None:
             _check_unchanged(output, begun, plan)
-        work = output / _PROGRESS
+        work = output / PROGRESS
         if not (output / 'manifest.json').exists():
             work.mkdir(exist_ok=True)
             storage.write_json(work / 'plan.json', plan)
@@ -118,7 +118,7 @@ def ensure(path: str, workdir_data: Path | str, spec: Options) -> dataset.Datase
             f'data.path is {path!r}, which does not exist; set it to a built dataset '
             '(python -m gptjax.data) or to raw text.'
         )
-    if (raw / _PROGRESS).exists():
+    if (raw / PROGRESS).exists():
         raise command.UserError(
             f'{path} holds a dataset whose build was interrupted; run the command that '
             'builds it again.'
@@ -165,14 +165,17 @@ def _portable(settings: Options) -> dict[str, Any]:
     return json.loads(json.dumps(kept))
 
 
-def _begun(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The plan of the build that `output` holds, if it holds one of these settings."""
+def begun_in(output: Path, settings: Options) -> dict[str, Any] | None:
+    """The plan of the build that `output` holds, finished or not; None of none.
+
+    Raises UserError where it holds one of other settings, or something else.
+    """
     if (output / 'manifest.json').exists():
         begun = dataset.open(output).manifest['plan']
     else:
-        begun = storage.read_json(output / _PROGRESS / 'plan.json')
+        begun = storage.read_json(output / PROGRESS / 'plan.json')
     if begun is None:
-        others = {path.name for path in output.iterdir()} - {_PROGRESS, REFINED}
+        others = {path.name for path in output.iterdir()} - {PROGRESS, REFINED}
         if others:
             raise command.UserError(
                 f'{output} is not empty ({min(others)}) and holds no dataset; choose '
@@ -296,7 +299,7 @@ def _tokenizer(
     progress.say(f'tokenizer: {options["name"]}')
     made = text_table.make(texts, **options)
     if not folder.exists():
-        partial = output / _PROGRESS / 'tokenizer'
+        partial = output / PROGRESS / 'tokenizer'
         shutil.rmtree(partial, ignore_errors=True)
         made.save(partial)
         os.replace(partial, folder)
@@ -326,7 +329,7 @@ def _write(
     size = plan['settings']['shard_tokens']
     writers = {
         name: shards.Writer(
-            output, output / _PROGRESS, name, dtype, size, plan['labels']
+            output, output / PROGRESS, name, dtype, size, plan['labels']
         )
         for name in split_lib.SPLITS
     }
