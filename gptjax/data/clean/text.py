@@ -93,7 +93,7 @@ def _decoder() -> Callable[[str], str]:
 def _cleaner(change: Callable[[str], str]) -> steps.Step:
     def step(document: documents.Document) -> steps.Result:
         after = document.changed(change)
-        return after if after.whole.strip() else documents.Reject('empty', 0)
+        return after if after.whole.strip() else documents.Reject('empty', 0.0)
 
     return step
 
@@ -177,9 +177,9 @@ def length(*, least: int, most: int | None) -> steps.Step:
     def step(document: documents.Document) -> steps.Result:
         size = len(document.whole)
         if size < least:
-            return documents.Reject('short', size)
+            return documents.Reject('short', float(size))
         if most is not None and size > most:
-            return documents.Reject('long', size)
+            return documents.Reject('long', float(size))
         return document
 
     return step

@@ -33,7 +33,7 @@ KINDS: dict[str, Sequence[Shape]] = {
     'phone': phones.PHONE,
 }
 # Those that need no run of seven digits, which most texts lack.
-_SHORT = ('key', 'email', 'iban', 'crypto', 'it_cf', 'ipv6', 'ipv4')
+_SHORT = ('key', 'email', 'iban', 'crypto', 'gb_nino', 'it_cf', 'ipv6', 'ipv4')
 _RUN = re.compile(r'[0-9](?:[ .()/\-]{0,2}[0-9]){6}')
 _GROUPS = {'national': tuple(numbers.NATIONAL), 'ip': ('ipv4', 'ipv6')}
 

@@ -84,9 +84,9 @@ def _step(
             return document
         if action == 'drop':
             kind = next(iter(counts))
-            return documents.Reject(kind, counts[kind])
+            return documents.Reject(kind, float(counts[kind]))
         if most is not None and counts.total() > most:
-            return documents.Reject('many', counts.total())
+            return documents.Reject('many', float(counts.total()))
         told = {f'privacy.{kind}': float(n) for kind, n in sorted(counts.items())}
         return dataclasses.replace(changed, signals={**document.signals, **told})
 
