@@ -1,0 +1,168 @@
+"""Gopher's filter for repetition (Rae et al., 2021, table A1), as three read it.
+
+They differ in what they divide by (with or without spaces), in whether the first copy
+counts, and in how overlapping n-grams add up. Measures: the share of lines and
+paragraphs that are repeated, and of characters in them; `top_2` to `top_4`: of
+characters in the most frequent n-gram; `repeated_5` to `repeated_10`: of characters in
+repeated n-grams.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from gptjax import command
+from gptjax.data.filters import grams, rules
+from gptjax.data.filters.page import Page
+
+_TOP = {2: 0.20, 3: 0.18, 4: 0.16}
+_REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+
+
+def _later(parts: Sequence[str]) -> tuple[int, int]:
+    """Number and characters of the parts that stood before."""
+    once = set(parts)
+    return len(parts) - len(once), sum(map(len, parts)) - sum(map(len, once))
+
+
+def _all(parts: Sequence[str]) -> tuple[int, int]:
+    """Number and characters of the parts that stand there twice: every copy."""
+    again = [(part, n) for part, n in Counter(parts).items() if n > 1]
+    return sum(n for _, n in again), sum(n * len(part) for part, n in again)
+
+
+def measures(
+    top: Callable[[Page, int], float], repeated: Callable[[Page, int], float]
+) -> dict[str, rules.Measure]:
+    return {
+        **{f'top_{n}': lambda page, n=n: top(page, n) for n in _TOP},
+        **{f'repeated_{n}': lambda page, n=n: repeated(page, n) for n in _REPEATED},
+    }
+
+
+def _datatrove_top(page: Page, n: int) -> float:
+    characters, count = page.word_grams.top(n)
+    return rules.share(count * (characters + n - 1), len(page.text))
+
+
+def _datatrove_lines(page: Page) -> list[str]:
+    """Divided at runs of line ends; one at an end of the text makes an empty line."""
+    text, empty = page.text, ['']
+    lines = list(filter(None, text.split('\n')))
+    return empty * text.startswith('\n') + lines + empty * text.endswith('\n')
+
+
+def _datatrove_paragraphs(page: Page) -> list[str]:
+    """Divided at runs of two or more line ends."""
+    parts = page.text.strip().split('\n\n')
+    return [part.lstrip('\n') for part in parts if part]
+
+
+def _number(parts: Sequence[str], repeated: tuple[int, int]) -> float:
+    return rules.share(repeated[0], len(parts))
+
+
+# datatrove 0.10, filters/gopher_repetition_filter.py. Its n-grams are joined without
+# spaces and do not overlap; a last line end makes an empty line.
+_DATATROVE: Mapping[str, rules.Measure] = {
+    'characters': lambda p: len(p.text),
+    'paragraphs': lambda p: _number(x := _datatrove_paragraphs(p), _later(x)),
+    'paragraph_characters': lambda p: rules.share(
+        _later(_datatrove_paragraphs(p))[1], len(p.text)
+    ),
+    'lines': lambda p: _number(x := _datatrove_lines(p), _later(x)),
+    'line_characters': lambda p: rules.share(
+        _later(_datatrove_lines(p))[1], len(p.text)
+    ),
+    **measures(
+        _datatrove_top, lambda p, n: rules.share(p.word_grams.again(n), len(p.text))
+    ),
+}
+
+
+def _dolma_top(page: Page, n: int) -> float:
+    characters, count = page.token_grams.top(n)
+    return rules.share(count * characters, page.token_grams.sizes(1))
+
+
+def _dolma_repeated(page: Page, n: int) -> float:
+    again = page.token_grams.counts(n).items()
+    characters = sum(count * sum(map(len, words)) for words, count in again)
+    return rules.share(characters, page.token_grams.sizes(n))
+
+
+# dolma, taggers/gopher.py: every copy counts, white space does not.
+_DOLMA: Mapping[str, rules.Measure] = {
+    'lines': lambda p: _number(x := p.text.split('\n'), _all(x)),
+    'line_characters': lambda p: rules.share(
+        _all(p.text.split('\n'))[1], p.token_grams.sizes(1)
+    ),
+    **measures(_dolma_top, _dolma_repeated),
+}
+
+
+def top(found: grams.Grams, n: int) -> float:
+    """The share of characters in the n-gram that is most frequent, if it repeats."""
+    characters, count = found.top(n)
+    return rules.share(count * characters if count > 1 else 0, found.sizes(1))
+
+
+def covered(found: grams.Grams, n: int) -> float:
+    """The share of characters in words that are part of a repeated n-gram."""
+    return rules.share(found.covered(n), found.sizes(1))
+
+
+def _parts(page: Page, separator: str) -> list[str]:
+    parts = [part for each in page.text.split(separator) if (part := each.strip())]
+    return parts if len(parts) > 1 else []
+
+
+def _characters(parts: Sequence[str]) -> float:
+    return rules.share(_all(parts)[1], sum(map(len, parts)))
+
+
+def _dclm_top(page: Page, n: int) -> float:
+    """Of those that are most frequent, the longest."""
+    again = page.alphanumeric_grams.counts(n).items()
+    most = max((count for _, count in again), default=0)
+    sizes = (sum(map(len, words)) for words, count in again if count == most)
+    return rules.share(most * max(sizes, default=0), page.alphanumeric_grams.sizes(1))
+
+
+# DCLM, mappers/filters/content_filters.py: words without punctuation.
+_DCLM: Mapping[str, rules.Measure] = {
+    'lines': lambda p: _number(x := _parts(p, '\n'), _all(x)),
+    'paragraphs': lambda p: _number(x := _parts(p, '\n\n'), _all(x)),
+    'line_characters': lambda p: _characters(_parts(p, '\n')),
+    'paragraph_characters': lambda p: _characters(_parts(p, '\n\n')),
+    **measures(_dclm_top, lambda p, n: covered(p.alphanumeric_grams, n)),
+}
+_GRAMS = {
+    **{f'top_{n}_most': limit for n, limit in _TOP.items()},
+    **{f'repeated_{n}_most': limit for n, limit in _REPEATED.items()},
+}
+VARIANTS: Mapping[str, rules.Rules] = {
+    'datatrove': rules.Rules(
+        _DATATROVE,
+        {
+            'characters_least': 1, 'paragraphs_most': 0.3,
+            'paragraph_characters_most': 0.2, 'lines_most': 0.3,
+            'line_characters_most': 0.2, **_GRAMS,
+        },
+    ),
+    'dolma': rules.Rules(
+        _DOLMA, {'lines_most': 0.3, 'line_characters_most': 0.3, **_GRAMS}
+    ),
+    'dclm': rules.Rules(
+        _DCLM,
+        {
+            'lines_most': 0.3, 'paragraphs_most': 0.3, 'line_characters_most': 0.2,
+            'paragraph_characters_most': 0.2, **_GRAMS,
+        },
+    ),
+}  # fmt: skip
+
+
+def gopher_repetition(*, variant: str, **limits: float | None) -> rules.Rules:
+    """The step: `variant` of VARIANTS, with other `limits` where they are named."""
+    found = command.lookup(VARIANTS, variant, 'variant of gopher_repetition')
+    return found.changed('gopher_repetition', limits)
