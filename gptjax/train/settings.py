@@ -1,6 +1,6 @@
 """The settings of a run: a config as JSON, checked, with what its sections may hold."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 from pathlib import Path
@@ -23,14 +23,30 @@ FREE_ON_RESUME = ('steps', 'epochs', 'checkpoint.', 'eval.', 'mesh.', 'run.')
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    path: str  # a built dataset, or raw text for which `build` says how
     batch_size: int  # rows of T tokens in a step, over all devices
     loader: str  # 'tfdata', or 'threads' on machines without TensorFlow
+    path: str | None = None  # a built dataset, or raw text for which `build` says how
+    mixture: Sequence[Mapping[str, Any]] | None = None  # or several, as `mixture.Entry`
     build: Mapping[str, Any] | None = None  # a data config, for a raw `path`
     T: int | None = None  # tokens in a row, where it is not to be model.T
+    packing: str | None = None  # 'best_fit': documents of a text whole where they fit
+    licences: Sequence[str] | None = None  # SPDX identifiers; others are refused
 
     def __post_init__(self) -> None:
         command.lookup(pipeline.LOADERS, self.loader, 'data.loader')
+        if (self.path is None) == (self.mixture is None):
+            raise command.UserError(
+                'data has one of path and mixture; set one of them.'
+            )
+        if self.mixture is not None and self.build is not None:
+            raise command.UserError(
+                'data.build is for a raw data.path, and data.mixture names datasets; '
+                'build each with python -m gptjax.data.'
+            )
+        if self.packing not in (None, 'best_fit'):
+            raise command.UserError(
+                f"data.packing is {self.packing!r}; it needs to be 'best_fit' or None."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +121,11 @@ def check_sections(settings: Mapping[str, Any]) -> None:
     missing = [name for name in ('seed', *SECTIONS) if name not in settings]
     if missing:
         raise command.UserError(f'the config lacks {", ".join(missing)}; add it.')
+    if 'epochs' in settings and 'mixture' in settings['data']:
+        raise command.UserError(
+            'the sources of data.mixture end at different times, so epochs has no '
+            'meaning; set steps.'
+        )
     if ('steps' in settings) == ('epochs' in settings):
         raise command.UserError('the config sets one of steps and epochs, not both.')
     if 'freeze' not in settings['optimizer']:

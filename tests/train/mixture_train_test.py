@@ -1,0 +1,101 @@
+"""Training on a mixture: resume to the same bits, and sources that join a run."""
+
+import numpy as np
+import pytest
+import tiny_config
+
+from gptjax import command
+from gptjax.data import build as data_build
+from gptjax.train import build, checkpoint, log, loop
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    """Three datasets of the same tokenizer: numbers, words and conversations."""
+    made = {}
+    for name, texts in (
+        ('numbers', ['one two three ' * 60, tiny_config.text()]),
+        ('words', ['the river runs to the sea. ' * 30] * 8),
+    ):
+        raw = tmp_path_factory.mktemp(name)
+        for number, text in enumerate(texts):
+            (raw / f'{number}.txt').write_text(text)
+        made[name] = raw
+    return {
+        name: str(
+            data_build.build(
+                tmp_path_factory.mktemp('built') / name,
+                corpus=dict(name='text', path=str(raw), licence=licence),
+                tokenizer=dict(name='bytes'),
+                held_out=dict(fraction=0.1, by='tail'),
+                shard_tokens=4096,
+            ).folder
+        )
+        for (name, raw), licence in zip(made.items(), ('CC0-1.0', 'MIT'), strict=True)
+    }
+
+
+def run(folders, workdir, **data):
+    config = tiny_config.get_config()
+    config.steps, config.eval.every, config.checkpoint.every = 6, 6, 6
+    config.model.L = 1
+    config.data = dict(
+        mixture=(
+            dict(path=folders['numbers'], weights=((0, 1), (3, 0.5))),
+            dict(path=folders['words'], weights=((0, 0), (3, 0.5))),
+        ),
+        batch_size=8,
+        loader='threads',
+        **data,
+    )
+    return build.build(config, workdir)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(folders, tmp_path, monkeypatch):
+    """Stopped after the weights have changed, in the middle of a block."""
+    for name, stop in (('straight', None), ('stopped', 4)):
+        options = dict(packing='best_fit', licences=('MIT', 'CC0-1.0'))
+        made = run(folders, tmp_path / name, **options)
+        if stop:
+            monkeypatch.setattr(loop._Loop, '_agreed', lambda self, _: self.step == 4)
+            assert not loop.train(made)
+            monkeypatch.undo()
+            made = run(folders, tmp_path / name, **options)
+        assert loop.train(made)
+    arrays, losses = [], []
+    for name in ('straight', 'stopped'):
+        newest = checkpoint.Checkpoints(tmp_path / name, keep=1).newest()
+        arrays.append(newest['arrays'])
+        losses.append([r['loss'] for r in log.read(tmp_path / name)])
+    assert arrays[0] == arrays[1]
+    assert losses[0] == losses[1]
+    # Another source is another config.
+    with pytest.raises(command.UserError, match='--allow_config_change'):
+        run({**folders, 'words': folders['numbers']}, tmp_path / 'straight')
+
+
+def test_held_out_rows_are_those_of_all_sources(folders, tmp_path):
+    made = run(folders, tmp_path)
+    found = made.eval_rows.read(np.arange(len(made.eval_rows)))
+    both = [one.rows('validation', made.T) for one in made.datasets]
+    assert len(made.eval_rows) == sum(map(len, both))
+    for key in found:
+        parts = [rows.read(np.arange(len(rows)))[key] for rows in both]
+        np.testing.assert_array_equal(found[key], np.concatenate(parts))
+
+
+@pytest.mark.parametrize(
+    ('data', 'message'),
+    [
+        (dict(licences=('MIT',)), r'numbers.*CC0-1\.0'),
+        (
+            dict(packing='first_fit'),
+            r"packing is 'first_fit'; it needs to be 'best_fit'",
+        ),
+        (dict(path='x'), 'one of path and mixture'),
+        (dict(build={}), r'data\.build is for a raw data\.path'),
+    ],
+)
+def test_data_that_make_no_sense_are_refused(folders, tmp_path, data, message):
+    with pytest.raises(command.UserError, match=message):
+        run(folders, tmp_path, **data)
