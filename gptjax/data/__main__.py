@@ -1,22 +1,20 @@
-"""`python -m gptjax.data`: builds a dataset from a config of configs/data/."""
+"""`python -m gptjax.data --config=...` builds a dataset; see `--help` for the rest."""
+
+import sys
 
 from gptjax import command
+from gptjax.data import verbs
 
 
 def main() -> None:
-    """Builds, and prints a table of what the dataset holds."""
-    parser = command.parser('data', 'Build a dataset: shards and a manifest.', True)
-    parser.add_argument(
-        '--output', required=True, metavar='DIR', help='the folder to build it in'
-    )
-    flags = command.parse(parser)
-
-    from gptjax.data import build
-
-    options = flags.config.to_dict()
-    made = command.splat(build.build, 'config', options, output=flags.output)
-    print(made.summary())
-    print(f'\n{made.folder / "manifest.json"}')
+    """The command that the first argument names, or a build."""
+    first, argv = ''.join(sys.argv[1:2]), sys.argv[1:]
+    if first in verbs.VERBS:
+        verbs.VERBS[first](argv[1:])
+    elif any(one.partition('=')[0] == '--explain' for one in argv):
+        verbs.explain(argv)
+    else:
+        verbs.build(argv)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gptjax import command
-from gptjax.data import documents
+from gptjax.data import decontaminate, documents
 from gptjax.data.clean import table as clean
 from gptjax.data.corpora import (
     chat,
@@ -21,6 +21,7 @@ from gptjax.data.dedup import table as dedup
 from gptjax.data.filters import table as filters
 from gptjax.data.origin import table as origin
 from gptjax.data.privacy import table as privacy
+from gptjax.data.read import table as read
 
 Documents = Iterator[documents.Document | documents.Skipped]
 
@@ -37,16 +38,18 @@ CORPORA: dict[str, Callable[..., Documents]] = {
 }
 
 STEPS: dict[str, Callable[..., Any]] = {
+    **read.STEPS,
     **clean.STEPS,
     **filters.STEPS,
     **dedup.STEPS,
     **privacy.STEPS,
     **origin.STEPS,
+    'decontaminate': decontaminate.decontaminate,
 }
 
 # `READERS[name](path, **options)` has `units()`, the names of independent pieces, and
 # `read(unit)`, which yields documents and skipped pieces.
-READERS: dict[str, Callable[..., Any]] = {}
+READERS: dict[str, Callable[..., Any]] = dict(read.READERS)
 
 
 def collect(corpus: Mapping[str, Any]) -> Documents:
