@@ -26,11 +26,11 @@ def record(
 ) -> None:
     """Adds to a workdir's lineage what its run reads from now on, if that is new.
 
-    began_with: a workdir and the step of its checkpoint, if this is the first time.
+    began_with: a workdir and the step of its checkpoint; it counts at step 0 alone.
     part: all but the datasets. What was to be read later is given up.
     """
     known = storage.read_json(workdir / FILE)
-    if known is None:
+    if known is None or not part['step']:
         known = {'began_with': _beginning(*began_with) if began_with else None}
     parts = [one for one in known.get('trained_on', ()) if one['step'] < part['step']]
     new = {

@@ -6,6 +6,7 @@ or one that is missing, is an error with the nearest name.
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import optax
 from gptjax import command, core
 from gptjax import sharding as sharding_lib
 from gptjax.data import build as data_build
-from gptjax.data import dataset, masking, storage
+from gptjax.data import dataset, lineage, masking, mixture, storage
 from gptjax.data import rows as rows_lib
 from gptjax.model import config as model_config
 from gptjax.model import transformer
@@ -44,6 +45,7 @@ class Run:
     tokenizer: tokenizer_lib.Tokenizer
     start_params: Callable[[], core.Params]
     start_digest: str  # of the weights of another workdir that it starts from, or ''
+    start_step: int
     reference: bool
     loss_fn: core.LossFn
     optimizer: optax.GradientTransformation
@@ -52,6 +54,7 @@ class Run:
     labels: list[str]  # the names of the classes, where the dataset has some
     data: settings_lib.Data
     T: int  # tokens in a row
+    datasets: list[dataset.Dataset]
     rows: rows_lib.Rows
     eval_rows: rows_lib.Rows
     checkpoint: settings_lib.Checkpoint
@@ -89,7 +92,8 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     tokenizer = built.tokenizer()
     _check_tokenizer(tokenizer, arch, settings['model'])
     _check_labels(built, arch)
-    rows = _rows(built, 'train', T, objective, of_rows, settings['seed'])
+    of_split = functools.partial(_rows, built, data, T, objective, of_rows)
+    rows = of_split('train', seed=settings['seed'])
     steps = _steps(settings, len(rows), data.batch_size)
     schedule, optimizer = optimizer_of(settings, steps)
     return Run(
@@ -101,6 +105,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         tokenizer=tokenizer,
         start_params=begin.params,
         start_digest=begin.digest,
+        start_step=begin.step,
         reference=objective.reference,
         loss_fn=loss_fn,
         optimizer=optimizer,
@@ -109,9 +114,10 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         labels=built.labels,
         data=data,
         T=T,
+        datasets=built.datasets if isinstance(built, mixture.Mixed) else [built],
         rows=rows,
         # The same draws in every run: evaluations of runs with other seeds compare.
-        eval_rows=_rows(built, 'validation', T, objective, of_rows, seed=0),
+        eval_rows=of_split('validation', seed=0),
         checkpoint=command.splat(
             settings_lib.Checkpoint, 'checkpoint', settings['checkpoint']
         ),
@@ -120,12 +126,25 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     )
 
 
-def record(run: Run) -> None:
+def record(run: Run, step: int, row: int) -> None:
     """Writes what the workdir needs besides checkpoints, once the run can begin.
 
-    config.json and tokenizer/, and for a classifier the names of its classes.
+    config.json, tokenizer/ and data.json, and for a classifier the names of its
+    classes. step, row: where the run goes on, in steps and in the stream of rows.
     """
     if jax.process_index() == 0:
+        begun = settings_lib.begun_from(run.settings)
+        began_with = (Path(begun), run.start_step) if begun else None
+        part = {
+            'step': step,
+            'row': row,
+            'batch_size': run.data.batch_size,
+            'T': run.T,
+            'seed': run.seed,
+            'packing': run.data.packing,
+            'mixture': run.data.mixture,
+        }
+        lineage.record(run.workdir, began_with, run.datasets, part)
         if run.labels:
             storage.write_json(run.workdir / LABELS, run.labels)
         run.tokenizer.save(run.workdir / 'tokenizer')
@@ -171,7 +190,10 @@ def _labels(workdir: Path, arch: model_config.Architecture) -> list[str]:
 
 
 def dataset_of(trained: Trained) -> dataset.Dataset:
-    """The dataset that a workdir was trained on; UserError for imported weights."""
+    """The dataset that a workdir was trained on.
+
+    Raises UserError for imported weights, and for a mixture.
+    """
     if 'imported' in trained.config:
         raise command.UserError(
             f'{trained.workdir} holds imported weights and no dataset; give one that '
@@ -179,7 +201,13 @@ def dataset_of(trained: Trained) -> dataset.Dataset:
         )
     name, _ = settings_lib.named(trained.config['objective'], 'objective')
     data = settings_lib.data_of(trained.config)
-    return _dataset(data, trained.workdir, objective_table.OBJECTIVES[name])
+    built = _dataset(data, trained.workdir, objective_table.OBJECTIVES[name])
+    if isinstance(built, mixture.Mixed):
+        raise command.UserError(
+            f'{trained.workdir} was trained on a mixture; give one of its datasets, by '
+            f'--data={" or --data=".join(str(one.folder) for one in built.datasets)}.'
+        )
+    return built
 
 
 def row_length(trained: Trained) -> int:
@@ -237,14 +265,21 @@ def objective_of(
     objective = objective_table.OBJECTIVES[name]
     _check_kind(built, objective)
     of_loss, of_rows = ({}, options) if objective.masks else (options, {})
-    rows = _rows(built, split, row_length(trained), objective, of_rows, seed=0)
+    data, T = settings_lib.data_of(trained.config), row_length(trained)
+    rows = _rows(built, data, T, objective, of_rows, split, seed=0)
     return objective.make(trained.model, **of_loss), rows
 
 
 def _dataset(
     data: settings_lib.Data, workdir: Path, objective: objective_table.Objective
-) -> dataset.Dataset:
-    """Opens data.path; raw text is built into the workdir first, by one process."""
+) -> dataset.Dataset | mixture.Mixed:
+    """Opens the data; raw text is built into the workdir first, by one process."""
+    if data.mixture is not None:
+        mixed = mixture.Mixed(data.mixture, data.batch_size)
+        for one in mixed.datasets:
+            _check(one, data, objective)
+        return mixed
+    assert data.path is not None
     if data.build is None:
         built = dataset.open(data.path)
     else:
@@ -255,8 +290,18 @@ def _dataset(
         finally:
             if jax.process_index() == 0 and jax.process_count() > 1:
                 multihost_utils.sync_global_devices('dataset built')
-    _check_kind(built, objective)
+    _check(built, data, objective)
     return built
+
+
+def _check(
+    built: dataset.Dataset,
+    data: settings_lib.Data,
+    objective: objective_table.Objective,
+) -> None:
+    _check_kind(built, objective)
+    if data.licences is not None:
+        built.check_licences(data.licences)
 
 
 def _check_kind(built: dataset.Dataset, objective: objective_table.Objective) -> None:
@@ -269,21 +314,28 @@ def _check_kind(built: dataset.Dataset, objective: objective_table.Objective) ->
 
 
 def _rows(
-    built: dataset.Dataset,
-    split: str,
+    built: dataset.Dataset | mixture.Mixed,
+    data: settings_lib.Data,
     T: int,
     objective: objective_table.Objective,
     options: Mapping[str, Any],
+    split: str,
+    *,
     seed: int,
 ) -> rows_lib.Rows:
-    rows = built.rows(split, T)
-    if not objective.masks:
-        return rows
-    also = dict(rows=rows, tokenizer=built.tokenizer(), seed=seed)
-    return command.splat(masking.MaskedRows, 'objective', options, **also)
+    def of(one: dataset.Dataset) -> rows_lib.Rows:
+        rows = one.rows(split, T, data.packing)
+        if not objective.masks:
+            return rows
+        also = dict(rows=rows, tokenizer=one.tokenizer(), seed=seed)
+        return command.splat(masking.MaskedRows, 'objective', options, **also)
+
+    return built.mix(split, of) if isinstance(built, mixture.Mixed) else of(built)
 
 
-def _check_labels(built: dataset.Dataset, arch: model_config.Architecture) -> None:
+def _check_labels(
+    built: dataset.Dataset | mixture.Mixed, arch: model_config.Architecture
+) -> None:
     count = len(built.labels)
     if count and arch.head.kind == 'classes' and count != arch.head.classes:
         raise command.UserError(

@@ -46,7 +46,7 @@ def train(run: build.Run) -> bool:
 
 def _train(run: build.Run) -> bool:
     loop = _Loop(run)
-    build.record(run)
+    build.record(run, loop.step, loop.host.row)
     stream = loop.feeder.stream(run.rows, run.seed, loop.host.row, run.data.loader)
     with (
         contextlib.closing(loop.checkpoints),

@@ -33,6 +33,7 @@ class Start:
     arch: model_config.Architecture
     params: Callable[[], core.Params]
     digest: str  # of the weights of the workdir that it starts from, or ''
+    step: int = 0  # of the checkpoint of that workdir
 
 
 def fresh(
@@ -98,7 +99,7 @@ def from_workdir(
         same_kind = arch.head.kind == old.head.kind
         return _refit(before, model, same_kind, seed, init_from)
 
-    return Start(arch, params, storage.json_digest(arrays))
+    return Start(arch, params, storage.json_digest(arrays), manifest['step'])
 
 
 def saved(workdir: Path) -> tuple[dict[str, Any], model_config.Architecture]:
