@@ -74,7 +74,7 @@ def block_list(
         if found := sorted(whole & parts):
             return documents.Reject('hard_word', found[0])
         if several and len(several & parts) >= soft_least:
-            return documents.Reject('soft_words', len(several & parts))
+            return documents.Reject('soft_words', float(len(several & parts)))
         text = _DIVIDES.sub('', url.lower())
         for size in sizes:
             for start in range(len(text) - size + 1):

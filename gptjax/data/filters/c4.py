@@ -99,13 +99,13 @@ def clean_page(
         line, verdict = _clean_line(whole.strip(), variant, bad)
         counters[verdict] += 1
         if verdict in _REASONS:
-            return documents.Reject(_REASONS[verdict], number), dict(counters)
+            return documents.Reject(_REASONS[verdict], float(number)), dict(counters)
         if verdict == 'lines-valid':
             sentences += max(len(page.sentences(line)), 1)
             kept.append(line)
     if sentences < variant.sentences_least:
         counters['filtered-page-toofewsentences'] += 1
-        return documents.Reject('sentences_least', sentences), dict(counters)
+        return documents.Reject('sentences_least', float(sentences)), dict(counters)
     counters['emitted-clean-pages'] += 1
     return '\n'.join(kept).strip(), dict(counters)
 
@@ -141,7 +141,7 @@ def _step(name: str, variant: Variant, bad: Found | None) -> steps.Step:
     def step(document: documents.Document) -> steps.Result:
         text = rules.text_of(name, document)
         if variant.characters_most is not None and len(text) > variant.characters_most:
-            return documents.Reject('characters_most', len(text))
+            return documents.Reject('characters_most', float(len(text)))
         found, counters = clean_page(text, variant, bad)
         if isinstance(found, documents.Reject):
             return found
@@ -193,7 +193,7 @@ class Lines:
         text = '\n'.join(lines)
         count = len(page.sentences(text))
         if count < max(self.sentences_least, 1):
-            return documents.Reject('sentences_least', count)
+            return documents.Reject('sentences_least', float(count))
         return dataclasses.replace(document, text=text)
 
 

@@ -49,6 +49,6 @@ RULES = rules.Rules(
 )
 
 
-def fineweb(**limits: float | None) -> rules.Rules:
+def fineweb(**limits: rules.Number | None) -> rules.Rules:
     """The step, with other `limits` where they are named."""
     return RULES.changed('fineweb', limits)

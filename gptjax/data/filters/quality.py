@@ -95,7 +95,7 @@ VARIANTS: Mapping[str, rules.Rules] = {
 }
 
 
-def gopher(*, variant: str, **limits: float | None) -> rules.Rules:
+def gopher(*, variant: str, **limits: rules.Number | None) -> rules.Rules:
     """The step: `variant` of VARIANTS, with other `limits` where they are named."""
     found = command.lookup(VARIANTS, variant, 'variant of gopher')
     return found.changed('gopher', limits)

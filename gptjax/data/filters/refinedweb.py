@@ -45,10 +45,10 @@ def clean(text: str, limits: rules.Limits) -> tuple[str, dict[str, int]]:
 
 
 def _changes(limits: rules.Limits) -> list[tuple[str, _Change]]:
-    def at_most(kind: Callable[[str], bool], limit: float) -> _Change:
+    def at_most(kind: Callable[[str], bool], limit: rules.Number) -> _Change:
         return lambda line: line if sum(map(kind, line)) / len(line) <= limit else None
 
-    def without(banner: re.Pattern[str], words: float) -> _Change:
+    def without(banner: re.Pattern[str], words: rules.Number) -> _Change:
         def change(line: str) -> str | None:
             if len(line.split()) > words:
                 return line
@@ -70,7 +70,7 @@ def _changes(limits: rules.Limits) -> list[tuple[str, _Change]]:
     return found
 
 
-def refinedweb_lines(**limits: float | None) -> steps.Step:
+def refinedweb_lines(**limits: rules.Number | None) -> steps.Step:
     """The step, with other `limits` where they are named."""
     chosen = rules.changed('refinedweb_lines', LIMITS, limits)
 

@@ -162,7 +162,7 @@ VARIANTS: Mapping[str, rules.Rules] = {
 }  # fmt: skip
 
 
-def gopher_repetition(*, variant: str, **limits: float | None) -> rules.Rules:
+def gopher_repetition(*, variant: str, **limits: rules.Number | None) -> rules.Rules:
     """The step: `variant` of VARIANTS, with other `limits` where they are named."""
     found = command.lookup(VARIANTS, variant, 'variant of gopher_repetition')
     return found.changed('gopher_repetition', limits)

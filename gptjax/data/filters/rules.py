@@ -14,8 +14,9 @@ from gptjax import command
 from gptjax.data import documents, steps
 from gptjax.data.filters import page
 
-Measure = Callable[[page.Page], float]
-Limits = Mapping[str, float | None]
+Number = int | float
+Measure = Callable[[page.Page], Number]
+Limits = Mapping[str, Number | None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Rules:
             if limit is not None:
                 value = self.measures[name](seen)
                 if value > limit if side == 'most' else value < limit:
-                    return documents.Reject(rule, value)
+                    return documents.Reject(rule, float(value))
         return document
 
 
@@ -51,7 +52,7 @@ def changed(step: str, published: Limits, limits: Limits) -> Limits:
     return {**published, **limits}
 
 
-def share(part: float, whole: float) -> float:
+def share(part: Number, whole: Number) -> float:
     """part / whole, and 0 of nothing."""
     return part / whole if whole else 0.0
 

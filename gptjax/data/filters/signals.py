@@ -48,7 +48,7 @@ def _entropy(seen: page.Page) -> float:
     return -sum(share * math.log(share) for share in shares)
 
 
-def _mean(of: Callable[[str], float]) -> rules.Measure:
+def _mean(of: Callable[[str], rules.Number]) -> rules.Measure:
     """Over the lines that are not blank."""
 
     def measure(seen: page.Page) -> float:
@@ -126,7 +126,9 @@ def signals(*, sets: Sequence[str]) -> steps.Step:
     return step
 
 
-def threshold(*, signal: str, least: float | None, most: float | None) -> steps.Step:
+def threshold(
+    *, signal: str, least: rules.Number | None, most: rules.Number | None
+) -> steps.Step:
     """The step that rejects what a stored signal says is below `least` or above `most`.
 
     Raises UserError for a document without the signal.
@@ -141,9 +143,9 @@ def threshold(*, signal: str, least: float | None, most: float | None) -> steps.
             )
         value = document.signals[signal]
         if least is not None and value < least:
-            return documents.Reject(f'{signal}_least', value)
+            return documents.Reject(f'{signal}_least', float(value))
         if most is not None and value > most:
-            return documents.Reject(f'{signal}_most', value)
+            return documents.Reject(f'{signal}_most', float(value))
         return document
 
     return step
