@@ -15,9 +15,9 @@ _SEPARATORS = {'line': re.compile(r'(\n)'), 'paragraph': re.compile(r'(\n\s*\n)'
 
 
 def _words(text: str) -> str:
-    raw, starts, ends = hashes.words(text)
-    parts = (raw[a:b].tobytes() for a, b in zip(starts, ends, strict=True))
-    return b' '.join(parts).decode('utf-8', 'surrogatepass')
+    data, starts, ends = hashes.words(text)
+    raw, places = data.tobytes(), zip(starts.tolist(), ends.tolist(), strict=True)
+    return b' '.join([raw[a:b] for a, b in places]).decode('utf-8', 'surrogatepass')
 
 
 _NORMALISE: Mapping[str, Callable[[str], str]] = {

@@ -14,6 +14,7 @@ from gptjax.data import documents, steps
 from gptjax.data.dedup import hashes, minhash
 
 _KEY = 16  # bytes of a document's key
+_ALL = bytes(_KEY)  # the one key of the round that resolves
 _EARLIER = 16  # members of a bucket that all later ones of it are compared with
 _OWN, _OTHER = b'\0', b'\1'  # what a value tells of: the document itself comes first
 
@@ -113,7 +114,7 @@ class MinHash:
                 score = _similarity(own, theirs)
                 if score >= self._jaccard:
                     told = f'{name} jaccard={score:.2f}'
-                    yield b'', key + documents.key(name) + told.encode()
+                    yield _ALL, key + documents.key(name) + told.encode()
 
 
 def _candidates(band: bytes, keys: Iterator[bytes]) -> steps.Pairs:

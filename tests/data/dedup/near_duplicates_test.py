@@ -13,7 +13,7 @@ from gptjax.data.dedup import minhash, near
 
 FINEWEB = dict(ngram=5, permutations=112, bands=14, rows=8, seed=1)
 BINS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-PAIRS, SOME = 500, 200  # a bin
+PAIRS, SOME = 500, 100  # a bin
 
 
 def document(identity, text):
@@ -61,7 +61,8 @@ def test_candidates_are_as_many_as_theory_says(planted):
 def test_estimates_are_as_exact_as_theory_says(planted):
     signer = minhash.Signer(*minhash.permutations(112, 1))
     errors, theory = [], []
-    for one, two, score in itertools.chain.from_iterable(planted.values()):
+    some = (pairs[: 2 * SOME] for pairs in planted.values())
+    for one, two, score in itertools.chain.from_iterable(some):
         first, second = (
             signer(minhash.upper(minhash.shingles(text, 5))) for text in (one, two)
         )
@@ -101,7 +102,7 @@ def template_pages():
     shared = ' '.join(drawn.choices(words, k=120))
     return [
         document(f'page {n}', f'{shared} {" ".join(drawn.choices(words, k=80))}')
-        for n in range(1000)
+        for n in range(500)
     ]
 
 
@@ -111,7 +112,7 @@ def test_pages_of_one_template_about_different_things_all_stay():
     result = steps.in_memory(near.MinHash(**FINEWEB, jaccard=0.7), pages)
     assert all(after is one for one, after in result)
     naive = steps.in_memory(near.MinHash(**FINEWEB, jaccard=0.0), pages)
-    assert sum(after is not one for one, after in naive) > 300
+    assert sum(after is not one for one, after in naive) > 150
 
 
 def test_order_of_reading_changes_nothing():
