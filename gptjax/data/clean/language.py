@@ -1,6 +1,8 @@
 """The language of a document, by py3langid's naive Bayes over byte n-grams."""
 
 import dataclasses
+import functools
+from typing import Any
 
 from gptjax import command
 from gptjax.data import documents, extras, steps
@@ -18,10 +20,7 @@ def language(*, keep: tuple | None, least: float, characters: int) -> steps.Step
     Signal: 'language', that probability; the code is stored on the document.
     Raises UserError for a code that the identifier does not know.
     """
-    module = extras.need('py3langid.langid', 'data')
-    identifier = module.LanguageIdentifier.from_model_file(
-        module.MODEL_FILE, norm_probs=True
-    )
+    identifier = _identifier()
     for code in keep or ():
         if code not in identifier.labels:
             raise command.UserError(
@@ -39,3 +38,10 @@ def language(*, keep: tuple | None, least: float, characters: int) -> steps.Step
         return dataclasses.replace(document, language=code, signals=told)
 
     return step
+
+
+@functools.cache
+def _identifier() -> Any:
+    """Half a second, and once in a process."""
+    module = extras.need('py3langid.langid', 'data')
+    return module.LanguageIdentifier.from_model_file(module.MODEL_FILE, norm_probs=True)

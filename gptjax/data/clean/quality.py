@@ -19,7 +19,7 @@ from gptjax.data.clean import ngrams
 from gptjax.data.corpora import files
 
 _LEAST = 20  # labels of each class
-_SMALL = 1e-5  # the largest part of a gradient at which training ends
+_GAIN = 1e-6  # training ends where a step lowers the loss by less, of itself
 
 
 def train(
@@ -31,7 +31,7 @@ def train(
         says which fold a line belongs to, and is the text where there is none.
     bits: there are 2**bits weights. l2: half of it times the squared weights is added
         to the mean loss. iterations: of L-BFGS over all labels, at
-        most: it ends where the gradient vanishes.
+        most: it ends where the loss does not fall any more.
     folds: each label is judged by a model of the other folds, calibrated on them.
     Deterministic. Raises UserError for lines without text or label, and for fewer than
     20 labels of a class.
@@ -123,9 +123,8 @@ def _fitter(
     owner = np.repeat(np.arange(len(rows)), [len(buckets) for buckets, _ in rows])
     sign = jnp.asarray(2 * labels - 1, jnp.float32)
 
-    solver = optax.lbfgs(
-        linesearch=optax.scale_by_zoom_linesearch(8, initial_guess_strategy='one')
-    )
+    search = optax.scale_by_backtracking_linesearch(20, store_grad=True)
+    solver = optax.lbfgs(linesearch=search)
 
     @jax.jit
     def minimise(share: jax.Array) -> jax.Array:
@@ -136,21 +135,22 @@ def _fitter(
             return (share * jax.nn.softplus(-margin)).sum() + penalty
 
         def step(carry: Any) -> Any:
-            weights, state, _, count = carry
+            weights, state, before, _, count = carry
             value, gradient = optax.value_and_grad_from_state(loss)(
                 weights, state=state
             )
             updates, state = solver.update(
                 gradient, state, weights, value=value, grad=gradient, value_fn=loss
             )
-            size = jnp.abs(gradient).max()
-            return optax.apply_updates(weights, updates), state, size, count + 1
+            weights = optax.apply_updates(weights, updates)
+            return weights, state, value, before - value, count + 1
 
         def going(carry: Any) -> jax.Array:
-            return (carry[2] > _SMALL) & (carry[3] < iterations)
+            return (carry[3] > _GAIN * carry[2]) & (carry[4] < iterations)
 
         zero = jnp.zeros(len(used) + 1)
-        return jax.lax.while_loop(going, step, (zero, solver.init(zero), jnp.inf, 0))[0]
+        start = (zero, solver.init(zero), jnp.float32(1e9), jnp.float32(1e9), 0)
+        return jax.lax.while_loop(going, step, start)[0]
 
     def fit(seen: np.ndarray) -> np.ndarray:
         found = np.asarray(minimise(jnp.asarray(seen / seen.sum(), jnp.float32)))

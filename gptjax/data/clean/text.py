@@ -18,8 +18,8 @@ _INVISIBLE = re.compile(
     '\u206a-\u206f\ufeff\ufff9-\ufffc]'
 )
 _SPACES = re.compile('[\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]')
-_TRAILING = re.compile(r'[ \t]+$', re.MULTILINE)
-_RUNS = re.compile(r'(?<=\S)[ \t]{2,}|(?<=\S)\t')
+_TRAILING = re.compile(r'[ \t](?<![ \t].)[ \t]*$', re.MULTILINE)
+_RUNS = re.compile(r'[ \t](?<=\S.)(?:[ \t]+|(?<=\t))')
 _BLANK = re.compile('\n{3,}')
 
 
@@ -79,12 +79,9 @@ def _decoder() -> Callable[[str], str]:
     )
 
     def decode(text: str) -> str:
-        if not bad(text):
-            return text
-        lines = text.split('\n')
         return '\n'.join(
-            fixer.fix_text(line, config) if not line.isascii() and bad(line) else line
-            for line in lines
+            line if line.isascii() or not bad(line) else fixer.fix_text(line, config)
+            for line in text.split('\n')
         )
 
     return decode

@@ -11,7 +11,7 @@ import types
 
 import pytest
 
-from experiments.benchmarks import _data_planted_pii as planted
+from experiments.benchmarks import _planted_pii as planted
 from gptjax import command
 from gptjax.data import documents
 from gptjax.data.privacy import find, hide
@@ -123,7 +123,9 @@ def test_time_is_linear_in_the_text(unit):
 
 
 def test_spans_do_not_overlap_and_the_surest_kind_claims():
-    text = 'Card 4111 1111 1111 1111, call 4111 1111; https://me:secret@host.org/a@b.org'
+    text = (
+        'Card 4111 1111 1111 1111, call 4111 1111; https://me:secret@host.org/a@b.org'
+    )
     found = find.find(text, ALL)
     assert [(text[s.start : s.end], s.kind) for s in found] == [
         ('4111 1111 1111 1111', 'card'),
