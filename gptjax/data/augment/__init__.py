@@ -1,0 +1,1 @@
+"""New fine-tuning data out of old: edits, back-translation, self-instruct."""
