@@ -18,6 +18,7 @@ from typing import Any
 from gptjax import command
 from gptjax.data import (
     card,
+    croissant,
     dataset,
     documents,
     ledger,
@@ -31,7 +32,6 @@ from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
 
 RAW = 'raw.json'  # in a dataset that `ensure` built: what the raw text was
-REFINED = 'documents'  # in a dataset: the documents that it was built of, refined
 PROGRESS = '.progress'  # the records of an unfinished build, in its folder
 _BATCH = 1 << 20  # characters that are tokenized together
 _NAMED = 20  # skipped pieces that are named; beyond, they are counted
@@ -84,7 +84,8 @@ def build(
 
 def finish(output: Path, manifest: dict[str, Any]) -> None:
     """Writes the counts, the cards and, last of all, the manifest of a dataset."""
-    manifest |= ledger.roll_up(dataset.Dataset(output, manifest))
+    made = dataset.Dataset(output, manifest)
+    manifest |= ledger.roll_up(made) | {'diversity': card.diversity_of(made)}
     manifest['digest'] = storage.json_digest(manifest)
     card.write(dataset.Dataset(output, manifest))
     storage.write_json(output / 'manifest.json', manifest)
@@ -175,7 +176,10 @@ def begun_in(output: Path, settings: Options) -> dict[str, Any] | None:
     else:
         begun = storage.read_json(output / PROGRESS / 'plan.json')
     if begun is None:
-        others = {path.name for path in output.iterdir()} - {PROGRESS, REFINED}
+        others = {path.name for path in output.iterdir()} - {
+            PROGRESS,
+            croissant.REFINED,
+        }
         if others:
             raise command.UserError(
                 f'{output} is not empty ({min(others)}) and holds no dataset; choose '

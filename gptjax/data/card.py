@@ -1,12 +1,19 @@
 """The data card: what a dataset is made of, in Markdown, from its manifest alone."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
-from gptjax.data import croissant, dataset, storage
+import numpy as np
+
+from gptjax import command
+from gptjax.data import croissant, dataset, diversity, documents, shards, storage
+from gptjax.data.dedup import table as dedup
+from gptjax.data.privacy import table as privacy
 
 FILE = 'card.md'
 _COUNTS = ('documents', 'bytes', 'tokens')
@@ -23,8 +30,44 @@ _MOST = 50  # rows of a table
 def write(built: dataset.Dataset) -> None:
     """Writes card.md and croissant.json into a dataset's folder."""
     storage.write(built.folder / FILE, text(built.manifest).encode())
-    described = croissant.describe(built.manifest)
+    inside = (built.folder / croissant.REFINED / 'manifest.json').exists()
+    described = croissant.describe(built.manifest, inside)
     storage.write_json(built.folder / croissant.FILE, described)
+
+
+def diversity_of(built: dataset.Dataset) -> dict[str, Any]:
+    """How diverse the documents are, out of their tokens; see `diversity`."""
+    measured, tokenizer = diversity.Diversity(), built.tokenizer()
+    control = np.array(sorted(tokenizer.control.values()))
+
+    def decode(encoded: shards.Encoded) -> str:
+        tokens = np.concatenate(encoded.sequences)
+        return tokenizer.decode(tokens[~np.isin(tokens, control)].tolist())
+
+    for split in built.manifest['splits']:
+        for entry, encoded, _ in shards.read(built, split):
+            stored = _Stored(
+                entry.id,
+                entry.source,
+                entry.licence,
+                text='',
+                language=entry.language,
+                url=entry.url,
+                decode=functools.partial(decode, encoded),
+            )
+            measured.add(stored, entry.tokens)
+    return measured.result()
+
+
+@dataclass(frozen=True)
+class _Stored(documents.Document):
+    """A document of a shard, whose text is decoded where it is asked for."""
+
+    decode: Callable[[], str] = str
+
+    @property
+    def whole(self) -> str:
+        return self.decode()
 
 
 def rewrite(data: Path | str) -> str:
@@ -42,6 +85,7 @@ def text(manifest: Mapping[str, Any]) -> str:
         ('Languages', _languages(manifest)),
         ('Collection', _collection(manifest)),
         ('Cleaning', '\n\n'.join(_cleaning(manifest))),
+        ('Privacy', _privacy(manifest)),
         ('Diversity', _diversity(manifest)),
         ('Removed', _removed(manifest)),
         ('Held out', _held_out(manifest)),
@@ -161,19 +205,105 @@ def _collection(manifest: Mapping[str, Any]) -> str:
 
 
 def _cleaning(manifest: Mapping[str, Any]) -> Iterator[str]:
-    refined = manifest.get('refined')
-    if refined is None:
+    if 'refined' in manifest:
+        yield from _steps(manifest['refined'])
+    else:
         yield 'The documents are as they were read: no step changed or rejected any.'
-    if skipped := manifest['skipped']:
+    skipped = Counter(manifest['skipped'])
+    skipped.update(dict(manifest.get('refined', {}).get('skipped', ())))
+    if skipped:
         rows = [(why, f'{n:,}') for why, n in sorted(skipped.items())]
         yield 'Pieces that could not be read:\n\n' + table(('reason', 'pieces'), rows)
 
 
+def _steps(refined: Mapping[str, Any]) -> Iterator[str]:
+    """What the pipeline did, step by step."""
+    settings, steps = refined['settings'], refined['steps']
+    given = [dict(step) for step in settings['steps']]
+    labels = command.numbered([step.pop('name') for step in given])
+    options = dict(zip(labels, given, strict=True))
+    why: dict[str, list[str]] = {}
+    for step, reason, count in refined['rejected']:
+        why.setdefault(step, []).append(f'{reason} {count:,}')
+    read = dict(settings['read'])
+    before, after = steps[0]['documents_out'], refined['documents']
+    yield (
+        f'Of {before:,} documents that were read (`{read.pop("name")}`'
+        f'{": " if read else ""}{_options(read)}), {after:,} are left'
+        f'{f" ({after / before:.1%})" if before else ""}. Allowed licences: '
+        f'{", ".join(settings["licences"])}. The steps in order:'
+    )
+    rows = [
+        (
+            step['name'],
+            _options(options.get(step['name'], {})),
+            ', '.join(why.get(step['name'], ())),
+            f'{step["documents_in"]:,}',
+            f'{step["changed"]:,}',
+            f'{step["documents_in"] - step["documents_out"]:,}',
+        )
+        for step in steps[1:]
+    ]
+    head = ('step', 'settings', 'why rejected', 'documents', 'changed', 'rejected')
+    yield table(head, rows, left=3)
+    counts = dict(_duplicates(refined, labels))
+    if counts:
+        told = ', '.join(f'{step} {n:,}' for step, n in sorted(counts.items()))
+        yield f'Duplicates: {sum(counts.values()):,} documents were left out ({told}).'
+
+
+def _duplicates(
+    refined: Mapping[str, Any], labels: Sequence[str]
+) -> Iterator[tuple[str, int]]:
+    """How many documents each step of deduplication rejected."""
+    for step in refined['steps']:
+        if step['name'] in labels and step['name'].partition('-')[0] in dedup.STEPS:
+            yield step['name'], step['documents_in'] - step['documents_out']
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    shown = []
+    for name, value in options.items():
+        said = value if isinstance(value, str) else json.dumps(value)
+        shown.append(f'{name} {said if len(said) <= 60 else f"{said[:57]}..."}')
+    return ', '.join(shown)
+
+
+def _privacy(manifest: Mapping[str, Any]) -> str:
+    """What of personal data was found, where it was looked for."""
+    refined = manifest.get('refined')
+    names = [s['name'] for s in refined['settings']['steps']] if refined else []
+    if not any(name in privacy.STEPS for name in names):
+        return 'Personal data were not looked for.'
+    assert refined is not None
+    rows = [
+        (name.removeprefix('privacy.'), f'{told["sum"]:,.0f}', f'{told["documents"]:,}')
+        for name, told in sorted(refined['signals'].items())
+        if name.startswith('privacy.')
+    ]
+    if not rows:
+        return 'No personal data were found.'
+    said = 'Personal data that were found in the documents that are left'
+    return f'{said}:\n\n{table(("kind", "found", "in documents"), rows)}'
+
+
 def _diversity(manifest: Mapping[str, Any]) -> str:
-    measured = manifest.get('diversity')
-    if not measured:
-        return ''
-    return table(('measure', 'value'), [(k, f'{v:.4g}') for k, v in measured.items()])
+    told = manifest['diversity']
+    rows = [('compression (zlib)', f'{told["compression"]:.2f}')]
+    for n, one in sorted(told['ngrams'].items()):
+        rows.append((f'entropy of {n}-grams of words, bits', f'{one["entropy"]:.2f}'))
+        rows.append((f'distinct {n}-grams of words', f'{one["distinct"]:.1%}'))
+    for name in ('domains', 'languages'):
+        rows.append((name, f'{told[name]["count"]:,}'))
+        rows.append((f'entropy of {name}, bits', f'{told[name]["entropy"]:.2f}'))
+    top = list(told['domains']['top'].items())[:10]
+    most = ', '.join(f'{name} {share:.1%}' for name, share in top)
+    return (
+        f'Of a sample of {told["sample_documents"]:,} documents '
+        f'({size(told["sample_bytes"])}); domains and languages are of all, by '
+        f'tokens:\n\n{table(("measure", "value"), rows)}\n\n'
+        f'The largest domains (or sources): {most}.'
+    )
 
 
 def _removed(manifest: Mapping[str, Any]) -> str:

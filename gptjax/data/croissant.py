@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 FILE = 'croissant.json'
+REFINED = 'documents'  # the folder of them in a dataset
 _TERMS = (
     'citeAs', 'column', 'equivalentProperty', 'extract', 'field', 'fileObject',
     'fileProperty', 'fileSet',
@@ -43,13 +44,34 @@ _COLUMNS = {
     'end': 'Where they end.',
     'sequences': 'How many sequences they are.',
 }
+_DOCUMENTS = {
+    'id': _COLUMNS['id'],
+    'text': 'The text, where it is one; else see messages, pair and translation.',
+    **{
+        name: _COLUMNS[name]
+        for name in (
+            'source', 'url', 'retrieved', 'licence', 'evidence', 'opt_out', 'language',
+            'steps',
+        )
+    },
+    'messages': 'A conversation, as JSON.',
+    'pair': 'A preference pair, as JSON.',
+    'translation': 'A source and a target, as JSON.',
+}  # fmt: skip
+_SAID = {REFINED: 'The documents that the dataset was built of.'}
 _LISTS = ('steps',)
 _NUMBERS = ('bytes', 'start', 'end', 'sequences')
 _FORMATS = {'parquet': 'application/x-parquet'}
 
 
-def describe(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The description of the dataset with this manifest, as JSON-LD."""
+def describe(manifest: Mapping[str, Any], refined: bool) -> dict[str, Any]:
+    """The description of the dataset with this manifest, as JSON-LD.
+
+    refined: whether its folder holds the documents that it was built of.
+    """
+    splits = {name: (f'{name}/*.parquet', _COLUMNS) for name in _ledgers(manifest)}
+    if refined:
+        splits[REFINED] = (f'{REFINED}/[0-9]*.parquet', _DOCUMENTS)
     counts = {
         k: sum(row[k] for row in manifest['sources']) for k in ('documents', 'tokens')
     }
@@ -65,8 +87,11 @@ def describe(manifest: Mapping[str, Any]) -> dict[str, Any]:
         'version': '1.0.0',
         'license': [licence_address(x) for x in licences(manifest)],
         'citeAs': f'A dataset built by gptjax, digest {manifest["digest"]}',
-        'distribution': [*_files(manifest), *_sets(manifest)],
-        'recordSet': [_records(split) for split in _ledgers(manifest)],
+        'distribution': [
+            *_files(manifest, refined),
+            *(_set(name, files) for name, (files, _) in splits.items()),
+        ],
+        'recordSet': [_records(name, columns) for name, (_, columns) in splits.items()],
     }
     if manifest['retrieved']['documents']:
         described['datePublished'] = manifest['retrieved']['between'][1]
@@ -91,33 +116,40 @@ def _ledgers(manifest: Mapping[str, Any]) -> list[str]:
     return [name for name, s in sorted(manifest['splits'].items()) if s['documents']]
 
 
-def _files(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for split in manifest['splits'].values():
-        for shard in (one for part in split['segments'] for one in part['shards']):
-            for name, digest in sorted(shard['sha256'].items()):
-                kind = _FORMATS.get(name.rsplit('.', 1)[1], 'application/octet-stream')
-                yield {
-                    '@type': 'cr:FileObject',
-                    '@id': name,
-                    'name': name,
-                    'contentUrl': name,
-                    'encodingFormat': kind,
-                    'sha256': digest,
-                }
-
-
-def _sets(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for split in _ledgers(manifest):
+def _files(manifest: Mapping[str, Any], refined: bool) -> Iterator[dict[str, Any]]:
+    digests = {
+        name: digest
+        for split in manifest['splits'].values()
+        for part in split['segments']
+        for shard in part['shards']
+        for name, digest in sorted(shard['sha256'].items())
+    }
+    for one in manifest['refined']['files'] if refined else ():
+        if 'documents_sha256' in one:
+            digests[f'{REFINED}/{one["file"]}'] = one['sha256']
+    for name, digest in digests.items():
+        kind = _FORMATS.get(name.rsplit('.', 1)[1], 'application/octet-stream')
         yield {
-            '@type': 'cr:FileSet',
-            '@id': f'{split}-ledger',
-            'name': f'{split}-ledger',
-            'encodingFormat': _FORMATS['parquet'],
-            'includes': f'{split}/*.parquet',
+            '@type': 'cr:FileObject',
+            '@id': name,
+            'name': name,
+            'contentUrl': name,
+            'encodingFormat': kind,
+            'sha256': digest,
         }
 
 
-def _records(split: str) -> dict[str, Any]:
+def _set(name: str, files: str) -> dict[str, Any]:
+    return {
+        '@type': 'cr:FileSet',
+        '@id': f'{name}-files',
+        'name': f'{name}-files',
+        'encodingFormat': _FORMATS['parquet'],
+        'includes': files,
+    }
+
+
+def _records(split: str, columns: Mapping[str, str]) -> dict[str, Any]:
     def field(name: str, description: str) -> dict[str, Any]:
         return {
             '@type': 'cr:Field',
@@ -127,7 +159,7 @@ def _records(split: str) -> dict[str, Any]:
             'dataType': 'sc:Integer' if name in _NUMBERS else 'sc:Text',
             **({'repeated': True} if name in _LISTS else {}),
             'source': {
-                'fileSet': {'@id': f'{split}-ledger'},
+                'fileSet': {'@id': f'{split}-files'},
                 'extract': {'column': name},
             },
         }
@@ -136,6 +168,6 @@ def _records(split: str) -> dict[str, Any]:
         '@type': 'cr:RecordSet',
         '@id': split,
         'name': split,
-        'description': f'The documents of the {split} split.',
-        'field': [field(*column) for column in _COLUMNS.items()],
+        'description': _SAID.get(split, f'The ledger of the {split} split.'),
+        'field': [field(*column) for column in columns.items()],
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gptjax.data import build, card, dataset, ledger
+from gptjax.data import card, croissant, dataset, ledger
 
 _MOST = 20  # documents that are named
 _ORIGIN = (
@@ -154,7 +154,9 @@ def _reasons(built: dataset.Dataset, gone: set[str]) -> dict[str, tuple[str, Any
 
     found = {}
     columns = ['id', 'step', 'reason', 'value']
-    for path in sorted((built.folder / build.REFINED / 'rejected').glob('*.parquet')):
+    for path in sorted(
+        (built.folder / croissant.REFINED / 'rejected').glob('*.parquet')
+    ):
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=columns, use_threads=False):
                 for row in batch.to_pylist():

@@ -53,14 +53,15 @@ def write(data: Path | str, data_dir: Path | str, name: str) -> str:
         for split, counted in sorted(built.manifest['splits'].items())
         if counted['documents']
     }
+    said = croissant.describe(built.manifest, refined=False)
     tfds.dataset_builders.store_as_tfds_dataset(
         name=name,
         version=_VERSION,
         features=tfds.features.FeaturesDict(features),
         split_datasets=splits,
         data_dir=data_dir,
-        description=croissant.describe(built.manifest)['description'],
-        citation=croissant.describe(built.manifest)['citeAs'],
+        description=said['description'],
+        citation=said['citeAs'],
         disable_shuffling=True,
     )
     return f'tensorflow_datasets.load({name!r}, data_dir={str(data_dir)!r})'

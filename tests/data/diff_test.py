@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gptjax.data import build, diff, ledger, remove
+from gptjax.data import build, croissant, diff, ledger, remove
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_what_was_removed_is_said_to_be(built, tmp_path):
 
 def test_the_reason_of_the_pipeline_is_found(two):
     old, new = two
-    folder = new.folder / build.REFINED / 'rejected'
+    folder = new.folder / croissant.REFINED / 'rejected'
     folder.mkdir(parents=True)
     row = {'id': 'texts/00.txt', 'step': 'minhash', 'reason': 'duplicate'}
     rows = [row | {'value': 'texts/01.txt'}, row | {'id': 'other', 'value': None}]

@@ -9,7 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from gptjax import command
-from gptjax.data import build, dataset, documents, ledger, shards, storage, table
+from gptjax.data import (
+    build,
+    croissant,
+    dataset,
+    documents,
+    ledger,
+    shards,
+    storage,
+    table,
+)
 
 KINDS = {
     'chat': {'messages': [{'role': 'user', 'content': 'a'}]},
@@ -172,7 +181,7 @@ def test_a_dataset_of_an_earlier_format_says_so(built, tmp_path):
 
 
 def test_the_documents_that_it_was_built_of_may_lie_inside(tmp_path, options):
-    (tmp_path / 'out' / build.REFINED).mkdir(parents=True)
-    (tmp_path / 'out' / build.REFINED / '00000.parquet').write_bytes(b'x')
+    (tmp_path / 'out' / croissant.REFINED).mkdir(parents=True)
+    (tmp_path / 'out' / croissant.REFINED / '00000.parquet').write_bytes(b'x')
     made = build.build(tmp_path / 'out', **options)
-    assert (made.folder / build.REFINED / '00000.parquet').read_bytes() == b'x'
+    assert (made.folder / croissant.REFINED / '00000.parquet').read_bytes() == b'x'
