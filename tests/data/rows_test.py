@@ -1,5 +1,7 @@
 """Rows against slow references, over shards that cut them anywhere."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -57,6 +59,58 @@ def test_text_rows_are_the_stream_cut_every_T_tokens(tmp_path, T, cuts):
         assert found[key].dtype == dtype
         np.testing.assert_array_equal(found[key], expected[order, :, number], key)
     assert found['weights'].sum() == len(flat)  # each target exactly once
+
+
+@pytest.mark.parametrize('T', [1, 7, 16, 64, 5000])
+@pytest.mark.parametrize('at_ends_of', [(), (11, 25)])
+def test_best_fit_rows_hold_every_target_of_the_stream_once(tmp_path, T, at_ends_of):
+    """Documents that fit stay whole; longer ones are cut every T tokens."""
+    documents = random_documents(4, 40, 60)
+    flat = [token for document in documents for token in document]
+    starts = np.cumsum([0] + [len(document) for document in documents])
+    tokens = stream(tmp_path, flat, starts[list(at_ends_of)])
+    rows = rows_lib.BestFitRows(tokens, starts, T)
+    order = np.random.default_rng(1).permutation(len(rows))
+    arrays = rows.read(order)
+    after = [*flat[1:], END]
+    expected = []  # the pieces, as (input, target)
+    for begin, end in itertools.pairwise(starts.tolist()):
+        for cut in range(begin, end, T):
+            piece = slice(cut, min(cut + T, end))
+            expected.append((tuple(flat[piece]), tuple(after[piece])))
+    found = []
+    for row in range(len(rows)):
+        tokens, targets, segments, positions, weights = (
+            arrays[key][row] for key in rows_lib.DTYPES
+        )
+        used = int((segments > 0).sum())
+        assert not any(a[used:].any() for a in (tokens, targets, positions, weights))
+        assert (weights[:used] == 1).all()
+        for segment in range(1, segments.max() + 1):
+            here = np.flatnonzero(segments == segment)
+            np.testing.assert_array_equal(positions[here], np.arange(len(here)))
+            np.testing.assert_array_equal(np.diff(here), 1)
+            found.append((tuple(tokens[here]), tuple(targets[here])))
+    assert sorted(found) == sorted(expected)
+    assert {key: arrays[key].dtype for key in arrays} == dict(rows_lib.DTYPES)
+    assert arrays['weights'].sum() == len(flat)
+
+
+def test_rows_of_best_fit_are_those_that_hold_an_input_or_a_target(tmp_path):
+    documents = random_documents(5, 30, 20)
+    flat = np.array([token for document in documents for token in document])
+    flat[flat != END] = np.arange(10, 10 + (flat != END).sum())  # each its own
+    starts = np.cumsum([0] + [len(document) for document in documents])
+    rows = rows_lib.BestFitRows(stream(tmp_path, flat, [100]), starts, 16)
+    arrays = rows.read(np.arange(len(rows)))
+    for begin, end in itertools.pairwise(starts.tolist()):
+        inside = np.isin(arrays['tokens'], flat[begin + 1 : end])
+        inside |= np.isin(arrays['targets'], flat[begin + 1 : end])
+        held = rows.rows_of(begin + 1, end)
+        np.testing.assert_array_equal(np.flatnonzero(inside.any(axis=1)), held)
+    # The first token is the target that ends the last document, as in the stream.
+    last = rows.rows_of(len(flat) - 1, len(flat))
+    assert set(last.tolist()) <= set(rows.rows_of(0, 1).tolist())
 
 
 def test_a_row_that_is_asked_for_twice_is_there_twice(tmp_path):
