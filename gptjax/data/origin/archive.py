@@ -1,16 +1,18 @@
 """A WARC file that grows by whole gzip members, and gets its name at the end."""
 
+import base64
 from collections.abc import Iterator, Mapping
 import fcntl
-import io
+import gzip
+import hashlib
 import os
 from pathlib import Path
 import shutil
 from typing import NamedTuple
+import uuid
 import zlib
 
 from gptjax import command
-from gptjax.data import extras
 from gptjax.data.origin import web
 
 _HEADS = 1 << 17  # bytes of a record that are looked at: its headers
@@ -77,8 +79,6 @@ class Archive:
     def __init__(self, path: Path) -> None:
         if not path.name.endswith('.warc.gz'):
             raise command.UserError(f'output is {path}; name it FILE.warc.gz.')
-        self._warc = extras.need('warcio.warcwriter', 'data').WARCWriter
-        self._head = extras.need('warcio.statusandheaders', 'data').StatusAndHeaders
         self._path, self._partial = path, path.with_name(path.name + '.partial')
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not self._partial.exists():
@@ -89,6 +89,7 @@ class Archive:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._file.close()
             raise command.UserError(f'another process writes {path}.') from None
         self.done: dict[str, str] = {}
         end = 0
@@ -112,39 +113,19 @@ class Archive:
         date: RFC 3339. answer: the page. raw: the record of it in an earlier file.
         reason: why there is neither.
         """
-        about = {'WARC-Date': date, ASKED: asked}
+        fields = {'WARC-Date': date, ASKED: asked}
         url = asked if answer is None else answer.url
         outcome = {OUTCOME: reason} if reason else {}
-        text = ''.join(f'{name}: {value}\r\n' for name, value in told.items())
-        content = self._record(url, 'metadata', about | outcome, text.encode())
+        content = _record(url, 'metadata', fields | outcome, _lines(told))
         if answer is not None:
-            first = f'/{url.partition("://")[2].partition("/")[2]} HTTP/1.1'
-            head = self._head(first, list(answer.request.items()), 'GET')
-            content += self._record(url, 'request', about, b'', head)
-            first = f'{answer.status} {answer.phrase}'
-            head = self._head(first, _stored(answer), 'HTTP/1.1')
-            about[OPT_OUT] = 'none'
-            content += self._record(url, 'response', about, answer.body, head)
+            path = url.partition('://')[2].partition('/')[2]
+            head = f'GET /{path} HTTP/1.1\r\n'.encode() + _lines(answer.request)
+            content += _record(url, 'request', fields, head + b'\r\n')
+            fields[OPT_OUT] = 'none'
+            content += _record(url, 'response', fields, _response(answer))
         self._file.write(content + raw)
         self._file.flush()
         self.done[asked] = reason or 'written'
-
-    def _record(
-        self, url: str, kind: str, about: Mapping[str, str], body: bytes,
-        head: object = None,
-    ) -> bytes:  # fmt: skip
-        buffer = io.BytesIO()
-        writer = self._warc(buffer, gzip=True)
-        record = writer.create_warc_record(
-            url,
-            kind,
-            payload=io.BytesIO(body),
-            warc_content_type='application/warc-fields' if head is None else '',
-            warc_headers_dict=dict(about),
-            http_headers=head,
-        )
-        writer.write_record(record)
-        return buffer.getvalue()
 
     def finish(self) -> None:
         """Gives the file its name."""
@@ -155,11 +136,35 @@ class Archive:
         self._file.close()
 
 
-def _stored(answer: web.Answer) -> list[tuple[str, str]]:
-    """Headers that fit the body as it is stored: not in chunks, of its length."""
+_TYPES = {'metadata': 'application/warc-fields'}
+
+
+def _record(url: str, kind: str, fields: Mapping[str, str], block: bytes) -> bytes:
+    """A record of WARC 1.1 (ISO 28500:2017) as a gzip member."""
+    digest = base64.b32encode(hashlib.sha1(block).digest()).decode()
+    head = {
+        'WARC-Type': kind,
+        'WARC-Record-ID': f'<{uuid.uuid4().urn}>',
+        'WARC-Target-URI': url,
+        **fields,
+        'Content-Type': _TYPES.get(kind, f'application/http; msgtype={kind}'),
+        'WARC-Block-Digest': f'sha1:{digest}',
+        'Content-Length': str(len(block)),
+    }
+    record = b'WARC/1.1\r\n' + _lines(head) + b'\r\n' + block + b'\r\n\r\n'
+    return gzip.compress(record)
+
+
+def _response(answer: web.Answer) -> bytes:
+    """The response with headers that fit its body as it is stored: in one piece."""
     renamed = ('transfer-encoding', 'content-length')
-    kept = [
-        (f'X-Crawler-{name}' if name.lower() in renamed else name, value)
-        for name, value in answer.headers
-    ]
-    return [*kept, ('Content-Length', str(len(answer.body)))]
+    lines = [f'HTTP/1.1 {answer.status} {answer.phrase}']
+    for name, value in answer.headers:
+        prefix = 'X-Crawler-' if name.lower() in renamed else ''
+        lines.append(f'{prefix}{name}: {value}')
+    lines.append(f'Content-Length: {len(answer.body)}\r\n\r\n')
+    return '\r\n'.join(lines).encode('latin-1', 'replace') + answer.body
+
+
+def _lines(fields: Mapping[str, str]) -> bytes:
+    return ''.join(f'{name}: {value}\r\n' for name, value in fields.items()).encode()

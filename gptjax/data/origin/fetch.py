@@ -130,7 +130,7 @@ class Fetcher:
                 url = queues[host].popleft()
                 outcome = self._page(url)
                 if outcome is None:
-                    queues[host].append(url)
+                    queues[host].appendleft(url)
                 else:
                     self.counts[outcome] += 1
                     advance(1)
@@ -178,25 +178,29 @@ class Fetcher:
         origin = _origin(url)
         if origin not in self._sites:
             self._sites[origin] = site.Site(origin, self._agents, self._follow)
+            self._rest(url)
         return self._sites[origin]
+
+    def _rest(self, url: str, wait: float = 0.0) -> None:
+        """Leaves a host alone from now on, for `wait` seconds or as it asks."""
+        known, host = self._sites.get(_origin(url)), web.host(url)
+        wait = max(wait, self._delay, known.delay if known else 0.0)
+        until = self._clock.monotonic() + (wait if wait <= _LONGEST else math.inf)
+        self._ready[host] = max(self._ready.get(host, 0.0), until)
 
     def _ask(
         self, url: str, headers: Mapping[str, str], first: int | None
     ) -> web.Answer:
-        """One request, when its host may be asked."""
-        host = web.host(url)
-        wait = self._ready.get(host, 0.0) - self._clock.monotonic()
+        """One request, when its host may be asked; rules of hosts come at once."""
+        wait = self._ready.get(web.host(url), 0.0) - self._clock.monotonic()
         if wait == math.inf:
             raise web.Refused('host asks to wait')
-        if wait > 0:
+        if wait > 0 and first is None:
             self._clock.sleep(wait)
         try:
             return self._client.get(url, headers, first)
         finally:
-            known = self._sites.get(_origin(url))
-            pause = max(self._delay, known.delay if known else 0.0)
-            pause = pause if pause <= _LONGEST else math.inf
-            self._ready[host] = self._clock.monotonic() + pause
+            self._rest(url)
 
     def _follow(
         self,
@@ -223,6 +227,9 @@ class Fetcher:
     def _page(self, url: str) -> str | None:
         """Fetches and writes one page: what came of it, None to try again later."""
         try:
+            if _origin(url) not in self._sites:
+                self._site(url)
+                return None  # others may be asked while this host is left alone
             return self._fetched(url)
         except web.Refused as why:
             reason = str(why)
@@ -266,10 +273,8 @@ class Fetcher:
             wait = float(asked)
         elif date is not None:
             wait = email.utils.mktime_tz(date) - self._clock.time()
-        host, now = web.host(answer.url), self._clock.monotonic()
-        wait = wait if wait <= _LONGEST else math.inf
-        self._ready[host] = max(self._ready[host], now + wait)
-        last = wait == math.inf or self._tries[url] >= _TRIES
+        self._rest(answer.url, wait)
+        last = wait > _LONGEST or self._tries[url] >= _TRIES
         return f'status {answer.status}' if last else None
 
     def _now(self) -> str:

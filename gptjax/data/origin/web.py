@@ -106,19 +106,23 @@ class Client:
             **headers,
         }
         connection = http.client.HTTPConnection(name, port)
-        connection.sock = self._connect(name, port)
+        sock = self._connect(name, port)
 
         def cut() -> None:
             late.set()
             with contextlib.suppress(OSError):  # that of TLS would not end a read
-                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
         timer = threading.Timer(self.seconds, cut)
         timer.start()
         try:
             if parts.scheme == 'https':
                 tls = ssl.create_default_context()
-                connection.sock = tls.wrap_socket(connection.sock, server_hostname=name)
+                sock = tls.wrap_socket(
+                    sock, server_hostname=name, do_handshake_on_connect=False
+                )
+                sock.do_handshake()
+            connection.sock = sock
             path = parse.urlunsplit(('', '', parts.path, parts.query, ''))
             connection.request('GET', path, headers=request)
             with connection.getresponse() as response:
@@ -128,6 +132,7 @@ class Client:
         finally:
             timer.cancel()
             connection.close()
+            sock.close()
         found = response.getheaders()
         return Answer(url, response.status, response.reason, found, body, request)
 

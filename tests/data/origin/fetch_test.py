@@ -1,0 +1,605 @@
+"""The fetcher against a server on this machine that notes what it is asked."""
+
+import contextlib
+import datetime
+import gzip
+import http.server
+import socketserver
+import threading
+import time
+from urllib import parse
+
+import pytest
+
+from gptjax import command
+from gptjax.data.origin import archive, fetch, web
+
+AGENT = 'examplebot/1.0 (+https://example.org/bot)'
+START = 1_790_000_000.0
+
+
+class Clock:
+    """Time that passes only by waiting."""
+
+    def __init__(self):
+        self.now, self.slept = 0.0, []
+
+    def monotonic(self):
+        return self.now
+
+    def time(self):
+        return START + self.now
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked.append((self.path, dict(self.headers)))
+        self.server.times.append(self.server.clock.monotonic())
+        found = self.server.pages.get(self.path, (404, {}, b''))
+        if callable(found):
+            found = found(self)
+            if found is None:
+                return
+        if isinstance(found, str):
+            found = (200, {'Content-Type': 'text/html'}, found.encode())
+        status, headers, body = found
+        self.send_response(status)
+        for name, value in {'Content-Length': len(body), **headers}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """pages: by path, HTML or (status, headers, body) or a function of the handler."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(('127.0.0.1', 0), Handler)
+        self.pages, self.asked, self.times, self.clock = {}, [], [], Clock()
+
+    def server_bind(self):
+        socketserver.TCPServer.server_bind(self)  # that of HTTP asks for our name
+        self.server_name, self.server_port = self.server_address
+
+    @property
+    def root(self):
+        return f'http://127.0.0.1:{self.server_port}'
+
+    def paths(self):
+        return [path for path, _ in self.asked]
+
+    def handle_error(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    made = Server()
+    thread = threading.Thread(target=made.serve_forever, kwargs={'poll_interval': 0.01})
+    thread.start()
+    yield made
+    made.shutdown()
+    made.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def run(server, tmp_path):
+    """Fetches addresses (paths are those of the server): the counts."""
+
+    def make(*urls, **also):
+        file = tmp_path / 'urls.txt'
+        lines = [u if '//' in u else server.root + u for u in urls]
+        file.write_text(''.join(f'{line}\n' for line in lines))
+        options = dict(
+            urls=str(file), agent=AGENT, respect=('CCBot',), delay=1.0, timeout=2.0,
+            seconds=5.0, most_bytes=100_000, most_urls=100, private=True, previous=None,
+            output=tmp_path / 'pages.warc.gz', clock=server.clock,
+        )  # fmt: skip
+        return fetch.fetch(**(options | also))
+
+    return make
+
+
+def records(path):
+    """What warcio's own reader finds: (type, address, fields, status, body)."""
+    from warcio import archiveiterator
+
+    with path.open('rb') as file:
+        return [
+            (
+                record.rec_type,
+                record.rec_headers.get_header('WARC-Target-URI'),
+                record.rec_headers,
+                record.http_headers,
+                record.content_stream().read(),
+            )
+            for record in archiveiterator.ArchiveIterator(file, check_digests='raise')
+        ]
+
+
+def responses(path):
+    return {r[1]: r for r in records(path) if r[0] == 'response'}
+
+
+def test_a_page_is_written_with_its_time_and_what_allowed_it(server, run, tmp_path):
+    server.pages['/a?b=%20c'] = '<p>héllo'
+    assert run('/a?b= c', '/missing') == {'written': 1, 'status 404': 1}
+    kinds = [record[:2] for record in records(tmp_path / 'pages.warc.gz')]
+    url = f'{server.root}/a?b=%20c'
+    assert [kind for kind, target in kinds if target == url] == [
+        'metadata', 'request', 'response',
+    ]  # fmt: skip
+    _, _, fields, head, body = responses(tmp_path / 'pages.warc.gz')[url]
+    assert body.decode() == '<p>héllo'
+    assert head.get_statuscode() == '200'
+    asked_at = server.times[server.paths().index('/a?b=%20c')]
+    moment = datetime.datetime.fromtimestamp(START + asked_at, datetime.UTC)
+    assert fields.get_header('WARC-Date') == moment.strftime('%Y-%m-%dT%H:%M:%SZ')
+    assert fields.get_header(archive.OPT_OUT) == 'none'
+    text = records(tmp_path / 'pages.warc.gz')[0][4]
+    assert b'robots.txt: allows examplebot, CCBot' in text
+    assert {headers['User-Agent'] for _, headers in server.asked} == {AGENT}
+
+
+ROBOTS = """\
+User-agent: *
+Disallow: *.gif$
+Disallow: /example/
+Allow: /publications/
+
+User-agent: foobot
+Disallow:/
+Allow:/example/page.html
+Allow:/example/allowed.gif
+
+User-agent: barbot
+User-agent: bazbot
+Disallow: /example/page.html
+
+User-agent: quxbot
+
+"""
+
+
+@pytest.mark.parametrize(
+    ('agent', 'path', 'allowed'),
+    [
+        # RFC 9309, 5.1: the simple example, by its table of what each may access.
+        ('foobot', '/example/page.html', True),
+        ('foobot', '/example/allowed.gif', True),
+        ('foobot', '/', False),
+        ('barbot', '/example/page.html', False),
+        ('bazbot', '/example/page.html', False),
+        ('BazBot', '/example/page.html', False),
+        ('barbot', '/publications/a.gif', True),
+        ('quxbot', '/example/page.html', True),
+        ('otherbot', '/example/page.html', False),
+        ('otherbot', '/publications/', True),
+        ('otherbot', '/publications/a.gif', True),
+        ('otherbot', '/a.gif', False),
+        ('otherbot', '/a.gif?x', True),
+    ],
+)
+def test_robots_txt_as_in_the_rfc(server, run, agent, path, allowed):
+    server.pages |= {'/robots.txt': (200, {}, ROBOTS.encode()), path: 'x'}
+    counts = run(path, agent=f'{agent}/2 (a@example.org)', respect=())
+    assert counts == {'written' if allowed else 'robots.txt': 1}
+    assert (path in server.paths()) is allowed
+
+
+def test_the_longest_match_decides(server, run):
+    # RFC 9309, 5.2.
+    rules = (
+        'User-Agent: *\nAllow: /example/page/\nDisallow: /example/page/disallowed.gif'
+    )
+    server.pages |= {'/robots.txt': rules, '/example/page/': 'x'}
+    assert run('/example/page/', '/example/page/disallowed.gif') == {
+        'written': 1, 'robots.txt': 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('robots', 'outcome'),
+    [
+        ((404, {}, b''), 'written'),
+        ((403, {}, b''), 'written'),
+        ((500, {}, b''), 'robots.txt'),
+        ((503, {}, b''), 'robots.txt'),
+        ((429, {}, b''), 'robots.txt'),
+        ((301, {'Location': '/r2'}, b''), 'robots.txt'),  # /r2 forbids all
+        ((302, {'Location': '/robots.txt'}, b''), 'robots.txt'),  # a loop
+        (lambda handler: handler.connection.close(), 'robots.txt'),
+        ((200, {}, b'\xef\xbb\xbfUser-agent: *\r\nDisallow: /a'), 'robots.txt'),
+        # Of the first 500 KiB every rule counts, and no rule after twice as much.
+        ((200, {}, b'#' * 500_000 + b'\nUser-agent: *\nDisallow: /'), 'robots.txt'),
+        ((200, {}, b'#' * 1_024_000 + b'\nUser-agent: *\nDisallow: /'), 'written'),
+        ((200, {}, b'User-agent: CCBot\nDisallow: /'), 'robots.txt'),
+        ((200, {}, b'User-agent: bot\nDisallow: /'), 'written'),  # another name
+        ((200, {}, b'User-agent: *\nContent-Signal: ai-train=no'), 'content-usage'),
+        ((200, {}, b'Content-Usage: train-ai=n\nUser-agent: *'), 'content-usage'),
+        ((200, {}, b'User-agent: *\nContent-Signal: ai-train=yes'), 'written'),
+    ],
+)
+def test_what_the_answer_for_robots_txt_means(server, run, robots, outcome):
+    server.pages |= {'/robots.txt': robots, '/a': 'x'}
+    server.pages['/r2'] = (200, {}, b'User-agent: *\nDisallow: /')
+    assert run('/a') == {outcome: 1}
+    assert ('/a' in server.paths()) is (outcome == 'written')
+
+
+TDM = (  # the second example of W3C TDMRep's section 6
+    b'[{"location": "/directory-a/", "tdm-reservation": 1},'
+    b'{"location": "/directory-b/html/", "tdm-reservation": 1,'
+    b' "tdm-policy": "https://provider.com/policies/policy.json"},'
+    b'{"location": "/directory-b/images/*.jpg", "tdm-reservation": 0}]'
+)
+SPAWNING = b'User-Agent: *\nDisallow: *.txt\nDisallow: *.html\nAllow: *.jpg\n'
+
+
+@pytest.mark.parametrize(
+    ('site', 'content', 'path', 'outcome'),
+    [
+        ('tdm', TDM, '/directory-a/x.pdf', 'tdmrep'),
+        ('tdm', TDM, '/directory-b/html/a', 'tdmrep'),
+        ('tdm', TDM, '/directory-b/images/a.jpg', 'written'),
+        ('tdm', TDM, '/other', 'written'),
+        ('tdm', b'[{"location": "/", "tdm-reservation": 1}]', '/other', 'tdmrep'),
+        (
+            'tdm',
+            b'[{"location": "/a", "tdm-reservation": 0},'
+            b'{"location": "/", "tdm-reservation": 1}]',
+            '/a/b',
+            'written',
+        ),
+        ('tdm', b'[{"location": "/a$", "tdm-reservation": 1}]', '/ab', 'written'),
+        ('tdm', b'{"tdm": "optout"', '/a', 'written'),  # no JSON
+        ('tdm', b'[' * 100_000, '/a', 'written'),
+        ('ai', SPAWNING, '/a.html', 'ai.txt'),
+        ('ai', SPAWNING, '/folder/page', 'ai.txt'),  # HTML without saying so
+        ('ai', SPAWNING, '/', 'ai.txt'),
+        ('ai', SPAWNING, '/a.jpg', 'written'),
+        ('ai', b'User-Agent: *\nDisallow: *.jpg', '/a', 'written'),
+        ('ai', b'User-Agent: *\nDisallow: /\nDisallow: *', '/a', 'ai.txt'),
+        ('ai', b'User-Agent: GPTBot\nDisallow: /', '/a', 'written'),
+        ('ai', b'User-Agent: CCBot\nDisallow: /', '/a', 'ai.txt'),
+        ('ai', b'Spec-Version: 1.0\nTraining: deny', '/a', 'ai.txt'),
+        (
+            'ai',
+            b'<html>User-Agent: *\nDisallow: /',
+            '/a',
+            'written',
+        ),  # a page of errors
+    ],
+)
+def test_ai_txt_and_tdmrep(server, run, site, content, path, outcome):
+    file = {'tdm': '/.well-known/tdmrep.json', 'ai': '/ai.txt'}[site]
+    server.pages |= {file: (200, {}, content), path: 'x'}
+    assert run(path) == {outcome: 1}
+    assert (path in server.paths()) is (outcome == 'written')
+
+
+@pytest.mark.parametrize(
+    ('headers', 'body', 'outcome'),
+    [
+        ({'X-Robots-Tag': 'noindex, noai'}, 'x', 'noai'),
+        ({'x-robots-tag': 'otherbot: noimageai'}, 'x', 'noai'),
+        ({'X-Robots-Tag': 'noindex'}, 'x', 'written'),
+        ({'TDM-Reservation': '1'}, 'x', 'tdmrep'),
+        ({'tdm-reservation': '0'}, 'x', 'written'),
+        ({'Content-Usage': 'train-ai=n'}, 'x', 'content-usage'),
+        ({}, '<meta name="robots" content="NoAI">', 'noai'),
+        ({}, '<meta content="1" name="TDM-Reservation">', 'tdmrep'),
+        ({}, '<meta name="tdm-reservation" content="0">', 'written'),
+        ({}, '<!-- <meta name="robots" content="noai"> -->', 'written'),
+        ({}, '<p>the noai directive', 'written'),
+        ({'Content-Encoding': 'br'}, 'x', 'content-encoding'),  # cannot be looked at
+    ],
+)
+def test_a_page_that_asks_to_be_left_out_is_not_written(
+    server, run, tmp_path, headers, body, outcome
+):
+    server.pages['/a'] = (200, {'Content-Type': 'text/html', **headers}, body.encode())
+    assert run('/a') == {outcome: 1}
+    assert len(responses(tmp_path / 'pages.warc.gz')) == (outcome == 'written')
+
+
+def test_utf_16_and_gzip_are_looked_into(server, run):
+    page = '<meta name=robots content=noai>'
+    html = {'Content-Type': 'text/html'}
+    server.pages |= {
+        '/a': (200, html, page.encode('utf-16')),
+        '/b': (200, html | {'Content-Encoding': 'gzip'}, gzip.compress(page.encode())),
+        '/c': (200, html | {'Content-Encoding': 'gzip'}, gzip.compress(bytes(10**8))),
+    }
+    assert run('/a', '/b', '/c', most_bytes=10**6) == {'noai': 2, 'size': 1}
+
+
+def test_a_host_is_left_alone_between_requests(server, run):
+    robots = b'User-agent: *\nCrawl-delay: 7\nUser-agent: CCBot\nRequest-rate: 2/60s'
+    server.pages |= {'/robots.txt': (200, {}, robots), '/a': 'x', '/b': 'x'}
+    run('/a', '/b')
+    gaps = [b - a for a, b in zip(server.times, server.times[1:], strict=False)]
+    # robots.txt, ai.txt, tdmrep.json at once, then the two pages.
+    assert gaps == [0.0, 0.0, 30.0, 30.0]
+    assert server.clock.slept == [30.0, 30.0]
+
+
+def test_two_hosts_do_not_wait_for_each_other(server, run):
+    server.pages |= {'/a': 'x', '/b': 'x'}
+    other = f'http://localhost:{server.server_port}'
+    run('/a', '/b', f'{other}/a', f'{other}/b', delay=10.0)
+    assert server.clock.slept == [10.0, 10.0]
+    assert server.paths()[-4:] == ['/a', '/a', '/b', '/b']
+
+
+def test_a_host_that_asks_for_days_is_left(server, run):
+    server.pages |= {'/robots.txt': 'User-agent: *\nCrawl-delay: 86400', '/a': 'x'}
+    assert run('/a', '/b') == {'host asks to wait': 2}
+    assert '/a' not in server.paths()
+
+
+@pytest.mark.parametrize(('asked', 'wait'), [('30', 30.0), (None, 2.0), ('soon', 2.0)])
+def test_429_is_tried_again_when_it_says(server, run, asked, wait):
+    answers = [(429, {'Retry-After': asked} if asked else {}, b''), (200, {}, b'x')]
+    server.pages['/a'] = lambda _: answers.pop(0)
+    assert run('/a') == {'written': 1}
+    assert server.times[-1] - server.times[-2] == wait
+
+
+def test_503_with_a_date_and_without_end(server, run):
+    date = time.strftime('%a, %d %b %Y %H:%M:%S GMT', time.gmtime(START + 100))
+    server.pages['/a'] = (503, {'Retry-After': date}, b'')
+    assert run('/a') == {'status 503': 1}
+    assert server.paths().count('/a') == 3
+    server.pages['/b'] = (503, {'Retry-After': '86400'}, b'')
+    server.asked.clear()
+    assert run('/b', '/c') == {'status 503': 1, 'host asks to wait': 1}
+    assert server.paths()[-1] == '/b', 'the host was asked no more'
+
+
+def test_redirects_are_followed_where_they_are_allowed(server, run, tmp_path):
+    def to(place):
+        return (302, {'Location': place}, b'')
+
+    server.pages |= {
+        '/robots.txt': 'User-agent: *\nDisallow: /private',
+        '/a': to('b#part'), '/b': 'x', '/c': to('/private/c'), '/private/c': 'x',
+        '/loop': to('/loop'), '/ftp': to('ftp://127.0.0.1/'), '/none': (301, {}, b''),
+    }  # fmt: skip
+    counts = run('/a', '/c', '/loop', '/ftp', '/none')
+    assert counts == {'written': 1, 'robots.txt': 1, 'redirects': 3}
+    assert '/private/c' not in server.paths()
+    assert server.paths().count('/loop') == 6
+    ((url, page),) = responses(tmp_path / 'pages.warc.gz').items()
+    assert url == f'{server.root}/b'
+    assert page[2].get_header(archive.ASKED) == f'{server.root}/a'
+
+
+def test_private_addresses_are_not_asked(server, run):
+    hosts = ['127.0.0.1', 'localhost', '[::1]', '[::ffff:127.0.0.1]', '0x7f000001']
+    urls = [f'http://{host}:{server.server_port}/a' for host in hosts]
+    assert run(*urls, private=False) == {'robots.txt': 5}  # which cannot be read
+    assert server.asked == []
+    client = web.Client(AGENT, 1.0, 1.0, 1000, private=False)
+    inside = (
+        '10.0.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 [fd00::1]'
+    )
+    for host in inside.split():
+        with pytest.raises(web.Refused, match='private address'):
+            client.get(f'http://{host}/', {})
+
+
+def test_what_is_no_address_of_the_web_is_counted(run):
+    bad = ['ftp://a/b', 'file:///etc/passwd', '/// //x', 'http://', 'http://u:p@a/',
+           'javascript://x', 'http://[::1', 'http://a:99999/']  # fmt: skip
+    assert run(*bad) == {'not an address': len(bad)}
+
+
+def test_huge_bodies_and_short_ones(server, run):
+    def endless(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        handler.close_connection = True
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(bytes(1 << 16))
+
+    server.pages |= {
+        '/said': (200, {'Content-Length': 10**12}, b''),
+        '/endless': endless,
+        '/short': (200, {'Content-Length': 500}, b'x'),
+    }
+    counts = run('/said', '/endless', '/short')
+    assert counts == {'size': 2, 'incomplete': 1}
+
+
+def test_chunks_are_stored_as_one_piece(server, run, tmp_path):
+    def chunked(handler):
+        handler.send_response(200)
+        handler.send_header('Transfer-Encoding', 'chunked')
+        handler.end_headers()
+        handler.wfile.write(b'3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n')
+
+    server.pages['/a'] = chunked
+    assert run('/a') == {'written': 1}
+    ((_, _, _, head, body),) = responses(tmp_path / 'pages.warc.gz').values()
+    assert body == b'abcde'
+    assert head.get_header('Content-Length') == '5'
+    assert head.get_header('Transfer-Encoding') is None
+
+
+@pytest.mark.parametrize('drip', [b'HTTP/1.1 200 OK\r\n', b'HTTP/1.1 200 OK\r\n\r\n'])
+def test_a_slow_answer_is_cut_off(server, run, drip):
+    stop = threading.Event()
+
+    def slowly(handler):
+        handler.close_connection = True
+        handler.wfile.write(drip)
+        try:
+            while not stop.wait(0.02):
+                handler.wfile.write(b'x')
+        except OSError:
+            pass
+
+    server.pages['/a'] = slowly
+    begun = time.monotonic()
+    assert run('/a', seconds=0.3) == {'timeout': 1}
+    stop.set()
+    assert time.monotonic() - begun < 3
+
+
+def test_pages_that_did_not_change_are_kept(server, run, tmp_path):
+    tag = {'ETag': '"1"', 'Last-Modified': 'Wed, 21 Oct 2015 07:28:00 GMT'}
+
+    def page(handler):
+        same = handler.headers['If-None-Match'] == '"1"'
+        return (304, tag, b'') if same else (200, tag, b'old')
+
+    server.pages |= {'/a': page, '/b': 'b', '/c': page}
+    run('/a', '/b')
+    first = responses(tmp_path / 'pages.warc.gz')
+    server.pages['/b'] = 'new'
+    server.clock.now += 10_000
+    again = tmp_path / 'again.warc.gz'
+    counts = run(
+        '/a', '/b', '/c', previous=str(tmp_path / 'pages.warc.gz'), output=again
+    )
+    assert counts == {'not modified': 1, 'written': 2}
+    second = responses(again)
+    url = f'{server.root}/a'
+    assert second[url][4] == b'old'
+    date = second[url][2].get_header('WARC-Date')
+    assert date == first[url][2].get_header('WARC-Date'), 'it was retrieved then'
+    assert second[f'{server.root}/b'][4] == b'new'
+    # A third visit can build on the second.
+    third = tmp_path / 'third.warc.gz'
+    assert run('/a', previous=str(again), output=third) == {'not modified': 1}
+
+
+def test_a_page_that_now_asks_to_be_left_out_is_not_kept(server, run, tmp_path):
+    server.pages['/a'] = (200, {'ETag': 'x'}, b'old')
+    run('/a')
+    server.pages['/a'] = (304, {'X-Robots-Tag': 'noai'}, b'')
+    again = tmp_path / 'again.warc.gz'
+    counts = run('/a', previous=str(tmp_path / 'pages.warc.gz'), output=again)
+    assert counts == {'noai': 1}
+    assert not responses(again)
+
+
+def test_nothing_is_asked_twice(server, run, tmp_path):
+    server.pages |= {'/a': 'a', '/n': '<meta name=robots content=noai>'}
+    run('/a', '/n')
+    server.asked.clear()
+    server.pages['/b'] = 'b'
+    counts = run('/a', '/n', '/a#x', '/b')
+    assert counts == {'already there': 2, 'written': 1}
+    assert [p for p in server.paths() if p in ('/a', '/n', '/b')] == ['/b']
+    assert len(responses(tmp_path / 'pages.warc.gz')) == 2
+
+
+def test_a_killed_run_goes_on(server, run, tmp_path):
+    """Cut anywhere, the file is read up to there, and a run makes it whole."""
+    server.pages |= {'/a': 'a' * 50, '/b': 'b' * 50, '/n': (410, {}, b'')}
+    run('/a', '/n', '/b')
+    whole = tmp_path / 'pages.warc.gz'
+    content = whole.read_bytes()
+    partial = tmp_path / 'pages.warc.gz.partial'
+    for size in [0, 1, *range(7, len(content), 211), len(content) - 1]:
+        whole.unlink(missing_ok=True)
+        partial.write_bytes(content[:size])
+        done = list(archive.members(partial))
+        assert all(member.end <= size for member in done)
+        server.asked.clear()
+        counts = run('/a', '/n', '/b')
+        pages = responses(whole)
+        assert [r[4] for r in pages.values()] == [b'a' * 50, b'b' * 50]
+        assert counts['already there'] == 3 - len(
+            set(server.paths()) & {'/a', '/n', '/b'}
+        )
+        assert not partial.exists()
+
+
+def test_sitemaps(server, run):
+    def map_of(*urls, name='urlset'):
+        inside = ''.join(f'<url><loc> {url}</loc></url>' for url in urls)
+        return f'<?xml version="1.0"?><{name} xmlns="x">{inside}</{name}>'.encode()
+
+    root = server.root
+    server.pages |= {
+        '/robots.txt': 'User-agent: *\nDisallow: /no.xml',
+        '/index.xml': (200, {}, map_of(
+            *(f'{root}/{n}' for n in ('1.xml.gz', '2.txt', 'no.xml', 'index.xml')),
+            name='sitemapindex',
+        )),
+        '/1.xml.gz': (200, {}, gzip.compress(
+            map_of(f'{root}/a?x=1&amp;y=2', f'<![CDATA[{root}/b]]>', 'http://other/c')
+        )),
+        '/2.txt': (200, {}, f'{root}/c\n{root}/a?x=1&y=2\n'.encode()),
+        '/bomb.xml.gz': (200, {}, gzip.compress(bytes(60 * 2**20))),
+        '/torn.xml.gz': (200, {}, gzip.compress(bytes(1000))[:-9]),
+        '/a?x=1&y=2': 'a', '/b': 'b', '/c': 'c',
+    }  # fmt: skip
+    maps = [f'sitemap: {root}/{name}' for name in ('index.xml', 'bomb.xml.gz')]
+    counts = run(*maps, f'Sitemap: {root}/torn.xml.gz', f'sitemap: {root}/gone.xml')
+    assert counts == {
+        'written': 3,
+        'sitemap: address of another host': 1,
+        'sitemap: robots.txt': 1,
+        'sitemap: too deep': 4,
+        'sitemap: size': 1,
+        'sitemap: broken gzip': 1,
+        'sitemap: status 404': 1,
+    }
+    assert '/no.xml' not in server.paths()
+
+
+def test_at_most_so_many(server, run):
+    assert run(*(f'/{n}' for n in range(9)), most_urls=4) == {
+        'status 404': 4, 'stopped at most_urls': 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'agent': 'bot'}, 'where to complain'),
+        ({'agent': 'bot/1.0 (nice)'}, 'where to complain'),
+        ({'urls': 'none.txt'}, 'a file of addresses'),
+        ({'previous': 'none.warc.gz'}, 'a WARC file'),
+        ({'output': 'pages.txt'}, r'FILE\.warc\.gz'),
+        ({'delay': -1.0}, 'delay needs'),
+        ({'most_bytes': 0}, 'most_bytes'),
+    ],
+)
+def test_wrong_options_say_what_to_change(run, options, message):
+    with pytest.raises(command.UserError, match=message):
+        run('/a', **options)
+
+
+def test_one_process_writes_a_file(tmp_path):
+    first = archive.Archive(tmp_path / 'a.warc.gz')
+    with pytest.raises(command.UserError, match='another process'):
+        archive.Archive(tmp_path / 'a.warc.gz')
+    first.close()
+
+
+def test_addresses_have_one_form():
+    forms = {
+        'HTTP://EXAMPLE.org:80/a b#c': 'http://example.org/a%20b',
+        'https://example.org:443': 'https://example.org/',
+        'https://bücher.example/ü?q=ü': 'https://xn--bcher-kva.example/%C3%BC?q=%C3%BC',
+        'http://[::1]:8080/': 'http://[::1]:8080/',
+        'http://a/%41?b=%2F': 'http://a/%41?b=%2F',
+    }
+    assert {given: web.normal(given) for given in forms} == forms
+    assert parse.urlsplit(web.normal('http://a')).path == '/'
