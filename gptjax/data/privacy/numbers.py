@@ -7,8 +7,7 @@ lengths of the SWIFT registry. SSN: areas 000, 666 and 900 to 999, group 00 and 
 
 import re
 
-from gptjax.data.privacy import checks
-from gptjax.data.privacy.shapes import Shape, shape
+from gptjax.data.privacy import checks, shapes
 
 # First digits, as a range of equal lengths, and the lengths of the numbers.
 _ISSUERS = (
@@ -42,12 +41,13 @@ def _card(digits: str) -> bool:
 
 
 CARD = (
-    shape(
-        r'[2-6][0-9]{3}(?:([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}|'
+    shapes.shape(
+        '[2-6]',
+        r'[0-9]{3}(?:([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}|'
         r'([ -])[0-9]{6}\2[0-9]{4,5}|[0-9]{10,15})',
         _card,
     ),
-    shape(r'1[0-9]{14}', _card, ('card', 'uatp')),
+    shapes.shape('1', r'[0-9]{14}', _card, ('card', 'uatp')),
 )
 
 _IBAN_LENGTHS = {
@@ -64,32 +64,28 @@ _IBAN_LENGTHS = {
 }  # fmt: skip
 
 
-class _Iban(Shape):
+def _iban(match: re.Match[str]) -> shapes.Place | None:
     """The country says how many of the characters that follow are the number."""
-
-    def find(self, text, lowered, context):  # type: ignore[no-untyped-def]
-        for match in self.pattern.finditer(text):
-            start = match.start() - 2
-            found = text[start : match.end()]
-            places = [i for i, c in enumerate(found) if c.isalnum()]
-            length = _IBAN_LENGTHS.get(found[:2].upper())
-            if length is None or len(places) < length:
-                continue
-            end = places[length - 1] + 1
-            code = ''.join(found[i] for i in places[:length])
-            behind = text[start + end : start + end + 1]
-            one_case = code in (code.upper(), code.lower())
-            if not behind.isalnum() and one_case and checks.mod97(code):
-                yield start, start + end
+    start = match.start() - 2
+    found = match.string[start : match.end()]
+    places = [i for i, c in enumerate(found) if c.isalnum()]
+    length = _IBAN_LENGTHS.get(found[:2].upper(), 99)
+    if len(places) < length:
+        return None
+    end = start + places[length - 1] + 1
+    code = ''.join(found[i] for i in places[:length])
+    if match.string[end : end + 1].isalnum() or not checks.mod97(code):
+        return None
+    return (start, end) if code in (code.upper(), code.lower()) else None
 
 
 IBAN = (
-    _Iban(
+    shapes.Shape(
         re.compile(
             r'[0-9](?<=[A-Za-z][A-Za-z].)(?<!\w...)[0-9](?:[ -]?[A-Za-z0-9]{4}){2,7}'
             r'(?:[ -]?[A-Za-z0-9]{1,3})?'
         ),
-        checks.mod97,
+        _iban,
     ),
 )
 
@@ -107,9 +103,9 @@ def _ssn(digits: str) -> bool:
 
 _SOCIAL = ('ssn', 'social security', 'ss#', 'itin', 'taxpayer')
 SSN = (
-    shape(r'[0-9][0-9]{2}-[0-9]{2}-[0-9]{4}', _ssn),
-    shape(r'[0-9][0-9]{2}([. ])[0-9]{2}\1[0-9]{4}', _ssn, _SOCIAL),
-    shape(r'[0-9][0-9]{2}-?[0-9]{2}-?[0-9]{4}', _ssn, _SOCIAL),
+    shapes.shape('[0-9]', r'[0-9]{2}-[0-9]{2}-[0-9]{4}', _ssn),
+    shapes.shape('[0-9]', r'[0-9]{2}([. ])[0-9]{2}\1[0-9]{4}', _ssn, _SOCIAL),
+    shapes.shape('[0-9]', r'[0-9]{2}-?[0-9]{2}-?[0-9]{4}', _ssn, _SOCIAL),
 )
 
 
@@ -176,44 +172,38 @@ def _bsn(digits: str) -> bool:
 # ISO 3166 and the name. Most need a word that tells of them: among ten digits one in
 # eleven passes as an NHS number.
 NATIONAL = {
-    'gb_nhs': shape(
-        r'[0-9][0-9]{2}([ -]?)[0-9]{3}\1[0-9]{4}', _nhs, ('nhs', 'national health')
+    'gb_nhs': shapes.shape(
+        '[0-9]', r'[0-9]{2}([ -]?)[0-9]{3}\1[0-9]{4}', _nhs, ('nhs', 'national health')
     ),
-    'gb_nino': shape(
-        r'[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]',
-        _nino,
+    'gb_nino': shapes.shape(
+        '[A-CEGHJ-PR-TW-Z]', '[A-CEGHJ-NPR-TW-Z](?: ?[0-9]{2}){3} ?[A-D]', _nino,
         ('national insurance', 'nino', 'ni number', 'ni no'),
     ),
-    'es_dni': shape(
-        r'[0-9XYZ][0-9]{7}-?[A-HJ-NP-TV-Z]',
-        _dni,
+    'es_dni': shapes.shape(
+        '[0-9XYZ]', '[0-9]{7}-?[A-HJ-NP-TV-Z]', _dni,
         ('dni', 'nie', 'nif', 'd.n.i', 'identidad', 'spanish id'),
     ),
-    'fr_nir': shape(
-        r'[12][ .]?[0-9]{2}[ .]?(?:0[1-9]|1[0-2]|[2-4][0-9]|[5-9][0-9])[ .]?'
-        r'(?:[0-9]{2}|2[AB])[ .]?[0-9]{3}[ .]?[0-9]{3}[ .]?[0-9]{2}',
-        _nir,
+    'fr_nir': shapes.shape(
+        '[12]', r'[ .]?[0-9]{2}[ .]?(?:0[1-9]|1[0-2]|[2-9][0-9])[ .]?'
+        r'(?:[0-9]{2}|2[AB])[ .]?[0-9]{3}[ .]?[0-9]{3}[ .]?[0-9]{2}', _nir,
     ),
-    'de_id': shape(
-        r'[1-9][0-9](?: ?[0-9]{3}){3}',
-        _de_id,
+    'de_id': shapes.shape(
+        '[1-9]', '[0-9](?: ?[0-9]{3}){3}', _de_id,
         ('steuer', 'steuerid', 'steuer-id', 'steueridentifikationsnummer', 'idnr',
          'steuer-idnr', 'tax id', 'tin'),
     ),
-    'it_cf': shape(
-        r'[A-Z][A-Z]{5}[0-9LMNP-V]{2}[A-EHLMPRST][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}[A-Z]',
-        _fiscal,
+    'it_cf': shapes.shape(
+        '[A-Z]', '[A-Z]{5}[0-9LMNP-V]{2}[A-EHLMPRST][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}'
+        '[A-Z]', _fiscal,
     ),
-    'br_cpf': shape(r'[0-9][0-9]{2}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}', _cpf),
-    'in_aadhaar': shape(
-        r'[2-9][0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}',
-        _aadhaar,
+    'br_cpf': shapes.shape('[0-9]', r'[0-9]{2}(?:\.[0-9]{3}){2}-[0-9]{2}', _cpf),
+    'in_aadhaar': shapes.shape(
+        '[2-9]', r'[0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}', _aadhaar,
         ('aadhaar', 'aadhar', 'uidai'),
     ),
-    'ca_sin': shape(
-        r'[1-79][0-9]{2}([ -]?)[0-9]{3}\1[0-9]{3}',
-        checks.luhn,
+    'ca_sin': shapes.shape(
+        '[1-79]', r'[0-9]{2}([ -]?)[0-9]{3}\1[0-9]{3}', checks.luhn,
         ('sin', 'social insurance'),
     ),
-    'nl_bsn': shape(r'[0-9][0-9]{8}', _bsn, ('bsn', 'burgerservicenummer')),
+    'nl_bsn': shapes.shape('[0-9]', '[0-9]{8}', _bsn, ('bsn', 'burgerservicenummer')),
 }  # fmt: skip

@@ -4,12 +4,10 @@ Formats of keys are those that the services publish for scanners of secrets. Wha
 stands for documentation (RFC 2606, 3849, 5737) belongs to no one and is left alone.
 """
 
-from collections.abc import Iterator
 import ipaddress
 import re
 
-from gptjax.data.privacy import checks
-from gptjax.data.privacy.shapes import AFTER, BEFORE, WINDOW, Shape, told_by
+from gptjax.data.privacy import checks, shapes
 
 _LETTER = 'A-Za-z0-9\u00c0-\u024f'
 _LOCAL = re.compile(rf"[{_LETTER}._%+'\-]{{1,64}}")
@@ -24,103 +22,80 @@ _NOT_DOMAINS = re.compile(
 )
 
 
-class _Email(Shape):
+def _email(match: re.Match[str]) -> shapes.Place | None:
     """From each @, the domain forwards and the name backwards: linear."""
-
-    def find(self, text, lowered, context):  # type: ignore[no-untyped-def]
-        for match in self.pattern.finditer(text):
-            at = match.start()
-            before = text[max(0, at - 65) : at][::-1]
-            local = _LOCAL.match(before)
-            if local is None or len(local[0]) == 65:
-                continue
-            name = local[0][::-1].lstrip(".'-+%")
-            if not name or name[-1] == '.' or '..' in name or name == 'git':
-                continue
-            if before[local.end() : local.end() + 2] in ('//', '@') or (
-                _NOT_DOMAINS.fullmatch(match[1])
-            ):
-                continue
-            yield at - len(name), match.end()
+    at = match.start()
+    reversed_ = match.string[max(0, at - 66) : at][::-1]
+    local = _LOCAL.match(reversed_)
+    if local is None or _NOT_DOMAINS.fullmatch(match[1]):
+        return None
+    name = local[0][::-1].lstrip(".'-+%")
+    if not name or name[-1] == '.' or '..' in name or name == 'git':
+        return None
+    if reversed_[local.end() : local.end() + 2] == '//':
+        return None
+    return at - len(name), match.end()
 
 
-EMAIL = (_Email(_DOMAIN, bool),)
+EMAIL = (shapes.Shape(_DOMAIN, _email),)
 
-_VERSION = told_by(
+_VERSION = shapes.told_by(
     ('version', 'versions', 'ver', 'v', 'release', 'releases', 'section', 'sections',
      'sec', 'chapter', 'clause', 'appendix', 'table', 'figure', 'fig', 'part', 'build',
      'firmware', 'kernel', 'paragraph', 'article', 'step', 'upgrade', 'upgraded',
      'update', 'updated', 'since', 'requires', 'oid', 'item', 'rule', 'driver')
 )  # fmt: skip
-_ADDRESS = told_by(
+_ADDRESS = shapes.told_by(
     ('ip', 'ips', 'ipv4', 'address', 'addr', 'host', 'server', 'dns', 'ping', 'client',
      'from', 'gateway', 'subnet', 'nameserver', 'peer', 'remote', 'proxy', 'http',
      'https', 'ssh', 'telnet', 'traceroute', 'x-forwarded-for')
 )  # fmt: skip
 
 
-class _IPv4(Shape):
+def _ipv4(match: re.Match[str]) -> shapes.Place | None:
     """Public addresses; four small numbers are a version unless a word says address."""
-
-    def find(self, text, lowered, context):  # type: ignore[no-untyped-def]
-        for match in self.pattern.finditer(text):
-            start = match.start()
-            try:
-                address = ipaddress.IPv4Address(match[0])
-            except ValueError:
-                continue
-            before = text[max(0, start - WINDOW) : start].lower()
-            if not address.is_global or address.is_multicast or before[-1:] == '§':
-                continue
-            version = _last(_VERSION, before)
-            told = _last(_ADDRESS, before)
-            *first, last = address.packed
-            if version > told or (max(first) < 40 and last < 100 and told < 0):
-                continue
-            yield match.span()
-
-
-def _last(words: re.Pattern[str], text: str) -> int:
-    return max((match.end() for match in words.finditer(text)), default=-1)
+    try:
+        address = ipaddress.IPv4Address(match[0])
+    except ValueError:
+        return None
+    earlier = shapes.before(match)
+    version, told = shapes.last(_VERSION, earlier), shapes.last(_ADDRESS, earlier)
+    *first, fourth = address.packed
+    small = max(first) < 40 and fourth < 100 and told < 0
+    private = not address.is_global or address.is_multicast
+    if private or version > told or small or earlier[-1:] == '§':
+        return None
+    return match.span()
 
 
 IPV4 = (
-    _IPv4(
+    shapes.Shape(
         re.compile(
-            rf'[0-9]{BEFORE}(?<![A-Za-z]/.)(?<![.\-].)[0-9]{{0,2}}(?:\.[0-9]{{1,3}}){{3}}'
+            rf'[0-9]{shapes.BEFORE}(?<![A-Za-z]/.)(?<![.\-].)[0-9]{{0,2}}(?:\.[0-9]{{1,3}}){{3}}'
             r'(?!\w|\.[0-9]|-[A-Za-z])'
         ),
-        bool,
+        _ipv4,
     ),
 )
 _HEX = re.compile('[0-9A-Fa-f:.]{0,45}')
 
 
-class _IPv6(Shape):
-    """From each ':x:', which every address has, to both sides.
+def _ipv6(match: re.Match[str]) -> shapes.Place | None:
+    """From ':x:', which every address has, to both sides.
 
     With '::' it must lie in 2000::/3, all that is given out: 'a::b' is C++ as well.
     """
-
-    def find(self, text, lowered, context):  # type: ignore[no-untyped-def]
-        done = 0
-        for match in self.pattern.finditer(text):
-            at = match.start()
-            if at < done:
-                continue
-            left = _HEX.match(text[max(done, at - 40) : at][::-1])
-            right = _HEX.match(text, at)
-            if left is None or right is None:
-                continue
-            start, end = at - left.end(), right.end()
-            while text[end - 1] == '.' or text[end - 2 : end] in (':.', '.:'):
-                end -= 1
-            if text[end - 1] == ':' and text[end - 2] != ':':
-                end -= 1
-            done = end
-            beside = text[max(0, start - 1) : start] + text[end : end + 1]
-            if not re.search(r'\w', beside) and _public(text[start:end]):
-                yield start, end
+    text, at = match.string, match.start()
+    left = _HEX.match(text[max(0, at - 40) : at][::-1])
+    right = _HEX.match(text, at)
+    assert left is not None
+    assert right is not None
+    start, end = at - left.end(), right.end()
+    while text[end - 1] == '.' or (text[end - 1] == ':' and text[end - 2] != ':'):
+        end -= 1
+    beside = text[max(0, start - 1) : start] + text[end : end + 1]
+    found = not re.search(r'\w', beside) and _public(text[start:end])
+    return (start, end) if found else None
 
 
 def _public(found: str) -> bool:
@@ -137,7 +112,7 @@ def _public(found: str) -> bool:
     return not local and any(len(group) != 2 for group in groups)
 
 
-IPV6 = (_IPv6(re.compile(r':[0-9A-Fa-f]{0,4}:'), bool),)
+IPV6 = (shapes.Shape(re.compile(r':[0-9A-Fa-f]{0,4}:'), _ipv6),)
 
 # (what must be in the text, the pattern)
 _KEYS = (
@@ -166,19 +141,17 @@ _KEYS = (
 )  # fmt: skip
 
 
-class _Key(Shape):
-    def __init__(self, need: str, pattern: str):
-        super().__init__(re.compile(pattern), bool, (need,))
-
-    def find(self, text: str, lowered: str, context: bool) -> Iterator[tuple[int, int]]:
-        if self.needs[0] in text:
-            yield from (match.span() for match in self.pattern.finditer(text))
-
-
-KEY = tuple(_Key(need, pattern) for need, pattern in _KEYS)
+KEY = tuple(
+    shapes.Shape(re.compile(pattern), re.Match.span, (need.lower(),))
+    for need, pattern in _KEYS
+)
 CRYPTO = (
-    Shape(
-        re.compile(rf'[13](?<!\w.)[1-9A-HJ-NP-Za-km-z]{{25,34}}{AFTER}'), checks.base58
+    shapes.Shape(
+        re.compile(rf'[13](?<!\w.)[1-9A-HJ-NP-Za-km-z]{{25,34}}{shapes.AFTER}'),
+        shapes.checked(checks.base58),
     ),
-    Shape(re.compile(rf'bc1(?<!\w...)[02-9ac-hj-np-z]{{11,71}}{AFTER}'), checks.bech32),
+    shapes.Shape(
+        re.compile(rf'bc1(?<!\w...)[02-9ac-hj-np-z]{{11,71}}{shapes.AFTER}'),
+        shapes.checked(checks.bech32),
+    ),
 )

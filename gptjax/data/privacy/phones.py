@@ -5,9 +5,10 @@ area and exchange begin with 2 to 9; ranges kept for fiction (555-0100 to 0199) 
 left alone. Any other form needs a word such as 'phone' before it.
 """
 
+from collections.abc import Callable
 import re
 
-from gptjax.data.privacy.shapes import AFTER, BEFORE, OTHER, Shape, told_by
+from gptjax.data.privacy import shapes
 
 _CODES = re.compile(
     r'1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|'
@@ -19,7 +20,7 @@ _DATE = re.compile(
     r'(?:[0-3]?[0-9]([-./ ])[0-3]?[0-9]\1|(?:19|20)[0-9]{2}([-./ ])[0-3]?[0-9]\2)'
     r'[0-9]{1,4}(?: [0-9]{1,2})?'
 )
-_FICTION = re.compile(r'1?[2-9][0-9]{2}55501[0-9]{2}')
+_FICTION = re.compile(r'(?<![0-9])1?[2-9][0-9]{2}55501[0-9]{2}(?![0-9])')
 _WORDS = (
     'phone', 'phones', 'telephone', 'tel', 'mobile', 'mob', 'cell', 'cellphone', 'fax',
     'call', 'dial', 'ring', 'sms', 'whatsapp', 'hotline', 'reach', 'answering',
@@ -34,57 +35,46 @@ _NEEDS = (
 )  # fmt: skip
 
 
-def _digits(found: str) -> str:
-    """The digits without an extension."""
-    return re.sub(r'\D', '', re.split('x|ext', found)[0])
-
-
-def _international(found: str) -> bool:
-    number = _digits(found)
+def _international(found: str, number: str) -> bool:
     if not found.startswith('+'):
         number = number.removeprefix('00')
-    return (
-        8 <= len(number) <= 15
-        and _CODES.match(number) is not None
-        and _FICTION.fullmatch(number) is None
-    )
+    return 8 <= len(number) <= 15 and _CODES.match(number) is not None
 
 
-def _american(found: str) -> bool:
-    number = _digits(found)
-    return number[-6:-4] != '11' and _FICTION.fullmatch(number) is None
+def _american(found: str, number: str) -> bool:
+    return number[-6:-4] != '11'
 
 
-def _european(found: str) -> bool:
-    return 10 <= len(_digits(found)) <= 12
+def _european(found: str, number: str) -> bool:
+    return 10 <= len(number) <= 12
 
 
-def _any(found: str) -> bool:
-    number = _digits(found)
-    return 7 <= len(number) <= 15 and _FICTION.fullmatch(number) is None
-
-
-class _Phone(Shape):
-    """A shape that is no date, no coordinate, and not named as another number."""
-
-    def find(self, text, lowered, context):  # type: ignore[no-untyped-def]
-        for start, end in super().find(text, lowered, context):
-            found = text[start:end]
-            if _DATE.fullmatch(found) or _COORDINATE.fullmatch(found):
-                continue
-            before = text[max(0, start - 16) : start].lower()
-            if before[-1:] not in tuple('/#=&$') and not OTHER.search(before):
-                yield start, end
+def _any(found: str, number: str) -> bool:
+    return 7 <= len(number) <= 15
 
 
 _COORDINATE = re.compile(r'\+?[0-9]{1,3}\.[0-9]{4,8}(?:[ /].*)?')
 
 
-def _shape(pattern, valid, told=False):  # type: ignore[no-untyped-def]
-    words = told_by(_WORDS) if told else None
-    return _Phone(
-        re.compile(pattern + _EXTENSION + AFTER), valid, _NEEDS if told else (), words
-    )
+def _shape(
+    first: str, rest: str, valid: Callable[[str, str], bool], told: bool = False
+) -> shapes.Shape:
+    """A shape that is no date, no coordinate, and not named as another number."""
+
+    def check(match: re.Match[str]) -> shapes.Place | None:
+        found, earlier = match[0], shapes.before(match, 16)
+        number = re.sub(r'\D', '', re.split('x|ext', found)[0])
+        other = _DATE.fullmatch(found) or _COORDINATE.fullmatch(found)
+        if other or _FICTION.search(number) or shapes.OTHER.search(earlier):
+            return None
+        if earlier[-1:] in tuple('/#=&$') or not valid(found, number):
+            return None
+        return match.span()
+
+    pattern = re.compile(first + shapes.BEFORE + rest + _EXTENSION + shapes.AFTER)
+    if told:
+        return shapes.Shape(pattern, check, _NEEDS, shapes.told_by(_WORDS))
+    return shapes.Shape(pattern, check)
 
 
 # Area, exchange and line of the North American plan.
@@ -92,20 +82,15 @@ _AREA, _LINE = '[2-9][0-9]{2}', r'[2-9][0-9]{2}[ .\-][0-9]{4}'
 _TRUNK = r'[1-9][0-9]{2,8}(?:[ \-][0-9]{2,5}){0,2}'
 
 PHONE = (
-    _shape(rf'\+(?<![\w+.]\+)\(?[1-9]{_DIGITS}{{6,15}}', _international),
-    _shape(
-        rf'0{BEFORE}0[ \-]?[1-9][0-9]{{0,2}}(?:[ .\-][0-9]{{1,5}}){{2,5}}',
-        _international,
-    ),
-    _shape(rf'\({BEFORE}{_AREA}\) ?{_LINE}', _american),
-    _shape(rf'1{BEFORE}[ .\-](?:\({_AREA}\) ?|{_AREA}[ .\-]){_LINE}', _american),
-    _shape(rf'[2-9]{BEFORE}[0-9]{{2}}[.\-]{_LINE}', _american),
-    # French pairs; British and German trunk codes; Dutch mobiles.
-    _shape(
-        rf'0{BEFORE}[1-9](?:([ .\-])[0-9]{{2}}(?:\1[0-9]{{2}}){{3}}|-[1-9][0-9]{{7}})',
-        _european,
-    ),
-    _shape(rf'\({BEFORE}0[1-9][0-9]{{0,4}}\) ?{_TRUNK}', _european),
-    _shape(rf'0{BEFORE}[1-9][0-9]{{1,4}}(?: ?[/\-] ?| ){_TRUNK}', _european),
-    _shape(rf'[0-9(]{BEFORE}{_DIGITS}{{6,15}}', _any, told=True),
+    _shape(r'\+', rf'(?<!\+.)\(?[1-9]{_DIGITS}{{6,15}}', _international),
+    _shape('0', r'0[ \-]?[1-9][0-9]{0,2}(?:[ .\-][0-9]{1,5}){2,5}', _international),
+    _shape(r'\(', rf'{_AREA}\) ?{_LINE}', _american),
+    _shape('1', rf'[ .\-](?:\({_AREA}\) ?|{_AREA}[ .\-]){_LINE}', _american),
+    _shape('[2-9]', rf'[0-9]{{2}}[.\-]{_LINE}', _american),
+    # French pairs; Dutch mobiles; British and German trunk codes.
+    _shape('0', r'[1-9]([ .\-])[0-9]{2}(?:\1[0-9]{2}){3}', _european),
+    _shape('0', '[1-9]-[1-9][0-9]{7}', _european),
+    _shape(r'\(', rf'0[1-9][0-9]{{0,4}}\) ?{_TRUNK}', _european),
+    _shape('0', rf'[1-9][0-9]{{1,4}}(?: ?[/\-] ?| ){_TRUNK}', _european),
+    _shape('[0-9(]', rf'{_DIGITS}{{6,15}}', _any, told=True),
 )

@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 import re
 
+# Where something begins and ends in a text.
+Place = tuple[int, int]
+
 # How far before a candidate a word may stand that tells what it is, in characters.
 WINDOW = 48
 # Words that tell of another number, where they stand between such a word and it.
@@ -16,6 +19,7 @@ OTHER = re.compile(
 # a word, a longer number or a decimal is another thing.
 BEFORE = r'(?<!\w.)(?<![0-9][.,\-].)'
 AFTER = r'(?![\w]|[.,\-/][0-9])'
+_SEPARATORS = re.compile(r'[ .()/\-]')
 
 
 @dataclass(frozen=True)
@@ -24,42 +28,47 @@ class Shape:
 
     pattern: takes time linear in the text: no repeat in a repeat that could split a
         run of characters in two ways, and a bounded length or a left edge.
-    valid: of the characters without separators, whether the check holds.
+    check: of a match, the place of what it is, or None.
     needs: strings of which one must be in the lower-cased text, or it is not searched.
-    words: of which one must stand shortly before, or right behind; None asks for
-        none.
+    words: of which one must stand shortly before, or right behind; None asks for none.
     """
 
     pattern: re.Pattern[str]
-    valid: Callable[[str], bool]
+    check: Callable[[re.Match[str]], Place | None]
     needs: tuple[str, ...] = ()
     words: re.Pattern[str] | None = None
 
-    def find(self, text: str, lowered: str, context: bool) -> Iterator[tuple[int, int]]:
+    def find(self, text: str, lowered: str, context: bool) -> Iterator[Place]:
         """Where it stands in `text`; without `context`, no word need precede."""
         if context and self.needs and not any(need in lowered for need in self.needs):
             return
         for match in self.pattern.finditer(text):
-            start, end = match.span()
-            if context and self.words and not _told(text, start, end, self.words):
+            if context and self.words and not _told(match, self.words):
                 continue
-            if self.valid(_SEPARATORS.sub('', match[0])):
-                yield start, end
+            place = self.check(match)
+            if place is not None:
+                yield place
 
 
-_SEPARATORS = re.compile(r'[ .()/\-]')
+def checked(valid: Callable[[str], bool]) -> Callable[[re.Match[str]], Place | None]:
+    """All that matched, where it is valid without its separators."""
+
+    def check(match: re.Match[str]) -> Place | None:
+        return match.span() if valid(_SEPARATORS.sub('', match[0])) else None
+
+    return check
 
 
 def shape(
-    pattern: str, valid: Callable[[str], bool], words: tuple[str, ...] = ()
+    first: str, rest: str, valid: Callable[[str], bool], words: tuple[str, ...] = ()
 ) -> Shape:
-    """A shape of a number, whose pattern begins with one set of characters.
+    """A shape of a number.
 
-    That first set is searched for quickly; what may stand before it is asked next.
+    first: the set of its first character, which is searched for quickly; what may stand
+    before it is asked next.
     """
-    first, rest = re.fullmatch(r'(\[.*?\]|\\?.)(.*)', pattern, re.DOTALL).groups()  # type: ignore[union-attr]
-    compiled = re.compile(first + BEFORE + rest + AFTER)
-    return Shape(compiled, valid, words, told_by(words) if words else None)
+    pattern = re.compile(first + BEFORE + rest + AFTER)
+    return Shape(pattern, checked(valid), words, told_by(words) if words else None)
 
 
 def told_by(words: tuple[str, ...]) -> re.Pattern[str]:
@@ -67,9 +76,20 @@ def told_by(words: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf'(?<![a-z])(?:{"|".join(map(re.escape, words))})(?![a-z])')
 
 
-def _told(text: str, start: int, end: int, words: re.Pattern[str]) -> bool:
-    before = text[max(0, start - WINDOW) : start].lower()
-    last = max((match.end() for match in words.finditer(before)), default=-1)
-    if last >= 0:
-        return OTHER.search(before, last) is None
-    return words.match(text[end : end + 16].lower().lstrip(' ,-(')) is not None
+def last(words: re.Pattern[str], text: str) -> int:
+    """Where the last of the words ends in `text`, or -1."""
+    return max((match.end() for match in words.finditer(text)), default=-1)
+
+
+def before(match: re.Match[str], size: int = WINDOW) -> str:
+    """The lower-cased text before a match."""
+    return match.string[max(0, match.start() - size) : match.start()].lower()
+
+
+def _told(match: re.Match[str], words: re.Pattern[str]) -> bool:
+    earlier = before(match)
+    place = last(words, earlier)
+    if place >= 0:
+        return OTHER.search(earlier, place) is None
+    behind = match.string[match.end() : match.end() + 16].lower()
+    return words.match(behind.lstrip(' ,-(')) is not None
