@@ -38,8 +38,7 @@ def main() -> None:
         },
     }
     kinds = [
-        f'"{kind}": '
-        + (json.dumps(value) if isinstance(value, str) else _lines(value))
+        f'"{kind}": ' + (json.dumps(value) if isinstance(value, str) else _lines(value))
         for kind, value in told.items()
     ]
     output = Path(__file__).with_name('presidio.json')

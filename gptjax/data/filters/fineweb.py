@@ -5,6 +5,8 @@ sentence, of lines of at most 30 characters, of characters in lines that stood b
 and line ends per word.
 """
 
+from typing import Any
+
 from gptjax.data.filters import page, rules
 from gptjax.data.filters.page import Page
 
@@ -49,6 +51,6 @@ RULES = rules.Rules(
 )
 
 
-def fineweb(**limits: rules.Number | None) -> rules.Rules:
+def fineweb(**limits: Any) -> rules.Rules:
     """The step, with other `limits` where they are named."""
     return RULES.changed('fineweb', limits)

@@ -7,6 +7,7 @@ different. So the results are those of counting strings, at a fraction of the co
 from collections import Counter
 from collections.abc import Sequence
 import functools
+import itertools
 
 import numpy as np
 
@@ -44,13 +45,16 @@ class Grams:
         np.cumsum(self._codes * powers[1 : size + 1], out=sums[1:])
         return sums[self._ends], inverses[self._ends]
 
-    def gram(self, place: int, n: int) -> str:
-        """The n-gram at `place`, joined by nothing."""
-        return self._joined[self._bounds[place] : self._bounds[place + n]]
+    @functools.cached_property
+    def _words(self) -> list[str]:
+        bounds = self._bounds
+        return [self._joined[a:b] for a, b in itertools.pairwise(bounds)]
 
-    def words(self, place: int, n: int) -> tuple[str, ...]:
-        """The words of the n-gram at `place`."""
-        return tuple(self.gram(one, 1) for one in range(place, place + n))
+    def _same(self, places: list[int], n: int) -> bool:
+        """Whether the n-grams there are of the same words."""
+        words = self._words
+        first = words[places[0] : places[0] + n]
+        return all(words[place : place + n] == first for place in places)
 
     def _hashes(self, n: int, apart: bool) -> np.ndarray:
         sums, inverses = self._hashed
@@ -92,8 +96,10 @@ class Grams:
 
     def counts(self, n: int) -> dict[tuple[str, ...], int]:
         """The n-grams that occur more than once, and how often, by first place."""
-        found = Counter(self.words(place, n) for place in self._repeated(n, apart=True))
-        return {words: count for words, count in found.items() if count > 1}
+        words = self._words
+        places = self._repeated(n, apart=True)
+        found = Counter(tuple(words[place : place + n]) for place in places)
+        return {gram: count for gram, count in found.items() if count > 1}
 
     def top(self, n: int) -> tuple[int, int]:
         """Characters of the words of the most frequent n-gram, the first of them, and
@@ -103,26 +109,28 @@ class Grams:
             return 0, 0
         places, starts, counts = self._sorted(n, apart=True)
         most = int(counts.max())
-        if most == 1:
-            return len(self.gram(0, n)), 1
         starts = starts[counts == most]
         start = int(starts[places[starts].argmin()])
         equal = places[start : start + most].tolist()
-        if len({self.words(place, n) for place in equal}) == 1:
-            return len(self.gram(equal[0], n)), most
-        found = self.counts(n)  # two n-grams of one hash: all are counted
-        words = max(found, key=lambda words: found[words], default=self.words(0, n))
-        return sum(map(len, words)), found.get(words, 1)
+        if not self._same(equal, n):  # two n-grams of one hash: all are counted
+            found = self.counts(n)
+            gram = max(found, key=lambda gram: found[gram], default=None)
+            if gram is not None:
+                return sum(map(len, gram)), found[gram]
+            equal = [0]
+        bounds = self._bounds
+        return bounds[equal[0] + n] - bounds[equal[0]], len(equal)
 
     def again(self, n: int) -> int:
         """Characters in stretches of n words that stood before, read from left to
         right: after one that did, the next begins behind it.
         """
         seen: set[str] = set()
+        bounds = self._bounds
         free = total = 0
         for place in self._repeated(n, apart=False):
             if place >= free:
-                gram = self.gram(place, n)
+                gram = self._joined[bounds[place] : bounds[place + n]]
                 if gram in seen:
                     total += len(gram)
                     free = place + n
@@ -132,10 +140,10 @@ class Grams:
 
     def covered(self, n: int) -> int:
         """Characters of the words that are part of an n-gram which occurs twice."""
-        repeated = self.counts(n)
+        words, repeated = self._words, self.counts(n)
         steps = np.zeros(len(self._lengths) + 1, np.int64)
         for place in self._repeated(n, apart=True):
-            if self.words(place, n) in repeated:
+            if tuple(words[place : place + n]) in repeated:
                 steps[place] += 1
                 steps[place + n] -= 1
         return int(self._lengths[np.cumsum(steps)[:-1] > 0].sum())

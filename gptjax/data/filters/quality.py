@@ -7,6 +7,7 @@ words in other ways, and take the mean or the median, words or their occurrences
 from collections.abc import Mapping, Sequence
 import re
 import statistics
+from typing import Any
 
 from gptjax import command
 from gptjax.data.filters import rules
@@ -95,7 +96,7 @@ VARIANTS: Mapping[str, rules.Rules] = {
 }
 
 
-def gopher(*, variant: str, **limits: rules.Number | None) -> rules.Rules:
+def gopher(*, variant: str, **limits: Any) -> rules.Rules:
     """The step: `variant` of VARIANTS, with other `limits` where they are named."""
     found = command.lookup(VARIANTS, variant, 'variant of gopher')
     return found.changed('gopher', limits)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 import dataclasses
 import re
+from typing import Any
 
 from gptjax.data import documents, steps
 from gptjax.data.filters import page, rules
@@ -70,7 +71,7 @@ def _changes(limits: rules.Limits) -> list[tuple[str, _Change]]:
     return found
 
 
-def refinedweb_lines(**limits: rules.Number | None) -> steps.Step:
+def refinedweb_lines(**limits: Any) -> steps.Step:
     """The step, with other `limits` where they are named."""
     chosen = rules.changed('refinedweb_lines', LIMITS, limits)
 

@@ -9,6 +9,7 @@ repeated n-grams.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from gptjax import command
 from gptjax.data.filters import grams, rules
@@ -162,7 +163,7 @@ VARIANTS: Mapping[str, rules.Rules] = {
 }  # fmt: skip
 
 
-def gopher_repetition(*, variant: str, **limits: rules.Number | None) -> rules.Rules:
+def gopher_repetition(*, variant: str, **limits: Any) -> rules.Rules:
     """The step: `variant` of VARIANTS, with other `limits` where they are named."""
     found = command.lookup(VARIANTS, variant, 'variant of gopher_repetition')
     return found.changed('gopher_repetition', limits)

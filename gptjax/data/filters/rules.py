@@ -9,6 +9,7 @@ name. A named variant holds its published limits; an option of the step replaces
 from collections.abc import Callable, Mapping
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from gptjax import command
 from gptjax.data import documents, steps
@@ -26,7 +27,7 @@ class Rules:
     measures: Mapping[str, Measure]
     limits: Limits
 
-    def changed(self, step: str, limits: Limits) -> 'Rules':
+    def changed(self, step: str, limits: Mapping[str, Any]) -> 'Rules':
         """With other limits, as the function `changed` takes them."""
         return dataclasses.replace(self, limits=changed(step, self.limits, limits))
 
@@ -41,7 +42,7 @@ class Rules:
         return document
 
 
-def changed(step: str, published: Limits, limits: Limits) -> Limits:
+def changed(step: str, published: Limits, limits: Mapping[str, Any]) -> Limits:
     """Published limits with others in the place of some, in the published order.
 
     Raises UserError for a limit that is not among them, or is no number.

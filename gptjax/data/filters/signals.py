@@ -45,7 +45,7 @@ def normal(seen: page.Page) -> Normal:
 
 def _entropy(seen: page.Page) -> float:
     shares = [n / len(normal(seen).words) for n in normal(seen).counts.values()]
-    return -sum(share * math.log(share) for share in shares)
+    return -math.fsum(share * math.log(share) for share in shares)
 
 
 def _mean(of: Callable[[str], rules.Number]) -> rules.Measure:

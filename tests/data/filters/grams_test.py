@@ -1,0 +1,86 @@
+"""n-grams by sorted hashes, and words found in arrays, against plain counting."""
+
+from collections import Counter
+import random
+import sys
+
+import numpy as np
+import pytest
+
+from gptjax.data.filters import grams, page
+
+
+def counted(words, n):
+    return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+
+
+def again(words, n):
+    """Read from left to right, words joined by nothing."""
+    seen, total, place = set(), 0, 0
+    while place + n <= len(words):
+        gram = ''.join(words[place : place + n])
+        total += len(gram) * (gram in seen)
+        place += n if gram in seen else 1
+        seen.add(gram)
+    return total
+
+
+def covered(words, n):
+    counts = counted(words, n)
+    inside = {
+        place + more
+        for place in range(len(words) - n + 1)
+        if counts[tuple(words[place : place + n])] > 1
+        for more in range(n)
+    }
+    return sum(len(words[place]) for place in inside)
+
+
+@pytest.fixture(params=['hashes', 'one hash'])
+def hashes(request, monkeypatch):
+    """With hashes that tell n-grams apart, and with ones that never do."""
+    if request.param == 'one hash':
+        monkeypatch.setattr(
+            grams.Grams,
+            '_hashes',
+            lambda self, n, apart: np.zeros(len(self._lengths) - n + 1, np.uint64),
+        )
+
+
+@pytest.mark.usefixtures('hashes')
+@pytest.mark.parametrize('size', [0, 1, 2, 5, 60, 400])
+def test_n_grams_are_those_of_counting(size):
+    rng = random.Random(size)
+    letters = ['a', 'b', 'ab', 'ba', 'aab', 'c', '😀', 'no', 'now', 'where', 'here']
+    for _ in range(10):
+        words = rng.choices(letters, k=size)
+        found = grams.of(words)
+        for n in (1, 2, 3, 5, 10):
+            counts = counted(words, n)
+            repeated = {gram: k for gram, k in counts.items() if k > 1}
+            assert found.counts(n) == repeated
+            assert list(found.counts(n)) == list(repeated)
+            (first, most), *_ = [*counts.most_common(1), ((), 0)]
+            assert found.top(n) == (len(''.join(first)), most)
+            assert found.again(n) == again(words, n)
+            assert found.covered(n) == covered(words, n)
+            assert found.sizes(n) == sum(len(''.join(g)) * k for g, k in counts.items())
+
+
+def test_words_are_found_alike_by_pattern_and_in_arrays():
+    """In texts of all characters of Unicode."""
+    every = [chr(code) for code in range(sys.maxunicode + 1)]
+    random.Random(0).shuffle(every)
+    text = ''.join(every) + 'some plain words, and marks... 3.14'
+    words = page.words(text)
+    found = page.Page(text)
+    assert found.lengths.tolist() == [len(word) for word in words]
+    assert found.lettered == sum(any(map(str.isalpha, word)) for word in words)
+    plain = [len(word) for word in words if not page.PUNCTUATION.issuperset(word)]
+    assert found.plain.tolist() == plain
+    assert found.word_grams.sizes(1) == len(''.join(words))
+
+
+def test_a_page_is_shared_by_the_filters_of_one_text():
+    text = 'a text of its own'
+    assert page.page(text) is page.page(text)
