@@ -17,7 +17,7 @@ Found = tuple[str, str]  # licence, evidence
 
 _HINTS = (
     'licen', 'public domain', 'free of charge', 'redistribution', 'gutenberg',
-    'creative commons', 'permission', '许可证',
+    'creative commons', 'permission', 'cc0', 'cc by', 'cc-by', '许可证',
 )  # fmt: skip
 _ENDS = 60_000  # characters of a long text's head and tail that are read
 _HEAD = 3000
@@ -31,7 +31,7 @@ _WORK = (
     r'|website|wiki|work)s?'
 )
 _DOMAIN = re.compile(
-    rf'\b{_WORK} (?:is|are|has been|have been) (?:hereby )?(?:\w+ )?'
+    rf'\b{_WORK} (?:is|are|has been|have been) (?:hereby )?(?!no)(?:\w+ )?'
     r'(?:(?:in|into|to) )?the public domain(.{0,60})',
     re.I,
 )
@@ -53,6 +53,15 @@ _GNU = re.compile(
 _VERSION = re.compile(
     r'version (\d(?:\.\d)?)(?: of the licen[sc]e)?,?( or (?:\(at your option\) )?any '
     r'later)?',
+    re.I,
+)
+_BEFORE = re.compile(
+    r'^(?:(?:dual[- ])?licensed under\s+)?(?:(?:an?|the|either(?: of)?|terms of)\s+)*',
+    re.I,
+)
+_BUT = re.compile(
+    r'\W*(?:non|no\b|nc\b|nd\b|sa\b|share|but\b|with\b|only\b|(?:for|in) '
+    r'(?:non|personal|research|academic)|except(?! (?:where|as|when)\b))',
     re.I,
 )
 _LINE = re.compile(r'^\W{0,6}licen[sc]e[\s*_]*:[\s*_]*(\S.{1,80})$', re.I | re.M)
@@ -80,9 +89,9 @@ def from_text(text: str) -> Found | None:
     lowered = text.lower()
     if not any(hint in lowered for hint in _HINTS):
         return None
-    ids = [spdx.parse(one.strip(' -\t')) for one in _SPDX.findall(text[:_HEAD])]
+    ids = [one.strip(' -\t') for one in _SPDX.findall(text[:_HEAD])]
     if ids:
-        return _all([(one, 'SPDX-License-Identifier') for one in ids])
+        return _all([(spdx.parse(x), f'SPDX-License-Identifier: {x}') for x in ids])
     whole = texts.identify(text)
     if whole:
         return _all([(one, f'the text of {one}') for one in whole])
@@ -129,13 +138,15 @@ def _gnu(match: re.Match[str]) -> Found:
 
 
 def _prefix(words: str) -> str | None:
-    """The licence that the first of these words name: as many words as possible."""
-    cut = re.sub(r'^(?:an?|the|either(?: of)?)\s+(?:the\s+)?', '', words, flags=re.I)
-    parts = cut.split()[:14]
+    """The licence that the first of these words name: as many words as possible.
+
+    None where what follows takes some of it away: 'CC BY 4.0 (non-commercial use)'.
+    """
+    parts = _BEFORE.sub('', words).split()[:14]
     for count in range(len(parts), 0, -1):
         found = spdx.parse(' '.join(parts[:count]).strip('.,;:()[]*<>'))
         if found != spdx.UNKNOWN:
-            return found
+            return None if _BUT.match(' '.join(parts[count:])) else found
     return None
 
 

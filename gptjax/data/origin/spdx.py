@@ -101,7 +101,9 @@ _CC_WORDS = {
     }.items()
 }
 _CC = re.compile(
-    r'(cc )?(by|nc|nd|sa)((?: nc| nd| sa)*)(?: (\d\.\d)(?: \w+)*| \w{4,})?(?: deed)?'
+    r'((?:cc )*)(by|nc|nd|sa)((?: nc| nd| sa)*)(?: (\d\.\d))?'
+    r'(?: (?:international|unported|generic|igo|deed|united states|legalcode'
+    r'|(?!no|nc|nd|sa|by|or)[a-z]{2}))*'
 )
 _CC0 = re.compile(
     r'(?=cc|creative|publicd)(?:creativecommons)?(?:cc|publicdomain)?(?:zero|0)1?'
@@ -111,24 +113,11 @@ _LATER = re.compile(r'\bor\s+(?:any\s+)?later(?:\s+version)?\b', re.I)
 _OPERATORS = re.compile(r'([()])|\s+(and|or|with)\s+|(?<=\w)\s*([/|])\s*(?=\w)', re.I)
 _CC_VERSIONS = ('1.0', '2.0', '2.1', '2.5', '3.0', '4.0')
 _URL = re.compile(r'(?:https?:)?//(?:www\.)?([\w.-]+)/([^?#]*)', re.I)
-_HOSTS = [
-    'creativecommons.org',
-    'opensource.org',
-    'spdx.org',
-    'choosealicense.com',
-    'gnu.org',
-    'apache.org',
-    'mozilla.org',
-    'eclipse.org',
-    'unlicense.org',
-    'opendatacommons.org',
-    'cdla.dev',
-    'boost.org',
-    'opencontent.org',
-    'nationalarchives.gov.uk',
-    'parliament.uk',
-    'scripts.sil.org',
-]
+_HOSTS = (
+    'creativecommons.org opensource.org spdx.org choosealicense.com gnu.org apache.org '
+    'mozilla.org eclipse.org unlicense.org opendatacommons.org cdla.dev boost.org '
+    'opencontent.org nationalarchives.gov.uk parliament.uk scripts.sil.org'
+)
 _PATHS = ('', 'licenses', 'license', 'version', 'legal', 'old-licenses', 'copyleft')
 
 
@@ -270,7 +259,7 @@ def identifier(text: str) -> str | None:
 def _of_url(host: str, path: str) -> str | None:
     if host.endswith('.creativecommons.org'):
         host = 'creativecommons.org'
-    if host not in _HOSTS:
+    if host not in _HOSTS.split():
         return None
     parts = [re.sub(r'\.(?:html?|txt|php|json)$', '', p) for p in path.split('/')]
     words = [p for p in parts if p.lower() not in _PATHS]
