@@ -26,7 +26,7 @@ def document(text):
 
 def test_planted_data_are_found_and_their_look_alikes_are_not():
     counts = Counter()
-    for text, value, kind in planted.make(30, seed=1):
+    for text, value, kind in planted.make(15, seed=1):
         start = text.index(value)
         true = [(start, start + len(value), kind)] if kind else []
         found = find.find(text, ALL)
@@ -35,7 +35,7 @@ def test_planted_data_are_found_and_their_look_alikes_are_not():
         counts['found'] += len(hits)
         counts['false'] += len(found) > len(hits)
         counts['alike'] += kind is None
-    assert counts == {'planted': 660, 'found': 660, 'alike': 720, 'false': 0}
+    assert counts == {'planted': 330, 'found': 330, 'alike': 360, 'false': 0}
 
 
 @pytest.mark.parametrize('kind', ['card', 'iban', 'ssn', 'email'])
@@ -112,14 +112,11 @@ def test_time_is_linear_in_the_text(unit):
 
     def seconds(size):
         text = unit * (size // len(unit))
-        times = []
-        for _ in range(2):
-            start = time.process_time()
-            find.find(text, ALL)
-            times.append(time.process_time() - start)
-        return min(times)
+        start = time.process_time()
+        find.find(text, ALL)
+        return time.process_time() - start
 
-    assert seconds(64_000) < 100 * seconds(4_000) + 0.05
+    assert seconds(32_000) < 100 * seconds(2_000) + 0.05
 
 
 def test_spans_do_not_overlap_and_the_surest_kind_claims():
