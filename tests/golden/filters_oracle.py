@@ -1,7 +1,16 @@
-"""What datatrove decides about pages, with our word and sentence splitters."""
+"""What datatrove decides about pages, with our word and sentence splitters.
+
+    python tests/golden/filters_oracle.py PAGES.json NAME...
+
+prints the decisions of these filters as JSON, and the seconds of one core they took.
+"""
 
 from collections.abc import Callable, Iterable
+import json
 import logging
+from pathlib import Path
+import sys
+import time
 from typing import Any
 
 from datatrove import data
@@ -59,3 +68,17 @@ def _telling(judge: Callable[[data.Document], Any]) -> Callable[[str], str]:
         return '' if document.text == text else f'\n{document.text}'
 
     return tell
+
+
+def main() -> None:
+    pages, judges = json.loads(Path(sys.argv[1]).read_text()), made()
+    found: dict[str, list[str]] = {name: [] for name in sys.argv[2:]}
+    start = time.process_time()
+    for text in pages:
+        for name, told in found.items():
+            told.append(judges[name](text))
+    print(json.dumps({'seconds': time.process_time() - start, 'decisions': found}))
+
+
+if __name__ == '__main__':
+    main()

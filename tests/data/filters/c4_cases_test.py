@@ -8,6 +8,7 @@ import pytest
 from gptjax import command
 from gptjax.data import documents, steps
 from gptjax.data.filters import c4, page, table
+from gptjax.data.read import table as read
 
 CASES = json.loads(
     Path(__file__).parents[2].joinpath('golden/filters_c4.json').read_text()
@@ -30,6 +31,16 @@ def test_the_published_duplicate_lines():
     found = steps.in_memory(table.STEPS['c4_lines'](sentences_least=3), pages)
     texts = {page.url: getattr(result, 'text', None) for page, result in found}
     assert texts == {url: left for url, _, left in CASES['lines']}
+
+
+def test_the_published_file_of_pages(tmp_path):
+    """Two pages, and a record without an address that is none."""
+    (tmp_path / 'cc_0.warc.wet').write_text(CASES['wet']['file'])
+    reader = read.READERS['files'](
+        str(tmp_path), licence='MIT', kind='text', books='whole', verify=False
+    )
+    found = [page for unit in reader.units() for page in reader.read(unit)]
+    assert [[page.url, page.text] for page in found] == CASES['wet']['pages']
 
 
 def test_the_step_counts_lines_and_gives_reasons(tmp_path):
