@@ -124,12 +124,38 @@ def test_what_is_left_of_a_text():
             assert after.text == 'x' * n
 
 
+@pytest.mark.parametrize(
+    ('text', 'sentences'),
+    [
+        ('No end', 1),
+        ('One. Two', 2),
+        ('3.14 and v1.2!', 1),
+        ('"What?" he... asked.) "Yes." ', 4),
+        ('\u4e2d\u3002\u6587\uff1f', 2),
+    ],
+)
+def test_sentences(text, sentences):
+    kept, cut = sorted('ab', key=documents.key)
+    found = [document(kept, 'same'), document(cut, f'same\n{text}')]
+    for least in (sentences, sentences + 1):
+        after = run(found, unit='line', sentences_least=least)[cut]
+        if least > sentences:
+            assert after == documents.Reject('sentences', float(sentences))
+        else:
+            assert after.text == text
+
+
 def test_conversations_are_whole_or_not_at_all():
     messages = [{'role': 'user', 'content': 'Hi'}]
     found = [
-        documents.Document(name, 'test', 'CC0-1.0', messages=messages) for name in 'ab'
+        documents.Document(name, 'test', 'CC0-1.0', messages=messages) for name in 'jd'
     ]
-    assert all(after.messages for after in run(found, unit='line').values())
+    texts = [document(name, 'Hi\n' + name) for name in 'fcbe']
+    result = run([*found, *texts], unit='line')
+    assert sum(after.messages is not None for after in result.values()) == 2
+    first = min('fcbe', key=documents.key)
+    assert first != min('jdfcbe', key=documents.key)
+    assert result[first].text == f'Hi\n{first}'
     assert sum(map(rejected, run(found, unit='document').values())) == 1
 
 

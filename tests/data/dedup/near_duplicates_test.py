@@ -140,7 +140,8 @@ def chain():
 @pytest.mark.parametrize('order', list(itertools.permutations(range(3))))
 def test_only_duplicates_of_kept_documents_are_left_out(order):
     """order: the texts of `chain`, in the order of keys."""
-    identities = sorted(map(str, range(3)), key=documents.key)
+    identities = sorted(map(str, range(3, 6)), key=documents.key)
+    assert identities != sorted(identities)
     texts = chain()
     group = near.MinHash(
         ngram=5, permutations=128, bands=64, rows=2, seed=1, jaccard=0.75
@@ -153,6 +154,9 @@ def test_only_duplicates_of_kept_documents_are_left_out(order):
     kept = {n for n, (one, after) in zip(order, result, strict=True) if after is one}
     # The middle one stays only if it comes first; then neither of its neighbours does.
     assert kept == ({1} if order[0] == 1 else {0, 2})
+    for _, after in result:
+        if isinstance(after, documents.Reject):
+            assert after.value == f'{identities[0]} jaccard=0.82'
 
 
 def test_a_bucket_of_any_size_costs_linear_time():
@@ -161,6 +165,12 @@ def test_a_bucket_of_any_size_costs_linear_time():
     pairs = list(itertools.islice(reduce(b'band', keys), 16_000))
     assert pairs[0] == ((0).to_bytes(16), b'\1' + (1).to_bytes(16))
     assert len({second for _, second in pairs}) > 1000
+
+
+def test_what_a_text_repeats_counts_once():
+    found = [document(str(n), 'a b c d e f g ' * n + 'end') for n in (3, 9)]
+    (_, reject) = steps.in_memory(near.MinHash(**FINEWEB, jaccard=0.8), found)[1]
+    assert reject.value.endswith('jaccard=1.00')
 
 
 def test_short_and_empty_texts():
