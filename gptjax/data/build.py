@@ -86,6 +86,7 @@ def finish(output: Path, manifest: dict[str, Any]) -> None:
     """Writes the counts, the cards and, last of all, the manifest of a dataset."""
     made = dataset.Dataset(output, manifest)
     manifest |= ledger.roll_up(made) | {'diversity': card.diversity_of(made)}
+    manifest = json.loads(json.dumps(manifest, sort_keys=True))  # as it is read again
     manifest['digest'] = storage.json_digest(manifest)
     card.write(dataset.Dataset(output, manifest))
     storage.write_json(output / 'manifest.json', manifest)

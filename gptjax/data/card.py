@@ -265,7 +265,7 @@ def _options(options: Mapping[str, Any]) -> str:
     shown = []
     for name, value in options.items():
         said = value if isinstance(value, str) else json.dumps(value)
-        shown.append(f'{name} {said if len(said) <= 60 else f"{said[:57]}..."}')
+        shown.append(f'{name}={said if len(said) <= 60 else f"{said[:57]}..."}')
     return ', '.join(shown)
 
 
@@ -289,20 +289,22 @@ def _privacy(manifest: Mapping[str, Any]) -> str:
 
 def _diversity(manifest: Mapping[str, Any]) -> str:
     told = manifest['diversity']
-    rows = [('compression (zlib)', f'{told["compression"]:.2f}')]
-    for n, one in sorted(told['ngrams'].items()):
-        rows.append((f'entropy of {n}-grams of words, bits', f'{one["entropy"]:.2f}'))
-        rows.append((f'distinct {n}-grams of words', f'{one["distinct"]:.1%}'))
-    for name in ('domains', 'languages'):
-        rows.append((name, f'{told[name]["count"]:,}'))
-        rows.append((f'entropy of {name}, bits', f'{told[name]["entropy"]:.2f}'))
-    top = list(told['domains']['top'].items())[:10]
-    most = ', '.join(f'{name} {share:.1%}' for name, share in top)
+    domains = told['domains']
+    ranked = sorted(domains['top'].items(), key=lambda item: (-item[1], item[0]))
+    most = ', '.join(f'{name} {share:.1%}' for name, share in ranked[:10])
+    rows = [
+        (f'{n} word{"" if n == "1" else "s"}', f'{one["entropy"]:.2f}',
+         f'{one["distinct"]:.1%}')
+        for n, one in sorted(told['ngrams'].items())
+    ]  # fmt: skip
     return (
-        f'Of a sample of {told["sample_documents"]:,} documents '
-        f'({size(told["sample_bytes"])}); domains and languages are of all, by '
-        f'tokens:\n\n{table(("measure", "value"), rows)}\n\n'
-        f'The largest domains (or sources): {most}.'
+        f'A sample of {told["sample_documents"]:,} documents '
+        f'({size(told["sample_bytes"])}) is {told["compression"]:.2f} times smaller '
+        'after zlib; repetitive text is above 3. Its n-grams:\n\n'
+        f'{table(("n-gram", "entropy, bits", "distinct"), rows)}\n\n'
+        f'{_plural(domains["count"], "domain")} (or sources, where no address is '
+        f'known), of an entropy of {domains["entropy"]:.2f} bits by tokens. The '
+        f'largest: {most}.'
     )
 
 
@@ -337,8 +339,15 @@ def _held_out(manifest: Mapping[str, Any]) -> str:
 
 
 def _rebuilt(manifest: Mapping[str, Any]) -> str:
-    plan = manifest['plan']
+    settings = dict(manifest['plan']['settings'])
+    if 'refined' in manifest:
+        settings |= manifest['refined']['settings']
+        settings['run'] = {'shards': settings.pop('shards')}
+        del settings['corpus']
+    lines = [f'config.{name} = {value!r}' for name, value in sorted(settings.items())]
     return (
-        'The same raw files and settings give the same bytes, digest included:\n\n'
-        f'```json\n{json.dumps(plan["settings"], indent=1, sort_keys=True)}\n```'
+        'By `python -m gptjax.data --config=FILE.py`, from the same raw files and '
+        'these settings, to the same bytes and digest:\n\n```python\n'
+        + '\n'.join(lines)
+        + '\n```'
     )

@@ -133,7 +133,7 @@ def test_a_removal_that_was_killed_is_finished(tmp_path, built, monkeypatch):
     expected = tree(tmp_path / 'whole')
     write, number = storage.write, 0
     while True:
-        number += 1
+        number += 3
         left = number
 
         def killed(path, content):
