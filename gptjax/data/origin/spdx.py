@@ -118,6 +118,7 @@ _HOSTS = (
     'mozilla.org eclipse.org unlicense.org opendatacommons.org cdla.dev boost.org '
     'opencontent.org nationalarchives.gov.uk parliament.uk scripts.sil.org'
 )
+_SUFFIX = re.compile(r'(?:\.en)?\.(?:html?|txt|php|json)$')
 _PATHS = ('', 'licenses', 'license', 'version', 'legal', 'old-licenses', 'copyleft')
 
 
@@ -197,9 +198,12 @@ def _format(tree: Tree) -> str:
 
 def _tree(text: str) -> Tree | None:
     """What the text means: as one name if it is one, else as an expression."""
-    if len(text) > 1000:
+    if len(text) > 1000 or text.count('(') > 50:
         return None
-    name = identifier(text)
+    twice = re.fullmatch(r'([^()]+)\(([^()]+)\)', text)
+    if twice and identifier(twice[1]) == identifier(twice[2]) is not None:
+        text = twice[1]  # 'The MIT License (MIT)'
+    name = None if re.search('[()]', text) else identifier(text)
     if name is not None:
         return name
     cut = _OPERATORS.split(_LATER.sub('+', text))
@@ -261,7 +265,9 @@ def _of_url(host: str, path: str) -> str | None:
         host = 'creativecommons.org'
     if host not in _HOSTS.split():
         return None
-    parts = [re.sub(r'\.(?:html?|txt|php|json)$', '', p) for p in path.split('/')]
+    parts = [
+        re.sub(r'(?:\.en)?\.(?:html?|txt|php|json)$', '', p) for p in path.split('/')
+    ]
     words = [p for p in parts if p.lower() not in _PATHS]
     if host == 'creativecommons.org':
         if words[:1] == ['publicdomain']:
