@@ -1,15 +1,15 @@
 """README.md of an exported model: what the workdir holds, and nothing else."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 import json
 from pathlib import Path
 from typing import Any
 
 import gptjax
 from gptjax import trees
-from gptjax.data import storage
+from gptjax.data import card, lineage, storage
 from gptjax.model import config as model_config
-from gptjax.train import build, log, settings
+from gptjax.train import build, log
 
 LIBRARIES = {'huggingface': 'transformers', 'gguf': 'gguf', 'llama2c': 'llama2.c'}
 PIPELINES = {
@@ -73,12 +73,17 @@ def licence(trained: build.Trained, origin: Mapping[str, Any]) -> str | None:
     None where nothing is known: of weights without a licence, or of no data at all.
     """
     known = {row['licence'] for row in _sources(trained)}
+    if not origin and not lineage.complete(lineage.read(trained.workdir)):
+        return None
     if origin:
         if not origin.get('licence'):
             return None
         known.add(origin['licence'])
     lowered = {name.lower() for name in known}
-    return None if not lowered else lowered.pop() if len(lowered) == 1 else 'other'
+    if not lowered:
+        return None
+    one = lowered.pop()
+    return one if not lowered and ' ' not in one else 'other'
 
 
 def licence_of(path: Path) -> str | None:
@@ -98,17 +103,9 @@ def licence_of(path: Path) -> str | None:
     return None
 
 
-def manifest(trained: build.Trained) -> dict[str, Any]:
-    """The manifest of the data that the last run learned from; {} where it is gone."""
-    path = dict(trained.config.get('data', {})).get('path')
-    for folder in (trained.workdir / 'data', *([Path(path)] if path else [])):
-        if (folder / 'manifest.json').is_file():
-            return dict(storage.read_json(folder / 'manifest.json'))
-    return {}
-
-
 def _sources(trained: build.Trained) -> list[dict[str, Any]]:
-    return list(manifest(trained).get('sources', ()))
+    """The sources of all data that the weights learned from, as far as is known."""
+    return list(lineage.sources(lineage.read(trained.workdir)))
 
 
 def _model(trained: build.Trained, dtype: str) -> str:
@@ -127,7 +124,7 @@ def _model(trained: build.Trained, dtype: str) -> str:
         ('steps of the last training', f'{trained.step:,}'),
         ('exported by', f'gptjax {gptjax.__version__}'),
     ]
-    return _table(('', ''), rows)
+    return card.table(('', ''), rows, left=2)
 
 
 def _origin(origin: Mapping[str, Any]) -> str:
@@ -137,7 +134,7 @@ def _origin(origin: Mapping[str, Any]) -> str:
     named = Path(origin['source']).name
     return (
         f'The first weights were imported from `{named}` ({origin["format"]}).\n\n'
-        + _table(('file', 'SHA-256'), files)
+        + card.table(('file', 'SHA-256'), files, left=2)
     )
 
 
@@ -147,7 +144,7 @@ def _data(sources: list[dict[str, Any]]) -> str:
         (row['source'], row['licence'], *(f'{row[c]:,}' for c in counts))
         for row in sources
     ]
-    return _table(('source', 'licence', *counts), rows) if rows else ''
+    return card.table(('source', 'licence', *counts), rows, left=2) if rows else ''
 
 
 def _licences(
@@ -165,12 +162,10 @@ def _licences(
     ]
     if not rows:
         return ''
-    begun = settings.begun_from(trained.config)
     more = ''
-    if begun and not origin:
-        more = f'\nTraining began with the weights of `{Path(begun).name}`, whose data '
-        more += 'are not listed here.\n'
-    return _table(('what', 'licence'), rows) + more
+    if not origin and not lineage.complete(lineage.read(trained.workdir)):
+        more = '\n\nTraining began with weights whose data are not known.'
+    return card.table(('what', 'licence'), rows, left=2) + more
 
 
 def _evaluation(trained: build.Trained) -> str:
@@ -191,7 +186,7 @@ def _evaluation(trained: build.Trained) -> str:
         last = held_out[-1]
         of = f'held-out rows of the training data, step {last["step"]}'
         rows.append((of, 'loss', f'{last["eval_loss"]:.6g}'))
-    return _table(('data', 'measure', 'value'), rows) if rows else ''
+    return card.table(('data', 'measure', 'value'), rows, left=2) if rows else ''
 
 
 def _use(arch: model_config.Architecture, format: str) -> str:
@@ -207,11 +202,3 @@ def _use(arch: model_config.Architecture, format: str) -> str:
         f"model = {auto}.from_pretrained('.')\n"
         '```'
     )
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of Markdown; cells cannot break out of it."""
-    lines = [list(head)]
-    lines += [[cell.replace('|', '\\|').replace('\n', ' ') for cell in r] for r in rows]
-    shown = [f'| {" | ".join(cells)} |' for cells in lines]
-    return '\n'.join([shown[0], '|' + '---|' * len(lines[0]), *shown[1:]])

@@ -1,5 +1,6 @@
 """Which steps saw a document: against what runs really read, step by step."""
 
+import dataclasses
 import itertools
 import json
 
@@ -11,6 +12,7 @@ import tiny_config
 from gptjax import command
 from gptjax.data import build, dataset, example_rows, ledger, lineage, mixture, trace
 from gptjax.data import rows as rows_lib
+from gptjax.exchange import card
 from gptjax.train import build as train_build
 from gptjax.train import evaluate, loop, step
 
@@ -265,6 +267,31 @@ def test_a_mixture_is_traced_through_its_order(many, built, tmp_path):
             steps = [k for k, read in drawn.items() if set(read) & set(chosen.tolist())]
             assert list(seen.steps) == steps
             assert seen.last == 40
+
+
+def test_the_model_card_has_the_sources_of_all_its_data(many, built, trained, tmp_path):
+    folder, _ = trained
+    loaded = train_build.load(folder / 'second')
+    text = card.text(loaded, {}, 'huggingface', 'float32')
+    (row,) = many.manifest['sources']
+    counts = [f'{row[name]:,}' for name in ('documents', 'bytes', 'tokens')]
+    said = ' '.join(text.split())
+    assert f'| {row["source"]} | CC0-1.0 | {" | ".join(counts)} |' in said  # once
+    assert text.startswith('---\nlicense: "cc0-1.0"\n')
+    known = lineage.read(folder / 'second')
+    sources = [{**row, 'licence': 'MIT', 'source': 'before'}]
+    part = known['began_with']['data']['trained_on'][0]
+    part['datasets'] = [{'path': 'gone', 'digest': 'x', 'sources': sources}]
+    moved = dataclasses.replace(loaded, workdir=tmp_path)
+    (tmp_path / lineage.FILE).write_text(json.dumps(known))
+    assert card.licence(moved, {}) == 'other'
+    assert [r['source'] for r in lineage.sources(known)] == [row['source'], 'before']
+    known['began_with']['data'] = None
+    (tmp_path / lineage.FILE).write_text(json.dumps(known))
+    assert card.licence(moved, {}) is None
+    assert card.licence(moved, {'licence': 'cc0-1.0'}) == 'cc0-1.0'
+    unknown = card.text(moved, {}, 'huggingface', 'float32')
+    assert 'began with weights whose data are not known' in unknown
 
 
 def test_a_run_that_goes_back_forgets_what_was_given_up(tmp_path, many):
