@@ -1,7 +1,7 @@
-"""Steps that replace, tag or reject personal data, and the report of what was found."""
+"""Steps that replace, tag or reject personal data, and count what they found."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import dataclasses
 
 from gptjax import command
@@ -91,16 +91,3 @@ def _step(
         return dataclasses.replace(changed, signals={**document.signals, **told})
 
     return step
-
-
-def report(signals: Mapping[str, float], documents: int) -> str:
-    """A Markdown table of what was hidden: `signals` are sums over the documents."""
-    prefix = 'privacy.'
-    found = {k.removeprefix(prefix): v for k, v in signals.items() if k[:8] == prefix}
-    if not found:
-        return 'No personal data was looked for, or none was found.\n'
-    lines = ['| kind | hidden | per 1,000 documents |', '|---|---:|---:|']
-    for kind, count in sorted(found.items(), key=lambda item: (-item[1], item[0])):
-        rate = 1000 * count / documents if documents else 0.0
-        lines.append(f'| {kind} | {count:,.0f} | {rate:,.2f} |')
-    return '\n'.join(lines) + '\n'

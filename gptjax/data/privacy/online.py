@@ -114,14 +114,14 @@ def _public(found: str) -> bool:
 
 IPV6 = (shapes.Shape(re.compile(r':[0-9A-Fa-f]{0,4}:'), _ipv6),)
 
-# (what must be in the text, the pattern)
+# (what must be in the text, the pattern, with a group where that is not the secret)
 _KEYS = (
     ('-----BEGIN ', r'-----BEGIN [A-Z ]{0,32}PRIVATE KEY(?: BLOCK)?-----'
      r'(?:(?:[\w+/=\s:,.]|-(?!----)){0,16384}+-----END [A-Z ]{0,48}-----)?'),
     ('AKIA', r'AKIA(?<!\w....)[A-Z0-9]{16}(?!\w)'),
     ('ASIA', r'ASIA(?<!\w....)[A-Z0-9]{16}(?!\w)'),
     ('aws_secret_access_key', r'(?<=aws_secret_access_key)["\' ]{0,3}[=:]["\' ]{0,3}'
-     r'[A-Za-z0-9/+]{40}(?![\w/+])'),
+     r'([A-Za-z0-9/+]{40})(?![\w/+])'),
     ('gh', r'gh[opsur]_(?<!\w....)[A-Za-z0-9]{36,255}(?!\w)'),
     ('github_pat_', r'github_pat_\w{60,255}'),
     ('glpat-', r'glpat-[\w\-]{20,64}'),
@@ -137,12 +137,16 @@ _KEYS = (
     (':AA', r'(?<![0-9])[0-9]{8,10}:AA[\w\-]{33}(?![\w\-])'),
     ('sk-', r'sk-(?<![\w\-]...)(?=[A-Za-z_\-]{0,200}[0-9])(?=[a-z0-9_\-]{0,200}[A-Z])'
      r'[\w\-]{20,250}'),
-    ('://', r'://[^\s/:@"\'<>]{1,64}:[^\s/:@"\'<>]{3,128}@(?=[\w\[])'),
+    ('://', r'://([^\s/:@"\'<>]{1,64}:[^\s/:@"\'<>]{3,128})@(?=[\w\[])'),
 )  # fmt: skip
 
 
+def _secret(match: re.Match[str]) -> shapes.Place:
+    return match.span(match.lastindex or 0)
+
+
 KEY = tuple(
-    shapes.Shape(re.compile(pattern), re.Match.span, (need.lower(),))
+    shapes.Shape(re.compile(pattern), _secret, (need.lower(),))
     for need, pattern in _KEYS
 )
 CRYPTO = (
