@@ -193,19 +193,13 @@ class Index:
         last = min(self._ngram, len(places)) - 1
         return [(places[i][0], places[i + last][1]) for i in at.tolist()]
 
-    def _hashes(self, found: Sequence[str]) -> Hashes:
+    def _hashes(self, found: Sequence[str]) -> UInt64[np.ndarray, ' windows']:
         """Of every n-gram; of all words, where they are fewer than n."""
         size = min(self._ngram, len(found))
         if size < self._shortest:
             return np.zeros(0, np.uint64)
         values = np.fromiter(map(self._words.__getitem__, found), np.uint64, len(found))
-        count = len(found) - size + 1
-        hashes = np.full(count, size, np.uint64)
-        for i in range(size):
-            hashes ^= values[i : i + count]
-            hashes *= np.uint64(0x9E3779B97F4A7C15)
-            hashes ^= hashes >> np.uint64(32)
-        return hashes
+        return _windows(values, size)
 
     def _inside(self, texts: Sequence[Sequence[str]]) -> Hashes:
         """Of every n-gram that does not run from one text into the next."""
@@ -223,6 +217,27 @@ class Index:
         return maybe[self._sorted[place] == hashes[maybe]]
 
 
+def _windows(values: Hashes, size: int) -> UInt64[np.ndarray, ' windows']:
+    """A hash of each `size` values in a row, by runs of 1, 2, 4, ... of them."""
+    hashes = np.full(len(values) - size + 1, size, np.uint64)
+    runs, width, done = values, 1, 0
+    while True:
+        if size & width:
+            hashes = _mixed(hashes, runs[done : done + len(hashes)])
+            done += width
+        if done == size:
+            return hashes
+        runs = _mixed(runs[:-width], runs[width:])
+        width *= 2
+
+
+def _mixed(a: Hashes, b: Hashes) -> Hashes:
+    mixed = (a * np.uint64(0x9E3779B97F4A7C15)) ^ b
+    mixed ^= mixed >> np.uint64(32)
+    mixed *= np.uint64(0xD6E8FEB86659FD93)
+    return mixed
+
+
 class _Words(dict[str, int]):
     """The hash of each word, 64 bits; the latest are remembered."""
 
@@ -237,7 +252,7 @@ class _Words(dict[str, int]):
 
 def words(text: str) -> list[str]:
     """The words of a text, in lower case and without punctuation and symbols."""
-    lower = text.lower()
+    lower = text.casefold()
     if lower.isascii():
         return lower.translate(_ASCII).split()
     return _MARK.sub(_unless_mark, lower).split()
