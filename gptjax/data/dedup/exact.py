@@ -10,7 +10,7 @@ from gptjax.data import documents, steps
 from gptjax.data.dedup import hashes
 
 _HASH = 16  # bytes of a key, of a digest and of an order
-_END = re.compile(r'[.!?][.!?"\')\]\u2019\u201d]*(?=\s|$)|[\u3002\uff01\uff1f]')
+_END = re.compile(r'[.!?]["\')\]\u2019\u201d]{0,3}(?=\s|$)|[\u3002\uff01\uff1f]')
 _SEPARATORS = {'line': re.compile(r'(\n)'), 'paragraph': re.compile(r'(\n\s*\n)')}
 
 
@@ -27,9 +27,7 @@ _NORMALISE: Mapping[str, Callable[[str], str]] = {
 }
 _KEEP: Mapping[str, Callable[[documents.Document], bytes]] = {
     'id': lambda document: document.key,
-    'url': lambda document: hashlib.md5(
-        (document.url or document.id).encode()
-    ).digest(),
+    'url': lambda document: _md5(document.url or document.id),
 }
 
 

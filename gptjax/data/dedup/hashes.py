@@ -108,7 +108,7 @@ def words(text: str) -> Tokens:
     What is printed with other quotes, dashes or line breaks has the same words.
     """
     raw = text.lower().encode('utf-8', 'surrogatepass')
-    plain = len(raw) == len(text) and text.isascii()
+    plain = text.isascii()
     kinds = np.frombuffer(bytearray(raw.translate(_WORDS)), np.uint8)
     if not plain:
         lead, second = np.frombuffer(raw, np.uint8), np.frombuffer(raw[1:] + b' ', 'u1')

@@ -131,6 +131,7 @@ def test_what_is_left_of_a_text():
         ('One. Two', 2),
         ('3.14 and v1.2!', 1),
         ('"What?" he... asked.) "Yes." ', 4),
+        pytest.param('!' * 200_000 + 'x', 1, id='marks'),
         ('\u4e2d\u3002\u6587\uff1f', 2),
     ],
 )
