@@ -8,7 +8,7 @@ import io
 import posixpath
 import stat
 import tarfile
-from typing import Any, BinaryIO
+from typing import Any
 import zipfile
 
 from gptjax.data import documents
@@ -25,7 +25,7 @@ class Member:
 
     name: str
     problem: str | None
-    open: Callable[[], BinaryIO]
+    open: Callable[[], io.BufferedIOBase]
 
 
 Members = Callable[[item_lib.Item], Iterator[Member]]

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+import io
 import os
 from pathlib import Path
 import posixpath
-from typing import BinaryIO
 
 from gptjax import command
 from gptjax.data import documents
@@ -111,7 +111,7 @@ class Reader:
     def _file(self, unit: str) -> Path:
         return self.path if self.path.is_file() else self.path / unit
 
-    def _open(self, unit: str) -> Callable[[], BinaryIO]:
+    def _open(self, unit: str) -> Callable[[], io.BufferedIOBase]:
         file = self._file(unit)
         return lambda: file.open('rb')
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import gzip
 import io
 import lzma
-from typing import Any, BinaryIO
+from typing import Any
 
 from gptjax.data import documents, extras
 from gptjax.data.corpora import files
@@ -49,7 +49,7 @@ class Item:
     """
 
     name: str
-    open: Callable[[], BinaryIO]
+    open: Callable[[], io.BufferedIOBase]
     options: Options
     licence: str
     evidence: str | None
@@ -59,7 +59,7 @@ class Item:
     def group(self) -> str:
         return self.name.split('/', 1)[0]
 
-    def stream(self) -> BinaryIO:
+    def stream(self) -> io.BufferedIOBase:
         """The bytes, decompressed as the suffix says; `Broken` where that ends."""
         suffix = next((s for s in DECOMPRESS if self.name.lower().endswith(s)), None)
         if suffix is None:
@@ -71,7 +71,7 @@ class Item:
         with self.stream() as stream:
             return bounded(stream)
 
-    def seekable(self) -> BinaryIO:
+    def seekable(self) -> io.BufferedIOBase:
         """The bytes as they lie, of a file or in memory."""
         if self.depth == 0:
             return self.open()
@@ -102,7 +102,7 @@ class Item:
 Read = Callable[[Item], Iterator[documents.Document | documents.Skipped]]
 
 
-def bounded(stream: BinaryIO, limit: int = LIMIT) -> bytes:
+def bounded(stream: io.BufferedIOBase, limit: int = LIMIT) -> bytes:
     """All that is left in the stream; `Broken` for more than `limit` bytes."""
     data = stream.read(limit + 1)
     if len(data) > limit:
@@ -115,13 +115,13 @@ def bomb(packed: int, unpacked: int) -> bool:
     return unpacked > FREE and unpacked > RATIO * packed
 
 
-def _zstd(file: BinaryIO) -> Any:
+def _zstd(file: io.BufferedIOBase) -> Any:
     zstandard = extras.need('zstandard', 'data')
     # Its own limit of the window, 128 MiB, bounds the memory.
     return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
 
 
-DECOMPRESS: dict[str, Callable[[BinaryIO], Any]] = {
+DECOMPRESS: dict[str, Callable[[Any], Any]] = {
     '.gz': lambda file: gzip.GzipFile(fileobj=file),
     '.tgz': lambda file: gzip.GzipFile(fileobj=file),
     '.bz2': bz2.BZ2File,
@@ -133,7 +133,7 @@ DECOMPRESS: dict[str, Callable[[BinaryIO], Any]] = {
 class _Bounded(io.RawIOBase):
     """A decompressed stream that ends with `Broken` at damage or in a bomb."""
 
-    def __init__(self, packed: BinaryIO, suffix: str) -> None:
+    def __init__(self, packed: io.BufferedIOBase, suffix: str) -> None:
         self._packed, self._suffix, self._size = packed, suffix, 0
         self._stream = DECOMPRESS[suffix](packed)
 

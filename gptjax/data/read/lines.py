@@ -1,8 +1,8 @@
 """JSON Lines, JSON and Parquet: records, one in memory at a time."""
 
 from collections.abc import Iterator
+import io
 import json
-from typing import BinaryIO
 
 from gptjax.data import documents, extras
 from gptjax.data.corpora import files
@@ -25,7 +25,7 @@ def read(item: item_lib.Item) -> Found:
                 yield from _parsed(item, line, number, offset)
 
 
-def lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+def lines(stream: io.BufferedIOBase) -> Iterator[tuple[int, bytes | None]]:
     """(offset, line), where a line of more than LINE bytes is None and never held."""
     offset = 0
     while line := stream.readline(LINE):

@@ -1,6 +1,6 @@
 """The bytes of a WARC file, plain or gzipped, with a way to go on after damage."""
 
-from typing import BinaryIO
+import io
 import zlib
 
 from gptjax.data.read import item as item_lib
@@ -17,7 +17,7 @@ class Input:
     the next one.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: io.BufferedIOBase) -> None:
         self._file = file
         self._zipped = file.read(3) == _MAGIC
         file.seek(0)

@@ -1,8 +1,9 @@
 """The text of PDF files, by pypdf; scanned pages have none."""
 
 from collections.abc import Iterator
+import io
 import logging
-from typing import Any, BinaryIO
+from typing import Any
 
 from gptjax.data import documents, extras
 from gptjax.data.read import item as item_lib
@@ -22,14 +23,14 @@ def read(item: item_lib.Item) -> Iterator[documents.Document | documents.Skipped
         stream.seek(0)
         soft = guard.InterruptType.exception
         try:
-            with guard.time_guard(_SECONDS, interrupt_type=soft):
+            with guard.time_guard(_SECONDS, interrupt_type=soft, check_interval=20):
                 text = _text(pypdf, stream)
         except guard.ExecutionTimeout:
             raise item_lib.Broken('too slow') from None
     yield item.document(item.name, text)
 
 
-def _text(pypdf: Any, stream: BinaryIO) -> str:
+def _text(pypdf: Any, stream: io.BufferedIOBase) -> str:
     reader = pypdf.PdfReader(stream)
     if reader.is_encrypted:
         raise item_lib.Broken('encrypted')

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 import gzip
-from typing import Any, BinaryIO
+import io
+from typing import Any
 
 from gptjax import command
 from gptjax.data import documents, steps
@@ -21,7 +22,7 @@ from gptjax.data.read import (
 )
 from gptjax.data.read import item as item_lib
 
-Opened = Callable[[], BinaryIO]
+Opened = Callable[[], io.BufferedIOBase]
 READERS: Mapping[str, Callable[..., Any]] = {'files': files.files, 'tfds': tfds.tfds}
 STEPS: steps.Table = {'extract': extract.extract}
 

@@ -7,8 +7,9 @@ times '{{a|' do not end in minutes).
 
 from collections.abc import Iterator
 import html
+import io
 import re
-from typing import Any, BinaryIO
+from typing import Any
 from urllib import parse
 from xml.etree import ElementTree
 
@@ -22,7 +23,7 @@ _DEPTH = 40  # of brackets in one another
 _SPACES = {'6', '14'}  # of files and categories
 
 _TOKEN = re.compile(
-    r'\{\{|\}\}|^\s*:*\{\||^\s*\|\}|\[\[|\]\]|<!--|-->'
+    r'\{\{|\}\}|^[ \t:]*\{\||^[ \t]*\|\}|\[\[|\]\]|<!--|-->'
     r'|</?(?:ref|math|gallery|timeline|score|chem|imagemap|graph)\b[^<>]*>',
     re.M | re.I,
 )
@@ -53,7 +54,7 @@ def read(item: item_lib.Item) -> Iterator[documents.Document | documents.Skipped
                 yield from _article(item, part, site, spaces)
 
 
-def _parts(stream: BinaryIO) -> Iterator[Any]:
+def _parts(stream: io.BufferedIOBase) -> Iterator[Any]:
     """siteinfo and the pages; what is behind one is dropped before the next is read.
 
     No entity is declared in a dump, so one that has a document type is refused.
