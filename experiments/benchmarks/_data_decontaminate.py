@@ -49,7 +49,7 @@ def rows() -> Iterator[dict[str, Any]]:
     yield _row('speed on one core', speed, 4, 'max', 'MB/s')
 
 
-def _evaluations(data: Path, folder: Path) -> list[str | dict[str, str | None]]:
+def _evaluations(data: Path, folder: Path) -> list[str | dict[str, str]]:
     """CORE, GSM8K, MMLU and HellaSwag, as the step reads them."""
     lines = bz2.decompress((data / 'hellaswag/hellaswag_val.txt.bz2').read_bytes())
     cut = lines.decode().splitlines()

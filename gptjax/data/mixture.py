@@ -46,6 +46,7 @@ class Source:
     rows: rows_lib.Rows
     key: int
     weights: Weights
+    name: str = ''  # of its figures in an evaluation
 
 
 class Mixture:
@@ -70,6 +71,10 @@ class Mixture:
 
     def __len__(self) -> int:
         return int(self._offsets[-1])
+
+    def parts(self) -> dict[str, rows_lib.Rows]:
+        """The rows of each source by its name."""
+        return {source.name: source.rows for source in self._sources}
 
     def read(self, indices: Numbers, epochs: Numbers | None = None) -> rows_lib.Arrays:
         """The rows with these numbers, of the sources one after another."""
@@ -276,10 +281,10 @@ class Mixed:
         pairs = list(zip(self.datasets, self._weights, strict=True))
         if split != 'train':
             pairs = [pair for pair in pairs if pair[0].shards(split)] or pairs[:1]
-        return Mixture(
-            [
-                Source(of(one), int(one.manifest['digest'][:16], 16), weights)
-                for one, weights in pairs
-            ],
-            self._batch_size,
-        )
+        names = [one.folder.name for one, _ in pairs]
+        sources = []
+        for (one, weights), name in zip(pairs, names, strict=True):
+            known_by = name if names.count(name) == 1 else str(one.folder)
+            key = int(one.manifest['digest'][:16], 16)
+            sources.append(Source(of(one), key, weights, known_by))
+        return Mixture(sources, self._batch_size)

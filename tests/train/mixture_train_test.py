@@ -69,6 +69,12 @@ def test_a_stopped_run_goes_on_to_the_same_bits(folders, tmp_path, monkeypatch):
         losses.append([r['loss'] for r in log.read(tmp_path / name)])
     assert arrays[0] == arrays[1]
     assert losses[0] == losses[1]
+    # Held-out loss of each source, and of both by their tokens.
+    last = log.read(tmp_path / 'stopped')[-1]
+    tokens = [len(made.datasets[i].rows('validation', 1)) for i in (0, 1)]
+    both = [last['eval_loss_numbers'], last['eval_loss_words']]
+    assert last['eval_loss'] == pytest.approx(np.average(both, weights=tokens))
+    assert both[0] != both[1]
     # Another source is another config.
     with pytest.raises(command.UserError, match='--allow_config_change'):
         run({**folders, 'words': folders['numbers']}, tmp_path / 'straight')
