@@ -8,6 +8,7 @@ import pytest
 from gptjax import command
 from gptjax.data import build, documents, pipeline, table
 from gptjax.data.corpora import files
+from gptjax.data.read import table as read_table
 
 TEXTS = [f'This is text number {number}, naïve 河.' for number in range(40)]
 
@@ -55,6 +56,14 @@ def test_the_texts_are_read_with_source_and_licence(data_dir):
     assert len({one.id for one in read}) == len(read)
     again = list(table.collect(corpus(data_dir)))
     assert again == found
+
+
+def test_the_reader_gives_the_documents_of_the_corpus(data_dir):
+    reader = read_table.READERS['tfds'](
+        data_dir, dataset='gptjax_lines/line', split='train', licence='CC0-1.0'
+    )
+    assert reader.units() == ['train']
+    assert list(reader.read('train')) == list(table.collect(corpus(data_dir)))
 
 
 def test_a_dataset_is_built_of_it(data_dir, tmp_path):
