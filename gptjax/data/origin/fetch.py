@@ -8,6 +8,7 @@ of these levels counts, also where TDMRep would let a later one take it back.
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 import datetime
 import email.utils
 import html
@@ -27,6 +28,7 @@ _HOPS = 5  # redirects that are followed (RFC 9309, 2.3.1.2)
 _TRIES = 3  # requests of a page that answers 429 or 503
 _LONGEST = 600.0  # seconds that a host may ask to wait; one that wants more is left
 _SITEMAP = 50 * 2**20  # bytes of a sitemap, unpacked (sitemaps.org)
+_CONDITIONS = {'etag': 'If-None-Match', 'last-modified': 'If-Modified-Since'}
 _LOC = re.compile(r'<(?:\w+:)?loc\s*>\s*(?:<!\[CDATA\[)?\s*([^<\]\s]{1,2048})')
 # Reasons that hold for the next run too, so that they are written down.
 _LASTING = ('robots.txt', 'content-usage', 'ai.txt', 'tdmrep', 'noai', 'size',
@@ -75,12 +77,13 @@ def fetch(
         )
     if not Path(urls).is_file():
         raise command.UserError(f'urls is {urls!r}; set it to a file of addresses.')
-    if previous is not None and not Path(previous).is_file():
-        raise command.UserError(f'previous is {previous!r}; set it to a WARC file.')
+    earlier = None if previous is None else Path(previous)
+    if earlier and not (earlier.is_file() and earlier.suffix == '.gz'):
+        raise command.UserError(f'previous is {previous!r}; set it to a .warc.gz file.')
     client = web.Client(agent, timeout, seconds, most_bytes, private)
     out = archive.Archive(Path(output))
     try:
-        fetcher = Fetcher(client, [token[0], *respect], delay, clock, out, previous)
+        fetcher = Fetcher(client, [token[0], *respect], delay, clock, out, earlier)
         fetcher.run(Path(urls), most_urls)
         out.finish()
     finally:
@@ -90,25 +93,23 @@ def fetch(
     return fetcher.counts
 
 
+@dataclass
 class Fetcher:
     """One run: what each host asks for, and when it may be asked again."""
 
-    def __init__(
-        self,
-        client: web.Client,
-        agents: Sequence[str],
-        delay: float,
-        clock: Any,
-        out: archive.Archive,
-        previous: str | None,
-    ) -> None:
-        self._client, self._agents, self._delay = client, agents, delay
-        self._clock, self._out, self._previous = clock, out, previous
-        self._sites: dict[str, site.Site] = {}
-        self._ready: dict[str, float] = {}
-        self._tries: Counter[str] = Counter()
-        self.counts: Counter[str] = Counter()
-        earlier = archive.members(Path(previous)) if previous else ()
+    client: web.Client
+    agents: Sequence[str]
+    delay: float
+    clock: Any
+    out: archive.Archive
+    previous: Path | None
+    counts: Counter[str] = field(default_factory=Counter)
+    _sites: dict[str, site.Site] = field(default_factory=dict)
+    _ready: dict[str, float] = field(default_factory=dict)  # when, by host
+    _tries: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        earlier = archive.members(self.previous) if self.previous else ()
         self._earlier = {m.asked: m for m in earlier if m.outcome == 'written'}
 
     def run(self, file: Path, most_urls: int) -> None:
@@ -119,7 +120,7 @@ class Fetcher:
             if url not in seen and len(seen) == most_urls:
                 self.counts['stopped at most_urls'] += 1
                 break
-            if url not in seen and url in self._out.done:
+            if url not in seen and url in self.out.done:
                 self.counts['already there'] += 1
             elif url not in seen:
                 queues.setdefault(web.host(url), deque()).append(url)
@@ -155,9 +156,7 @@ class Fetcher:
         try:
             if depth == 0:
                 raise web.Refused('too deep')
-            if not self._site(url).crawlable(url):
-                raise web.Refused('robots.txt')
-            answer = self._follow(url)
+            answer = self._follow(url, check=True)
             if answer.status != 200:
                 raise web.Refused(f'status {answer.status}')
             text = _unpacked(answer.body).decode('utf-8', 'replace')
@@ -175,30 +174,30 @@ class Fetcher:
                 yield inner
 
     def _site(self, url: str) -> site.Site:
-        origin = _origin(url)
+        origin = web.origin(url)
         if origin not in self._sites:
-            self._sites[origin] = site.Site(origin, self._agents, self._follow)
+            self._sites[origin] = site.Site(origin, self.agents, self._follow)
             self._rest(url)
         return self._sites[origin]
 
     def _rest(self, url: str, wait: float = 0.0) -> None:
         """Leaves a host alone from now on, for `wait` seconds or as it asks."""
-        known, host = self._sites.get(_origin(url)), web.host(url)
-        wait = max(wait, self._delay, known.delay if known else 0.0)
-        until = self._clock.monotonic() + (wait if wait <= _LONGEST else math.inf)
+        known, host = self._sites.get(web.origin(url)), web.host(url)
+        wait = max(wait, self.delay, known.delay if known else 0.0)
+        until = self.clock.monotonic() + (wait if wait <= _LONGEST else math.inf)
         self._ready[host] = max(self._ready.get(host, 0.0), until)
 
     def _ask(
         self, url: str, headers: Mapping[str, str], first: int | None
     ) -> web.Answer:
         """One request, when its host may be asked; rules of hosts come at once."""
-        wait = self._ready.get(web.host(url), 0.0) - self._clock.monotonic()
+        wait = self._ready.get(web.host(url), 0.0) - self.clock.monotonic()
         if wait == math.inf:
             raise web.Refused('host asks to wait')
         if wait > 0 and first is None:
-            self._clock.sleep(wait)
+            self.clock.sleep(wait)
         try:
-            return self._client.get(url, headers, first)
+            return self.client.get(url, headers, first)
         finally:
             self._rest(url)
 
@@ -227,80 +226,60 @@ class Fetcher:
     def _page(self, url: str) -> str | None:
         """Fetches and writes one page: what came of it, None to try again later."""
         try:
-            if _origin(url) not in self._sites:
+            if web.origin(url) not in self._sites:
                 self._site(url)
                 return None  # others may be asked while this host is left alone
             return self._fetched(url)
         except web.Refused as why:
             reason = str(why)
         if reason in _LASTING:
-            told = {'outcome': reason, 'opt-out': reason if reason in _ASKED else '-'}
-            self._out.add(url, self._now(), told, reason=reason)
+            self.out.add(url, self._now(), {'outcome': reason}, reason=reason)
         return reason
 
     def _fetched(self, url: str) -> str | None:
         earlier = self._earlier.get(url)
-        headers = {} if earlier is None else _conditions(earlier.http)
+        http = earlier.http if earlier else {}
+        headers = {new: http[old] for old, new in _CONDITIONS.items() if old in http}
         answer = self._follow(url, check=True, headers=headers)
         if answer.status in (429, 503):
             return self._later(url, answer)
-        asked = optout.from_headers(dict(_joined(answer)))
-        if asked is None and answer.status == 200 and _is_html(answer):
+        names = {name.lower() for name, _ in answer.headers}
+        asked = optout.from_headers({name: answer.header(name) for name in names})
+        kind = answer.header('content-type').lower() or 'html'
+        if asked is None and answer.status == 200 and ('html' in kind or 'xml' in kind):
             asked = optout.from_html(_text(answer))
         if asked is not None:
             raise web.Refused(asked)
-        told = {'robots.txt': f'allows {", ".join(self._agents)}', 'opt-out': 'none'}
-        if answer.status == 304 and earlier is not None and headers:
-            assert self._previous is not None
-            with open(self._previous, 'rb') as file:
+        told = {'robots.txt': f'allows {", ".join(self.agents)}', 'opt-out': 'none'}
+        if answer.status == 304 and earlier and headers and self.previous:
+            with self.previous.open('rb') as file:
                 file.seek(earlier.start)
                 raw = file.read(earlier.end - earlier.start)
             told['not-modified'] = self._now()
-            self._out.add(url, self._now(), told, raw=raw)
+            self.out.add(url, self._now(), told, raw=raw)
             return 'not modified'
         if answer.status != 200:
             raise web.Refused(f'status {answer.status}')
-        self._out.add(url, self._now(), told, answer=answer)
+        self.out.add(url, self._now(), told, answer=answer)
         return 'written'
 
     def _later(self, url: str, answer: web.Answer) -> str | None:
         """Waits as Retry-After says, or twice as long each time."""
         self._tries[url] += 1
-        wait = max(self._delay, 1.0) * 2 ** self._tries[url]
+        wait = max(self.delay, 1.0) * 2 ** self._tries[url]
         asked = answer.header('retry-after').strip()
         date = email.utils.parsedate_tz(asked)
         if asked.isdecimal():
             wait = float(asked)
         elif date is not None:
-            wait = email.utils.mktime_tz(date) - self._clock.time()
+            wait = email.utils.mktime_tz(date) - self.clock.time()
         self._rest(answer.url, wait)
         last = wait > _LONGEST or self._tries[url] >= _TRIES
         return f'status {answer.status}' if last else None
 
     def _now(self) -> str:
-        moment = datetime.datetime.fromtimestamp(self._clock.time(), datetime.UTC)
+        moment = datetime.datetime.fromtimestamp(self.clock.time(), datetime.UTC)
         return moment.strftime('%Y-%m-%dT%H:%M:%SZ')
-
-
-_ASKED = ('robots.txt', 'content-usage', 'ai.txt', 'tdmrep', 'noai')
-
-
-def _origin(url: str) -> str:
-    return '/'.join(url.split('/', 3)[:3])
-
-
-def _conditions(http: Mapping[str, str]) -> dict[str, str]:
-    names = {'etag': 'If-None-Match', 'last-modified': 'If-Modified-Since'}
-    return {new: http[old] for old, new in names.items() if old in http}
-
-
-def _joined(answer: web.Answer) -> Iterator[tuple[str, str]]:
-    for name in {name.lower() for name, _ in answer.headers}:
-        yield name, answer.header(name)
-
-
-def _is_html(answer: web.Answer) -> bool:
-    return bool(re.search('html|xml|^$', answer.header('content-type').lower()))
 
 
 def _text(answer: web.Answer) -> str:

@@ -12,71 +12,54 @@ import re
 UNKNOWN = 'unknown'
 PUBLIC_DOMAIN = 'LicenseRef-Public-Domain'
 
-# Creative Commons and the licences of GNU are not listed: they follow rules.
+# By kind, with other names as `_key` makes them. Creative Commons and the licences of
+# GNU are not listed: they follow rules.
 _KINDS = {
-    'public domain': 'CC0-1.0 CC-PDDC CC-PDM-1.0 PDDL-1.0 Unlicense 0BSD MIT-0 WTFPL '
-    f'SAX-PD {PUBLIC_DOMAIN}',
-    'permissive': 'AFL-2.1 AFL-3.0 Apache-1.1 Apache-2.0 Artistic-1.0 Artistic-2.0 '
-    'BlueOak-1.0.0 BSD-1-Clause BSD-2-Clause BSD-2-Clause-Patent BSD-3-Clause '
-    'BSD-3-Clause-Clear BSD-3-Clause-LBNL BSD-4-Clause BSL-1.0 CDLA-Permissive-1.0 '
-    'CDLA-Permissive-2.0 CERN-OHL-P-2.0 CNRI-Python DOC ECL-2.0 EFL-2.0 FTL HPND ICU '
-    'IJG ISC JSON Libpng libtiff MIT MIT-Modern-Variant MS-PL MulanPSL-2.0 NCSA '
-    'OGL-UK-1.0 OGL-UK-2.0 OGL-UK-3.0 OLDAP-2.8 OPL-UK-3.0 OpenSSL ODC-By-1.0 '
-    'etalab-2.0 DL-DE-BY-2.0 PHP-3.01 PostgreSQL PSF-2.0 Python-2.0 Ruby TCL TU-Berlin '
-    'Unicode-3.0 Unicode-DFS-2016 UPL-1.0 Vim W3C X11 XFree86-1.1 Xnet Zlib ZPL-2.1 '
-    'curl bzip2-1.0.6',
-    'share-alike': 'OPUBL-1.0 ODbL-1.0 CDLA-Sharing-1.0 DSL FreeImage',
-    'copyleft': 'CC-SA-1.0 CDDL-1.0 CDDL-1.1 CECILL-2.1 CERN-OHL-S-2.0 CERN-OHL-W-2.0 '
-    'CPL-1.0 EPL-1.0 EPL-2.0 EUPL-1.1 EUPL-1.2 IPL-1.0 LPPL-1.3c MPL-1.1 MPL-2.0 '
-    'MPL-2.0-no-copyleft-exception MS-RL OFL-1.1 OSL-3.0 QPL-1.0 SISSL Sleepycat',
-    'proprietary': 'BUSL-1.1 Elastic-2.0 SSPL-1.0 LicenseRef-Proprietary',
+    'public domain': """
+    CC0-1.0 CC-PDDC=creativecommonspublicdomaindedicationandcertification
+    CC-PDM-1.0=ccpdm=pdm=publicdomainmark=publicdomainmark1=ccpublicdomainmark1
+    PDDL-1.0=publicdomaindedicationand1=pddl Unlicense=unlicence 0BSD
+    MIT-0=mitnoattribution WTFPL SAX-PD LicenseRef-Public-Domain=publicdomain
+    """,
+    'permissive': """
+    AFL-2.1 AFL-3.0 Apache-1.1 Apache-2.0=apachesoftware2 Artistic-1.0 Artistic-2.0
+    BlueOak-1.0.0=blueoakmodel1 BSD-1-Clause
+    BSD-2-Clause=bsd2=2clausebsd=simplifiedbsd=bsd2clausesimplified BSD-2-Clause-Patent
+    BSD-3-Clause=bsd3=3clausebsd=newbsd=modifiedbsd=bsd3clauseneworrevised
+    BSD-3-Clause-Clear=clearbsd BSD-3-Clause-LBNL
+    BSD-4-Clause=originalbsd=4clausebsd=bsd4clauseoriginalorold
+    BSL-1.0=boostsoftware1=boostsoftware
+    CDLA-Permissive-1.0=communitydataagreementpermissive1 CDLA-Permissive-2.0
+    CERN-OHL-P-2.0 CNRI-Python DOC ECL-2.0 EFL-2.0 FTL HPND ICU IJG ISC JSON Libpng
+    libtiff MIT=expat MIT-Modern-Variant MS-PL=microsoftpublic MulanPSL-2.0
+    NCSA=universityofillinoisncsaopensource OGL-UK-1.0 OGL-UK-2.0
+    OGL-UK-3.0=opengovernment3 OLDAP-2.8 OPL-UK-3.0=openparliament OpenSSL
+    ODC-By-1.0=odcby=opendatacommonsattribution1 etalab-2.0 DL-DE-BY-2.0 PHP-3.01
+    PostgreSQL PSF-2.0=pythonsoftwarefoundation=pythonsoftwarefoundation2 Python-2.0
+    Ruby TCL TU-Berlin Unicode-3.0 Unicode-DFS-2016 UPL-1.0=universalpermissive1 Vim W3C
+    X11 XFree86-1.1 Xnet Zlib=zliblibpng ZPL-2.1 curl bzip2-1.0.6
+    """,
+    'share-alike': """
+    OPUBL-1.0=openpublication=openpublication1=openpub
+    ODbL-1.0=opendatabase1=opendatacommonsopendatabase1=odbl CDLA-Sharing-1.0 DSL
+    FreeImage
+    """,
+    'copyleft': """
+    CC-SA-1.0 CDDL-1.0 CDDL-1.1 CECILL-2.1 CERN-OHL-S-2.0 CERN-OHL-W-2.0 CPL-1.0
+    EPL-1.0=eclipsepublic1 EPL-2.0=eclipsepublic2 EUPL-1.1
+    EUPL-1.2=europeanunionpublic1.2 IPL-1.0 LPPL-1.3c MPL-1.1=mozillapublic1.1
+    MPL-2.0=mozillapublic2 MPL-2.0-no-copyleft-exception MS-RL=microsoftreciprocal
+    OFL-1.1=silopenfont1.1=openfont1.1 OSL-3.0 QPL-1.0 SISSL Sleepycat
+    """,
+    'proprietary': """
+    BUSL-1.1 Elastic-2.0 SSPL-1.0 LicenseRef-Proprietary=proprietary=allrightsreserved
+    """,
 }
 _EXCEPTIONS = (
     'Autoconf-exception-3.0 Bison-exception-2.2 Classpath-exception-2.0 '
     'Font-exception-2.0 GCC-exception-3.1 LLVM-exception '
     'Linux-syscall-note OpenJDK-assembly-exception-1.0 WxWindows-exception-3.1'
 )
-_ALIASES = {
-    'Apache-2.0': 'asl 2|apache software 2|al2',
-    'Artistic-2.0': 'perl artistic 2|the artistic 2',
-    'BlueOak-1.0.0': 'blue oak model 1|blue oak model',
-    'BSD-2-Clause': 'bsd 2|2 clause bsd|simplified bsd|freebsd|bsd 2 clause simplified',
-    'BSD-3-Clause': 'bsd 3|3 clause bsd|new bsd|modified bsd|revised bsd|'
-    'bsd 3 clause new or revised|bsd new',
-    'BSD-4-Clause': 'original bsd|4 clause bsd|bsd 4 clause original or old',
-    'BSD-3-Clause-Clear': 'clear bsd',
-    'BSL-1.0': 'boost software 1|boost 1|boost software|boost',
-    'CC-PDDC': 'creative commons public domain dedication and certification',
-    'CC-PDM-1.0': 'cc pdm|pdm|public domain mark|public domain mark 1|'
-    'creative commons public domain mark 1|cc public domain mark 1',
-    'CDLA-Permissive-1.0': 'community data license agreement permissive 1',
-    'EPL-1.0': 'eclipse public 1|eclipse 1',
-    'EPL-2.0': 'eclipse public 2|eclipse 2',
-    'EUPL-1.2': 'european union public 1.2',
-    'ISC': 'internet systems consortium|iscl',
-    'MIT': 'expat|mit expat|x mit',
-    'MIT-0': 'mit no attribution',
-    'MPL-1.1': 'mozilla public 1.1|mozilla 1.1',
-    'MPL-2.0': 'mozilla public 2|mozilla 2',
-    'MS-PL': 'microsoft public',
-    'MS-RL': 'microsoft reciprocal',
-    'NCSA': 'university of illinois ncsa open source|ncsa open source',
-    'ODbL-1.0': 'open database 1|open data commons open database 1|odbl',
-    'ODC-By-1.0': 'odc by|open data commons attribution 1',
-    'OFL-1.1': 'sil open font 1.1|open font 1.1|sil ofl 1.1',
-    'OGL-UK-3.0': 'open government 3|ogl 3|uk open government 3',
-    'OPL-UK-3.0': 'open parliament|open parliament 3',
-    'OPUBL-1.0': 'open publication|open publication 1|openpub',
-    'PDDL-1.0': 'public domain dedication and license 1|pddl',
-    'PSF-2.0': 'psf|python software foundation|psf 2|python software foundation 2',
-    'Unlicense': 'the unlicense|unlicence',
-    'UPL-1.0': 'universal permissive 1|universal permissive',
-    'WTFPL': 'wtfpl 2',
-    'Zlib': 'zlib libpng',
-    'LicenseRef-Proprietary': 'proprietary|all rights reserved|commercial',
-    PUBLIC_DOMAIN: 'public domain|pd|publicdomain',
-}
-
 _NOISE = re.compile(r'\b(?:the|licen[sc]e|version|ver)\b|"|\bv\.?(?=\s*\d)')
 _GNU = re.compile(
     r'(?:gnu)?([al]?gpl|g?fdl)v?(\d(?:\.\d)?)?(?:no|)(?:invariants)?'
@@ -176,9 +159,9 @@ def _holds(tree: Tree, known: set[str]) -> bool:
         if {tree, base} & known:
             return True
         family, later, _ = base.partition('-or-later')
+        name = family.rpartition('-')[0]
         return bool(later) and any(
-            one.startswith(f'{family.rpartition("-")[0]}-') and one >= family
-            for one in known
+            one.startswith(f'{name}-') and one >= family for one in known
         )
     operator, parts = tree
     return (any if operator == 'OR' else all)(_holds(part, known) for part in parts)
@@ -265,9 +248,7 @@ def _of_url(host: str, path: str) -> str | None:
         host = 'creativecommons.org'
     if host not in _HOSTS.split():
         return None
-    parts = [
-        re.sub(r'(?:\.en)?\.(?:html?|txt|php|json)$', '', p) for p in path.split('/')
-    ]
+    parts = [_SUFFIX.sub('', part) for part in path.split('/')]
     words = [p for p in parts if p.lower() not in _PATHS]
     if host == 'creativecommons.org':
         if words[:1] == ['publicdomain']:
@@ -323,8 +304,11 @@ def _key(name: str) -> str:
 @functools.cache
 def _tables() -> tuple[dict[str, str], dict[str, str]]:
     """Identifiers by the key of each name, and kinds by identifier."""
-    kinds = {one: kind for kind, ids in _KINDS.items() for one in ids.split()}
-    names = {_key(one): one for one in kinds}
-    for licence, aliases in _ALIASES.items():
-        names |= {_key(alias): licence for alias in aliases.split('|')}
+    names: dict[str, str] = {}
+    kinds: dict[str, str] = {}
+    for kind, known in _KINDS.items():
+        for entry in known.split():
+            licence, *aliases = entry.split('=')
+            kinds[licence] = kind
+            names |= dict.fromkeys([_key(licence), *aliases], licence)
     return names, kinds

@@ -56,6 +56,11 @@ def host(url: str) -> str:
     return parse.urlsplit(url).netloc
 
 
+def origin(url: str) -> str:
+    """Scheme and host of a normal address: what its robots.txt holds for."""
+    return '/'.join(url.split('/', 3)[:3])
+
+
 @dataclass(frozen=True)
 class Client:
     """Asks for pages.

@@ -468,7 +468,7 @@ def test_at_most_so_many(server, run):
         ({'agent': 'bot'}, 'where to complain'),
         ({'agent': 'bot/1.0 (nice)'}, 'where to complain'),
         ({'urls': 'none.txt'}, 'a file of addresses'),
-        ({'previous': 'none.warc.gz'}, 'a WARC file'),
+        ({'previous': 'none.warc.gz'}, 'a .warc.gz file'),
         ({'output': 'pages.txt'}, r'FILE\.warc\.gz'),
         ({'delay': -1.0}, 'delay needs'),
         ({'most_bytes': 0}, 'most_bytes'),
