@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
         dict(name='extract', by='trafilatura'),
         dict(name='normalise', ftfy=True, form='NFC', spaces=True),
         dict(name='boilerplate', gutenberg=False, edges=5, repeated=3),
-        dict(name='language', keep=('en',), least=0.65, characters=5000),
+        dict(name='language', keep=('en',), least=0.65, characters=2000),
         dict(name='gopher_repetition', variant='datatrove'),
         dict(name='gopher', variant='datatrove'),
         dict(name='c4_paper', variant='fineweb'),

@@ -104,6 +104,18 @@ def quality(argv: Argv) -> None:
     print(quality_lib.summary(told))
 
 
+def augment(argv: Argv) -> None:
+    """makes more fine-tuning data out of some"""
+    parser = command.parser('data augment', 'Makes more data out of some.', True)
+    parser.add_argument('--output', required=True, metavar='FILE.jsonl')
+    flags = command.parse(parser, argv)
+
+    from gptjax.data.augment import table
+
+    options = flags.config.to_dict()
+    print(command.splat(table.augment, 'config', options, output=flags.output))
+
+
 def trace(argv: Argv) -> None:
     """the shards of a document, and the steps and checkpoints that saw it"""
     parser = command.parser('data trace', 'Says where a document is, and who saw it.')
@@ -191,6 +203,7 @@ def _workdirs(parser: Any) -> None:
 VERBS: dict[str, Callable[[Argv], None]] = {
     'fetch': fetch,
     'quality': quality,
+    'augment': augment,
     'trace': trace,
     'remove': remove,
     'diff': diff,

@@ -64,6 +64,11 @@ def finished(output: Path, plan: Plan) -> bool:
             f'path is {plan["raw"]["path"]!r}, which does not exist; set config.path '
             'to the raw files.'
         )
+    if Path(plan['raw']['path']).resolve() in output.resolve().parents:
+        raise command.UserError(
+            f'{output} lies among the raw files of {plan["raw"]["path"]}, and would be '
+            'read as one of them; choose a folder elsewhere.'
+        )
     return manifest is not None
 
 

@@ -319,9 +319,11 @@ def test_too_much_that_is_bad_fails_the_run_at_its_end(raw, tmp_path):
 
 
 def test_a_folder_with_something_else_is_left_alone(raw, tmp_path):
-    (tmp_path / 'mine').write_text('x')
+    (tmp_path / 'mine').mkdir()
     with pytest.raises(command.UserError, match=r'not empty .mine.'):
-        runner.refine(tmp_path, **toy_pipeline.options(raw))
+        runner.refine(tmp_path, **toy_pipeline.options(raw / '0.jsonl'))
+    with pytest.raises(command.UserError, match='lies among the raw files'):
+        runner.refine(raw / 'out', **toy_pipeline.options(raw))
 
 
 def test_refined_documents_are_built(raw, tmp_path):
