@@ -91,8 +91,8 @@ def _folders(licences: dict[str, bytes]) -> dict[str, tuple[str, str]]:
     folders: dict[str, list[tuple[str, bytes]]] = {}
     for name, data in licences.items():
         folders.setdefault(posixpath.dirname(name), []).append((name, data))
-    told = {folder: nearby.of_folder(inside) for folder, inside in folders.items()}
-    return {folder: one for folder, one in told.items() if one is not None}
+    told = ((folder, nearby.of_folder(inside)) for folder, inside in folders.items())
+    return {folder: one for folder, one in told if one is not None}
 
 
 def _fetch(

@@ -12,6 +12,7 @@ from gptjax.data.origin import detect
 from gptjax.data.read import item as item_lib
 from gptjax.data.read import plain
 
+_PACKAGE_SIZE = 4 << 20  # bytes
 _PACKAGE = '{http://www.idpf.org/2007/opf}'
 _RIGHTS = '{http://purl.org/dc/elements/1.1/}rights'
 _LANGUAGE = '{http://purl.org/dc/elements/1.1/}language'
@@ -70,7 +71,7 @@ def read(
 
 
 def xml(data: bytes) -> ElementTree.Element:
-    """The tree of a small file; `Broken` for one that declares entities."""
-    if b'<!ENTITY' in data or b'\0' in data:
-        raise item_lib.Broken('entities')
+    """The tree of a package; `Broken` for one that is large or declares entities."""
+    if b'<!ENTITY' in data or b'\0' in data or len(data) > _PACKAGE_SIZE:
+        raise item_lib.Broken('broken package')
     return ElementTree.fromstring(data)

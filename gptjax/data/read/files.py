@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+import functools
 import io
 import os
 from pathlib import Path
@@ -26,6 +27,7 @@ def files(path: str, *, licence: str, kind: str, books: str, verify: bool) -> 'R
     books: 'whole' or 'chapter', what a document of an EPUB is.
     verify: whether pages of a WARC whose digests are wrong are skipped.
 
+    Of a folder that was refined, the documents are read, and not what was rejected.
     Files of formats that are not in `table.FORMATS`, and not known by their first
     bytes, are not read. Raises UserError for a wrong option, and for a path that does
     not exist or holds nothing to read.
@@ -59,6 +61,8 @@ class Reader:
 
         found = [self.path.name] if self.path.is_file() else sorted(self._walk())
         kind = self.options.kind
+        if (self.path / 'bad.jsonl').exists():  # refined: no rejections, no reports
+            found = [one for one in found if '/' not in one and one[-8:] == '.parquet']
         units = [
             unit
             for unit in found
@@ -123,13 +127,19 @@ class Reader:
         """The licence of the nearest folder, up to the path, with a licence file."""
         root = self.path.parent if self.path.is_file() else self.path
         folder = self._file(unit).parent
-        while True:
-            named = sorted(x for x in folder.iterdir() if nearby.named(x.name))
-            read = [
-                (x.relative_to(root).as_posix(), x.read_bytes()[: nearby.READ])
-                for x in named
-                if x.is_file() and self._inside(str(x))
-            ]
-            if (told := nearby.of_folder(read)) is not None or folder == root:
-                return told
+        while (told := _licence(folder, root)) is None and folder != root:
             folder = folder.parent
+        return told
+
+
+@functools.lru_cache(maxsize=1000)
+def _licence(folder: Path, root: Path) -> tuple[str, str] | None:
+    """What the licence files of a folder say; links count as nothing."""
+    found = []
+    for name in sorted(filter(nearby.named, os.listdir(folder))):
+        file = folder / name
+        if file.is_file() and not file.is_symlink():
+            with file.open('rb') as stream:
+                data = stream.read(nearby.READ)
+            found.append((file.relative_to(root).as_posix(), data))
+    return nearby.of_folder(found)

@@ -10,7 +10,8 @@ from gptjax.data.read import item as item_lib
 from gptjax.data.read import record
 
 LINE = 16 << 20  # bytes of a line; the longest of C4, RedPajama and FineWeb are below
-_ROWS = 64  # of Parquet that are decoded at once
+_JSON = 32 << 20  # bytes of a JSON file: in memory it is up to 20 times as large
+_ROWS = 16  # of Parquet that are decoded at once; each may be a whole book
 
 Found = Iterator[documents.Document | documents.Skipped]
 
@@ -50,7 +51,9 @@ def _parsed(item: item_lib.Item, line: bytes, number: int, offset: int) -> Found
 def array(item: item_lib.Item) -> Found:
     """A JSON file: a list of records, or one of them."""
     try:
-        parsed = json.loads(item.whole().decode('utf-8-sig'))
+        with item.stream() as stream:
+            data = item_lib.bounded(stream, _JSON)
+        parsed = json.loads(data.decode('utf-8-sig'))
     except (ValueError, RecursionError) as error:
         wrong = isinstance(error, UnicodeError)
         yield item.skipped(files.INVALID if wrong else 'not JSON')

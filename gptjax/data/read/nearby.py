@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 import posixpath
 import re
 
-from gptjax.data.origin import detect
+from gptjax.data.origin import detect, spdx
 from gptjax.data.read import plain
 
 _NAMED = re.compile(
-    r'(?:un)?(?:licen[cs]e|copying|copyright)(?:[.-][\w.]{1,30})?(?:\.(?:txt|md|rst))?',
+    r'(?:un)?(?:licen[cs]e|copying)(?:[.-][\w.]{1,30})?(?:\.(?:txt|md|rst))?',
     re.I,
 )
 READ = 1 << 17  # bytes; the GPL has 35,000
@@ -24,17 +24,21 @@ def named(name: str) -> bool:
 def of_folder(files: Iterable[tuple[str, bytes]]) -> tuple[str, str] | None:
     """(licence, evidence) of the licence files of a folder, given as (name, bytes).
 
-    Several licences bind together, 'A AND B', though a project may mean a choice.
+    Several licences bind together, 'A AND B', though a project may mean a choice; one
+    that is not recognised makes the whole folder unknown. None where there is no file.
     """
-    found: dict[str, str] = {}
+    told = []
     for name, data in sorted(files):
-        text = plain.decode(data[:READ])
-        told = None if text is None else detect.from_text(text)
-        if told is not None:
-            found.setdefault(told[0], f'{name}: {told[1]}')
-    if not found:
+        found = detect.from_text(plain.decode(data[:READ]) or '')
+        if found is None:
+            return spdx.UNKNOWN, f'{name}: no licence that is known'
+        told.append((found[0], f'{name}: {found[1]}'))
+    if not told:
         return None
-    return ' AND '.join(sorted(found)), '; '.join(found[one] for one in sorted(found))
+    licence = spdx.parse(
+        ' AND '.join(f'({one})' for one in sorted({x for x, _ in told}))
+    )
+    return licence, '; '.join(evidence for _, evidence in told)
 
 
 def above(folder: str, licences: Licences) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gptjax.data import documents
 from gptjax.data.corpora import chat, files, pairs
+from gptjax.data.origin import spdx
 from gptjax.data.read import item as item_lib
 
 _RETRIEVED = ('retrieved', 'date', 'timestamp')
@@ -55,8 +56,10 @@ def origin(record: Mapping[str, Any]) -> dict[str, Any]:
     if (retrieved := next(filter(None, times), None)) is not None:
         fields['retrieved'] = retrieved
     licence = _string(record, 'licence') or _string(record, 'license')
-    if licence is not None and licence != 'unknown':
-        fields |= _licence(licence, fields.get('evidence'))
+    if licence is not None and licence != spdx.UNKNOWN:
+        fields.setdefault('evidence', f'field licence: {licence[:200]}')
+        found = spdx.parse(licence)
+        fields['licence'] = licence if found == spdx.UNKNOWN else found
     if isinstance(record.get('steps'), list | tuple):
         fields['steps'] = tuple(map(str, record['steps']))
     signals = _value(record.get('signals'))
@@ -64,15 +67,6 @@ def origin(record: Mapping[str, Any]) -> dict[str, Any]:
         numbers = {k: v for k, v in signals.items() if isinstance(v, int | float)}
         fields['signals'] = numbers
     return fields
-
-
-def _licence(value: str, evidence: str | None) -> dict[str, str]:
-    from gptjax.data.origin import detect
-
-    # An address or the words of a licence; an identifier has neither blank nor slash.
-    found = detect.from_text(value) if set(value) & set(' /') else None
-    said = evidence or f'field licence: {value[:200]}'
-    return {'licence': found[0] if found else value, 'evidence': said}
 
 
 def utc(value: object) -> str | None:

@@ -105,14 +105,14 @@ def _sniffed(opened: Opened, kind: str) -> item_lib.Read | None:
 def read(item: item_lib.Item) -> Iterator[documents.Document | documents.Skipped]:
     """The documents of a file; where it is broken, a Skipped says so at the end.
 
-    Raises UserError alone: for a package that is not installed.
+    Raises UserError for a package that is not installed, and nothing for bad data.
     """
     kind = item.options.kind
     reader = _format(item.name, kind) or _sniffed(item.open, kind)
     try:
         if reader is not None:
             yield from reader(item)
-    except command.UserError:
+    except (command.UserError, MemoryError):
         raise
     except item_lib.Broken as error:
         yield item.skipped(error.reason, error.offset)

@@ -17,7 +17,8 @@ from gptjax.data import documents
 from gptjax.data.read import item as item_lib
 
 # MediaWiki itself allows 2 MiB ($wgMaxArticleSize).
-_ARTICLE = 4 << 20
+_ARTICLE = 4 << 20  # characters
+_PAGE = 16 << 20  # bytes of a page with its revisions: dumps of articles have one
 _CHUNK = 1 << 16
 _DEPTH = 40  # of brackets in one another
 _SPACES = {'6', '14'}  # of files and categories
@@ -65,7 +66,7 @@ def _parts(stream: io.BufferedIOBase) -> Iterator[Any]:
         if root is None and (b'<!' in data or b'\0' in data):
             raise item_lib.Broken('a document type, which dumps do not have')
         held += len(data)
-        if held > item_lib.LIMIT:
+        if held > _PAGE:
             raise item_lib.Broken('page too large')
         parser.feed(data)
         for event, element in parser.read_events():
