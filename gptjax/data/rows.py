@@ -9,6 +9,7 @@ where the target is not to be learned).
 
 import bisect
 from collections.abc import Mapping, Sequence
+import functools
 from pathlib import Path
 import sys
 from typing import Protocol, runtime_checkable
@@ -205,11 +206,17 @@ class BestFitRows:
     def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:
         """The rows that hold a token of the places start..end-1 of the stream."""
         # The token after a piece is its last target; after the stream, it is the first.
-        ends = self._starts + self._lengths
-        held = (self._starts < end) & (ends >= start)
-        held |= (start == 0) & (ends == len(self._tokens))
-        pieces = np.flatnonzero(held)
+        order, starts = self._in_stream
+        first = np.searchsorted(starts, start) - 1
+        pieces = order[max(first, 0) : np.searchsorted(starts, end)]
+        pieces = pieces if start else np.append(pieces, order[-1])
         return np.unique(np.searchsorted(self._bounds, pieces, side='right') - 1)
+
+    @functools.cached_property
+    def _in_stream(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pieces in the order of the stream, and where each begins."""
+        order = np.argsort(self._starts)
+        return order, self._starts[order]
 
 
 class ChatRows:
@@ -240,10 +247,13 @@ class ChatRows:
 
     def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:
         """The rows that hold a token of the places start..end-1 of the split."""
-        place = np.empty_like(self._order)
-        place[self._order] = np.arange(len(self._order))
-        chosen = place[self._sequences.over(start, end, self._T)]
+        chosen = self._places[self._sequences.over(start, end, self._T)]
         return np.unique(np.searchsorted(self._bounds, chosen, side='right') - 1)
+
+    @functools.cached_property
+    def _places(self) -> np.ndarray:
+        """Where in the order each conversation is."""
+        return np.argsort(self._order)
 
 
 class PairRows:

@@ -22,6 +22,7 @@ class Seen:
     """What a run had of some documents.
 
     steps: those that trained on them (step 1 is the first), of the first `last` ones.
+    rows: which rows hold them, in words.
     after, before: checkpoints that did and that did not see them in this workdir.
     through: the same of the workdir whose weights it began with. unknown: what cannot
     be told, if something cannot.
@@ -30,6 +31,7 @@ class Seen:
     workdir: str
     last: int = 0
     steps: tuple[int, ...] = ()
+    rows: str = ''
     after: tuple[int, ...] = ()
     before: tuple[int, ...] = ()
     through: 'Seen | None' = None
@@ -46,11 +48,12 @@ class Seen:
             lines = [
                 f'{self.workdir}: trained on it in {len(self.steps):,} of its '
                 f'{self.last:,} steps: {_spans(self.steps)}',
+                f'  {self.rows}',
                 f'  checkpoints that saw it: {_spans(self.after)}; '
                 f'from before: {_spans(self.before)}',
             ]
         if self.unknown:
-            lines = [*lines[: bool(self.steps) * 2], f'{self.workdir}: {self.unknown}']
+            lines = [*lines[: bool(self.steps) * 3], f'{self.workdir}: {self.unknown}']
         if self.through is not None:
             lines.append('  it began with the weights of')
             lines += [f'  {line}' for line in str(self.through).splitlines()]
@@ -118,6 +121,7 @@ class _Tracer:
             str(workdir),
             last,
             steps,
+            self._said(),
             tuple(step for step in counted if step >= first),
             tuple(step for step in counted if step < first),
             self._through(known['began_with']),
@@ -132,7 +136,8 @@ class _Tracer:
             return self.run(workdir, began['step'])
         steps, unknown = self._steps(began['data']['trained_on'], began['step'])
         before = self._through(began['data']['began_with'])
-        return Seen(str(workdir), began['step'], steps, through=before, unknown=unknown)
+        last, said = began['step'], self._said()
+        return Seen(str(workdir), last, steps, said, (), (), before, unknown)
 
     def _steps(
         self, parts: Sequence[Mapping[str, Any]], last: int
@@ -182,6 +187,15 @@ class _Tracer:
             stream = mixed.positions(number, chosen, after, seed)
         stream = stream[(first <= stream) & (stream < after)]
         return np.unique(part['step'] + 1 + (stream - first) // size)
+
+    def _said(self) -> str:
+        """The rows that were looked up so far, in words."""
+        parts = [
+            f'rows of {T} tokens{", packed" if packing else ""}: '
+            f'{_spans(chosen.tolist())} of {len(rows):,}'
+            for (T, packing), (rows, chosen) in self._rows.items()
+        ]
+        return '; '.join(parts)
 
     def _of(
         self, T: int, packing: str | None

@@ -201,6 +201,11 @@ def test_the_text_names_shards_steps_and_checkpoints(many, trained):
     (seen,) = trace.runs(many, [entry], [folder / 'second'])
     assert f'{entry.shard}: {entry.id}, tokens {entry.start:,} to {entry.end:,}' in text
     assert 'licence   CC0-1.0' in text
+    rows = [many.rows('train', T) for T in (32, 16)]
+    held = [one.rows_of(entry.place, entry.place + entry.tokens) for one in rows]
+    spans = [trace._spans(one.tolist()) for one in held]
+    assert f'rows of 32 tokens: {spans[0]} of {len(rows[0])}; ' in text
+    assert f'rows of 16 tokens: {spans[1]} of {len(rows[1])}' in text
     assert f'checkpoints that saw it: {trace._spans(seen.through.after)}' in text
     source = trace.trace(many.folder, None, entry.group, [folder / 'second'])
     assert 'second: trained on it in 4 of its 4 steps: 1-4' in source
