@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from gptjax import command
-from gptjax.data import documents, table
+from gptjax.data import documents, split, table
 from gptjax.data.augment import back_translation, eda, parts, self_instruct
 from gptjax.data.augment import endpoint as endpoint_lib
 from gptjax.data.augment import table as augment_table
@@ -381,6 +381,11 @@ def test_the_command_writes_what_the_corpora_read(server, synonyms, tmp_path):
     assert len(read) == 25
     assert [one.text for one in read[:5]] == [row['text'] for row in rows]
     assert collections.Counter(one.label for one in read) == {'0': 15, '1': 10}
+    units = collections.defaultdict(set)
+    for one in read:
+        units[one.unit].add(split.is_held_out(one, 0.5))
+    assert len(units) == 5  # a document and what is made of it are held out together
+    assert all(len(sides) == 1 for sides in units.values())
     before = output.read_bytes()
     command.splat(augment_table.augment, 'config', config, output=str(output))
     assert output.read_bytes() == before
@@ -397,5 +402,5 @@ def test_the_command_writes_what_the_corpora_read(server, synonyms, tmp_path):
 def test_a_record_leaves_out_what_is_as_by_default():
     assert parts.record(labelled('x')) == {
         'id': 'one', 'source': 'set/a.txt', 'licence': 'MIT', 'text': 'x',
-        'label': 'good', 'media': 'text/plain', 'opt_out': 'unknown',
+        'label': 'good', 'media': 'text/plain', 'opt_out': 'unknown', 'unit': 'one',
     }  # fmt: skip

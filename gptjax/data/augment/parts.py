@@ -56,6 +56,6 @@ def remade(
 
 
 def record(document: documents.Document) -> dict[str, Any]:
-    """A document as a line of .jsonl: what is as it is by default is left out."""
-    plain = dataclasses.asdict(document)
-    return {k: v for k, v in plain.items() if v or k in ('id', 'source', 'licence')}
+    """A document as a line of .jsonl, with the unit that it is held out with."""
+    plain = dataclasses.asdict(document) | {'unit': document.unit or document.id}
+    return {k: v for k, v in plain.items() if v}

@@ -23,7 +23,8 @@ def collect(
                 continue
             place, record = line
             messages = conversation(place, record.get('messages'))
-            yield documents.Document(place, name, licence, messages=messages)
+            unit = files.unit(record)
+            yield documents.Document(place, name, licence, messages=messages, unit=unit)
 
 
 def conversation(place: str, messages: object) -> list[chat.Message]:

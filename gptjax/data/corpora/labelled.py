@@ -36,8 +36,9 @@ def collect(
             if not text.strip() or (pair is not None and not pair.strip()):
                 yield documents.Skipped(place, 'empty')
                 continue
+            unit = files.unit(record)
             yield documents.Document(
-                place, name, licence, text=text, text_pair=pair, label=label
+                place, name, licence, text=text, text_pair=pair, label=label, unit=unit
             )
 
 

@@ -44,12 +44,13 @@ def _record(
     for field in known:
         if field in record:
             known[field] = files.string(record, field, place)
-    return _document(known['id'], known['source'], known['licence'], text)
+    origin = (known['id'], known['source'], known['licence'])
+    return _document(*origin, text, files.unit(record))
 
 
 def _document(
-    identity: str, source: str, licence: str, text: str
+    identity: str, source: str, licence: str, text: str, unit: str | None = None
 ) -> documents.Document | documents.Skipped:
     if not text.strip():
         return documents.Skipped(source, 'empty')
-    return documents.Document(identity, source, licence, text=text)
+    return documents.Document(identity, source, licence, text=text, unit=unit)
