@@ -27,23 +27,24 @@ def diff(old: Path | str, new: Path | str) -> dict[str, Any]:
     The reason of a change names what of the origin changed, and 'text'.
     """
     versions = [dataset.open(old), dataset.open(new)]
-    before, after = (_documents(one) for one in versions)
-    same = [i for i, e in before.items() if i in after and _same(e, after[i])]
+    digests = [_digests(one) for one in versions]
+    ids = {i for one in digests for i in one if digests[0].get(i) != digests[1].get(i)}
+    before, after = (_documents(one, ids) for one in versions)
     changes: list[list[Any]] = []
-    reasons = _reasons(versions[1], {i for i in before if i not in after})
-    for identity in sorted(before.keys() | after.keys()):
+    reasons = _reasons(versions[1], before.keys() - after.keys())
+    for identity in sorted(ids):
         if identity not in before:
             changes.append([identity, 'came', '', None])
         elif identity not in after:
             why = reasons.get(identity) or _removed(versions[1], before[identity])
             changes.append([identity, 'went', *why])
-        elif not _same(before[identity], after[identity]):
+        else:
             names = _what(versions, before[identity], after[identity])
             changes.append([identity, 'changed', ', '.join(names), None])
     return {
         'old': versions[0].manifest['digest'],
         'new': versions[1].manifest['digest'],
-        'same': len(same),
+        'same': len(digests[0].keys() - ids),
         **{
             way: _counts(
                 [
@@ -90,17 +91,24 @@ def text(found: Mapping[str, Any]) -> str:
     return '\n\n'.join([*parts, '\n'.join(lines)] if lines else parts)
 
 
-def _documents(built: dataset.Dataset) -> dict[str, list[ledger.Entry]]:
-    """The rows of each document: two, if the border of the splits cuts it."""
-    found: dict[str, list[ledger.Entry]] = {}
+def _digests(built: dataset.Dataset) -> dict[str, bytes]:
+    """The digest of each document: all that is in memory for every one."""
+    found: dict[str, bytes] = {}
     for split in built.manifest['splits']:
         for entry in ledger.entries(built, split):
-            found.setdefault(entry.id, []).append(entry)
+            digest = found.get(entry.id, b'') + bytes.fromhex(entry.sha256)
+            found[entry.id] = digest
     return found
 
 
-def _same(old: list[ledger.Entry], new: list[ledger.Entry]) -> bool:
-    return [e.sha256 for e in old] == [e.sha256 for e in new]
+def _documents(built: dataset.Dataset, ids: set[str]) -> dict[str, list[ledger.Entry]]:
+    """The rows of these documents: two, if the border of the splits cuts one."""
+    found: dict[str, list[ledger.Entry]] = {}
+    for split in built.manifest['splits']:
+        for entry in ledger.entries(built, split):
+            if entry.id in ids:
+                found.setdefault(entry.id, []).append(entry)
+    return found
 
 
 def _what(

@@ -109,23 +109,39 @@ def row(document: documents.Document) -> dict[str, Any]:
     }
 
 
-def encode(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """The rows of one shard, with start, end and sequences, as a Parquet file.
+class Rows:
+    """The rows of one shard on their way to its file, each `_BATCH` of them compact."""
 
-    The same rows make the same bytes.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    def __init__(self) -> None:
+        self._tables: list[Any] = []
+        self._last: list[Mapping[str, Any]] = []
 
-    numbers = dict.fromkeys(('bytes', 'start', 'end', 'sequences'), pa.int64())
-    types = {name: pa.string() for name in _COLUMNS}
-    types |= numbers | {'steps': pa.list_(pa.string())}
-    needed = ('id', 'source', 'licence', 'opt_out', 'steps', 'sha256', *numbers)
-    schema = pa.schema([pa.field(n, t, n not in needed) for n, t in types.items()])
-    table = pa.Table.from_pylist([dict(one) for one in rows], schema)
-    file = io.BytesIO()
-    pq.write_table(table, file, compression='zstd', row_group_size=_BATCH)
-    return file.getvalue()
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Adds a row: what `row` gave, with start, end and sequences."""
+        self._last.append(row)
+        if len(self._last) == _BATCH:
+            self._close()
+
+    def _close(self) -> None:
+        import pyarrow as pa
+
+        numbers = dict.fromkeys(('bytes', 'start', 'end', 'sequences'), pa.int64())
+        types = {name: pa.string() for name in _COLUMNS}
+        types |= numbers | {'steps': pa.list_(pa.string())}
+        needed = ('id', 'source', 'licence', 'opt_out', 'steps', 'sha256', *numbers)
+        schema = pa.schema([pa.field(n, t, n not in needed) for n, t in types.items()])
+        self._tables.append(pa.Table.from_pylist(self._last, schema))
+        self._last = []
+
+    def encode(self) -> bytes:
+        """All rows as a Parquet file; the same rows make the same bytes."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._close()
+        file, table = io.BytesIO(), pa.concat_tables(self._tables)
+        pq.write_table(table, file, compression='zstd', row_group_size=_BATCH)
+        return file.getvalue()
 
 
 def read(path: Path) -> Iterator[Entry]:

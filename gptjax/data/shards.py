@@ -170,7 +170,7 @@ class Writer:
         self._tokens: list[np.ndarray] = []
         self._mask: list[np.ndarray] = []
         self._labels: list[int] = []
-        self._ledger: list[dict[str, Any]] = []
+        self._ledger = ledger.Rows()
         self._counts = {'tokens': 0, 'documents': 0, 'bytes': 0}
 
     def add(self, document: documents.Document, encoded: Encoded) -> None:
@@ -190,7 +190,7 @@ class Writer:
         start = self._counts['tokens']
         end = start + sum(map(len, encoded.sequences))
         places = {'start': start, 'end': end, 'sequences': len(encoded.sequences)}
-        self._ledger.append({**row, **places})
+        self._ledger.add({**row, **places})
         self._counts['tokens'] = end
         self._counts['documents'] += 1
         self._counts['bytes'] += row['bytes']
@@ -207,7 +207,7 @@ class Writer:
         contents = {
             'tokens': np.concatenate(self._tokens).tobytes(),
             'offsets': ends.astype('<i8').tobytes(),
-            'parquet': ledger.encode(self._ledger),
+            'parquet': self._ledger.encode(),
         }
         if self._mask:
             contents['mask'] = np.concatenate(self._mask).tobytes()

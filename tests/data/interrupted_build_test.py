@@ -18,7 +18,7 @@ options = dict(
     held_out=dict(fraction=0.3, by='document'),
     shard_tokens=1000,
 )
-ledger.encode([])  # imports much: once, not in every child
+ledger.Rows().encode()  # imports much: once, not in every child
 os.fsync = lambda descriptor: None  # matters when the power fails, not to a kill
 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 real_replace, real_open = os.replace, Path.open

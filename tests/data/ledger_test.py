@@ -164,10 +164,19 @@ def test_what_is_wanted():
         assert not ledger.Wanted(**other).fits(entry)
 
 
-def test_the_same_rows_are_the_same_bytes():
+def test_the_same_rows_are_the_same_bytes(tmp_path):
     document = documents.Document('a', 'b', 'MIT', text='c', steps=('x:+1',))
     row = ledger.row(document) | {'start': 0, 'end': 2, 'sequences': 1}
-    assert ledger.encode([row, row]) == ledger.encode([dict(reversed(row.items()))] * 2)
+    first, second = ledger.Rows(), ledger.Rows()
+    for number in range(ledger._BATCH + 2):
+        first.add(row | {'id': str(number)})
+        second.add(dict(reversed(row.items())) | {'id': str(number)})
+    content = first.encode()
+    assert content == second.encode()
+    path = tmp_path / '00000.parquet'
+    path.write_bytes(content)
+    ids = [entry.id for entry in ledger.read(path)]
+    assert ids == [str(number) for number in range(ledger._BATCH + 2)]
 
 
 def test_a_dataset_of_an_earlier_format_says_so(built, tmp_path):
