@@ -87,7 +87,9 @@ def text(found: Mapping[str, Any]) -> str:
         for identity, way, why, value in found['documents']
     ]
     if len(lines) > _MOST:
-        lines[_MOST:] = [f'and {len(lines) - _MOST:,} more; --json names all']
+        lines[_MOST:] = [
+            f'and {len(lines) - _MOST:,} more; --output=FILE.json names all'
+        ]
     return '\n\n'.join([*parts, '\n'.join(lines)] if lines else parts)
 
 

@@ -94,4 +94,4 @@ def test_many_documents_are_counted(built, tmp_path, options, texts):
         (texts / f'more-{number}.txt').write_text('x')
     made = build.build(tmp_path / 'more', **options)
     shown = diff.text(diff.diff(built.folder, made.folder))
-    assert shown.endswith('and 20 more; --json names all')
+    assert shown.endswith('and 20 more; --output=FILE.json names all')
