@@ -6,6 +6,7 @@ last bit. Only uint32 is needed: the same function runs under jax.jit without x6
 """
 
 from collections.abc import Iterable
+import functools
 import hashlib
 from typing import Any
 
@@ -14,7 +15,8 @@ import numpy as np
 
 from gptjax.data.dedup import hashes
 
-_TILE = 256  # shingles in one product: with 112 permutations, 112 KiB
+# Shingles in one product: with 112 permutations, 224 and 56 KiB.
+_LARGE, _SMALL = 512, 128
 _MIX = (
     (np.uint32(16), np.uint32(0x85EBCA6B)),
     (np.uint32(13), np.uint32(0xC2B2AE35)),
@@ -56,28 +58,36 @@ class Signer:
     def __init__(
         self, a_P: UInt32[np.ndarray, 'P'], b_P: UInt32[np.ndarray, 'P']
     ) -> None:
-        self._shape = (len(a_P), _TILE)
-        self._a_PS, self._b_PS = (
-            np.repeat(x_P, _TILE).reshape(self._shape) for x_P in (a_P, b_P)
-        )
-        self._rows = np.arange(0, self._a_PS.size, _TILE)
+        self._tiles = {
+            size: (
+                np.repeat(a_P, size).reshape(len(a_P), size),
+                np.repeat(b_P, size).reshape(len(b_P), size),
+                np.arange(0, len(a_P) * size, size),
+            )
+            for size in (_LARGE, _SMALL)
+        }
 
     def __call__(self, hashes_S: UInt32[np.ndarray, 'S']) -> UInt32[np.ndarray, 'P']:
         mixed_S = mixed(hashes_S)
-        size = -(-len(mixed_S) // _TILE) * _TILE
-        padded = np.empty(size, np.uint32)
-        padded[: len(mixed_S)] = mixed_S
-        padded[len(mixed_S) :] = mixed_S[0]
-        least_P = np.full(len(self._rows), 0xFFFFFFFF, np.uint32)
-        product_PS = np.empty(self._shape, np.uint32)
-        for start in range(0, size, _TILE):
-            product_PS[:] = padded[start : start + _TILE]
-            product_PS *= self._a_PS
-            product_PS += self._b_PS
+        found = []
+        start = 0
+        while start < len(mixed_S):
+            left = len(mixed_S) - start
+            size = _LARGE if left > 2 * _SMALL else _SMALL
+            a_PS, b_PS, rows = self._tiles[size]
+            tile = mixed_S[start : start + size]
+            if left < size:
+                tile = np.empty(size, np.uint32)
+                tile[:left] = mixed_S[start:]
+                tile[left:] = mixed_S[start]
+            product_PS = np.empty(a_PS.shape, np.uint32)
+            product_PS[:] = tile
+            product_PS *= a_PS
+            product_PS += b_PS
             # minimum.reduceat is faster than minimum.reduce along the rows: 4 us for 7.
-            found_P = np.minimum.reduceat(product_PS.reshape(-1), self._rows)
-            np.minimum(least_P, found_P, out=least_P)
-        return least_P
+            found.append(np.minimum.reduceat(product_PS.reshape(-1), rows))
+            start += size
+        return functools.reduce(np.minimum, found)
 
 
 def sha1(shingles: Iterable[bytes]) -> UInt32[np.ndarray, 'S']:

@@ -39,7 +39,7 @@ def test_numpy_and_jit_have_the_bits_of_datasketch(golden):
     assert np.array_equal(found, expected)
 
 
-@pytest.mark.parametrize('size', [1, 255, 256, 257, 700])
+@pytest.mark.parametrize('size', [1, 127, 128, 129, 256, 257, 512, 513, 700, 1100])
 def test_tiles_change_nothing(size):
     h = np.random.RandomState(size).randint(0, 1 << 32, size, np.uint32)
     a, b = minhash.permutations(7, 3)
