@@ -190,9 +190,9 @@ def _labels(workdir: Path, arch: model_config.Architecture) -> list[str]:
 
 
 def dataset_of(trained: Trained) -> dataset.Dataset:
-    """The dataset that a workdir was trained on.
+    """The dataset that a workdir was trained on, of a mixture the first one.
 
-    Raises UserError for imported weights, and for a mixture.
+    Raises UserError for imported weights.
     """
     if 'imported' in trained.config:
         raise command.UserError(
@@ -202,12 +202,7 @@ def dataset_of(trained: Trained) -> dataset.Dataset:
     name, _ = settings_lib.named(trained.config['objective'], 'objective')
     data = settings_lib.data_of(trained.config)
     built = _dataset(data, trained.workdir, objective_table.OBJECTIVES[name])
-    if isinstance(built, mixture.Mixed):
-        raise command.UserError(
-            f'{trained.workdir} was trained on a mixture; give one of its datasets, by '
-            f'--data={" or --data=".join(str(one.folder) for one in built.datasets)}.'
-        )
-    return built
+    return built.datasets[0] if isinstance(built, mixture.Mixed) else built
 
 
 def row_length(trained: Trained) -> int:

@@ -123,8 +123,7 @@ def check_sections(settings: Mapping[str, Any]) -> None:
         raise command.UserError(f'the config lacks {", ".join(missing)}; add it.')
     if 'epochs' in settings and 'mixture' in settings['data']:
         raise command.UserError(
-            'the sources of data.mixture end at different times, so epochs has no '
-            'meaning; set steps.'
+            'the sources of data.mixture end at different times; set steps, not epochs.'
         )
     if ('steps' in settings) == ('epochs' in settings):
         raise command.UserError('the config sets one of steps and epochs, not both.')
