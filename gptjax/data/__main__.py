@@ -1,4 +1,4 @@
-"""`python -m gptjax.data --config=...` builds a dataset; see `--help` for the rest."""
+"""`python -m gptjax.data --config=...` builds a dataset; `--help` tells the rest."""
 
 import sys
 
@@ -7,14 +7,8 @@ from gptjax.data import verbs
 
 
 def main() -> None:
-    """The command that the first argument names, or a build."""
-    first, argv = ''.join(sys.argv[1:2]), sys.argv[1:]
-    if first in verbs.VERBS:
-        verbs.VERBS[first](argv[1:])
-    elif any(one.partition('=')[0] == '--explain' for one in argv):
-        verbs.explain(argv)
-    else:
-        verbs.build(argv)
+    """One of the verbs, or a build."""
+    verbs.run(sys.argv[1:])
 
 
 if __name__ == '__main__':

@@ -1,35 +1,23 @@
 """The commands of `python -m gptjax.data`: flags, then one call each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 import shlex
 from typing import Any
 
 from gptjax import command
 
-Argv = Sequence[str]
+_DATA = {'--data': dict(required=True, metavar='DIR', help='a built dataset')}
+_WORKDIR = {'--workdir': dict(action='append', default=[], metavar='DIR')}
 
 
-def build(argv: Argv) -> None:
-    """Builds a dataset from a config, of a corpus or of raw files that are refined."""
-    parser = command.parser(
-        'data',
-        'Builds a dataset: shards, a manifest and a card. A config with steps refines '
-        'raw files into DIR/documents first.',
-        True,
-    )
-    parser.epilog = (
-        f'{parser.epilog}\n--explain=ID --output=DIR: what happened to a document.\n'
-        + '\n'.join(f'{name:8} {one.__doc__}' for name, one in VERBS.items())
-    )
-    add = parser.add_argument
-    add('--output', required=True, metavar='DIR', help='the folder to build it in')
-    add('--runner', choices=('local', 'beam'), default='local',
-        help='what runs the steps: processes here, or Apache Beam')  # fmt: skip
-    add('--beam_options', default='', metavar="'--runner=...'", help='flags of Beam')
-    flags = command.parse(parser, argv)
+def _output(metavar: str) -> dict[str, dict[str, Any]]:
+    return {'--output': dict(required=True, metavar=metavar)}
 
-    from gptjax.data import build as build_lib
-    from gptjax.data import progress
+
+def _build(flags: Any) -> str | None:
+    from gptjax.data import build
 
     options = flags.config.to_dict()
     if 'steps' in options:
@@ -42,171 +30,180 @@ def build(argv: Argv) -> None:
             raise command.UserError(
                 f'no document is left in {folder}; the table above says why.'
             )
+        if '://' in flags.output:
+            return (
+                f'{folder}: copy it to a disk, and build with '
+                "corpus = dict(name='refined', path=...)"
+            )
         options['corpus'] = {'name': 'refined', 'path': folder}
     elif flags.runner == 'beam':
         raise command.UserError('--runner=beam needs a config with steps.')
-    if '://' in flags.output:
-        progress.say(
-            f'refined into {folder}; copy it to a disk, and build with '
-            "corpus = dict(name='refined', path=...)."
-        )
-        return
-    made = command.splat(build_lib.build, 'config', options, output=flags.output)
-    print(made.summary())
-    print(f'\n{made.folder / "manifest.json"}')
+    made = command.splat(build.build, 'config', options, output=flags.output)
+    return f'{made.summary()}\n\n{made.folder / "manifest.json"}'
 
 
 def _refine(flags: Any, folder: str, given: dict[str, Any]) -> dict[str, Any]:
     if flags.runner == 'beam':
         from gptjax.data.refine import beam
 
-        more = {'output': folder, 'options': shlex.split(flags.beam_options)}
+        more = {'output': folder, 'flags': shlex.split(flags.beam_options)}
         return command.splat(beam.refine, 'config', given, **more)
     from gptjax.data.refine import runner
 
     return command.splat(runner.refine, 'config', given, output=folder)
 
 
-def explain(argv: Argv) -> None:
-    """what happened to a document: kept, changed, rejected, and where it is"""
-    parser = command.parser('data', 'Says what happened to a document.')
-    parser.add_argument('--explain', required=True, metavar='ID')
-    parser.add_argument('--output', required=True, metavar='DIR', help='a dataset')
-    flags = command.parse(parser, argv)
+def _explain(flags: Any) -> str:
+    from gptjax.data.refine import explain
 
-    from gptjax.data.refine import explain as explain_lib
-
-    print(explain_lib.explain(flags.output, flags.explain))
+    return explain.explain(flags.output, flags.explain)
 
 
-def fetch(argv: Argv) -> None:
-    """fetches addresses politely, into a WARC file"""
-    parser = command.parser('data fetch', 'Fetches addresses into a WARC file.', True)
-    parser.add_argument('--output', required=True, metavar='FILE.warc.gz')
-    flags = command.parse(parser, argv)
-
-    from gptjax.data.origin import fetch as fetch_lib
+def _fetch(flags: Any) -> None:
+    from gptjax.data.origin import fetch
 
     options = flags.config.to_dict()
-    command.splat(fetch_lib.fetch, 'config', options, output=flags.output)
+    command.splat(fetch.fetch, 'config', options, output=flags.output)
 
 
-def quality(argv: Argv) -> None:
-    """trains a classifier of your own labels, for the step `quality`"""
-    parser = command.parser('data quality', 'Trains a quality classifier.', True)
-    parser.add_argument('--output', required=True, metavar='FILE.npz')
-    flags = command.parse(parser, argv)
-
-    from gptjax.data.clean import quality as quality_lib
+def _quality(flags: Any) -> str:
+    from gptjax.data.clean import quality
 
     options = flags.config.to_dict()
-    told = command.splat(quality_lib.train, 'config', options, output=flags.output)
-    print(quality_lib.summary(told))
+    told = command.splat(quality.train, 'config', options, output=flags.output)
+    return quality.summary(told)
 
 
-def augment(argv: Argv) -> None:
-    """makes more fine-tuning data out of some"""
-    parser = command.parser('data augment', 'Makes more data out of some.', True)
-    parser.add_argument('--output', required=True, metavar='FILE.jsonl')
-    flags = command.parse(parser, argv)
-
+def _augment(flags: Any) -> str:
     from gptjax.data.augment import table
 
     options = flags.config.to_dict()
-    print(command.splat(table.augment, 'config', options, output=flags.output))
+    return command.splat(table.augment, 'config', options, output=flags.output)
 
 
-def trace(argv: Argv) -> None:
-    """the shards of a document, and the steps and checkpoints that saw it"""
-    parser = command.parser('data trace', 'Says where a document is, and who saw it.')
-    _data(parser)
-    parser.add_argument('--document', metavar='ID')
-    parser.add_argument('--source', metavar='NAME')
-    _workdirs(parser)
-    flags = command.parse(parser, argv)
+def _trace(flags: Any) -> str:
+    from gptjax.data import trace
 
-    from gptjax.data import trace as trace_lib
-
-    print(trace_lib.trace(flags.data, flags.document, flags.source, flags.workdir))
+    return trace.trace(flags.data, flags.document, flags.source, flags.workdir)
 
 
-def remove(argv: Argv) -> None:
-    """writes a dataset without some of its documents"""
-    parser = command.parser('data remove', 'Writes a dataset without some documents.')
-    _data(parser)
-    for name, what in (('document', 'ID'), ('source', 'NAME'), ('licence', 'SPDX')):
-        parser.add_argument(f'--{name}', action='append', default=[], metavar=what)
-    parser.add_argument('--output', required=True, metavar='DIR')
-    _workdirs(parser)
-    flags = command.parse(parser, argv)
-
-    from gptjax.data import ledger
-    from gptjax.data import remove as remove_lib
+def _remove(flags: Any) -> str:
+    from gptjax.data import ledger, remove
 
     wanted = ledger.Wanted(flags.document, flags.source, flags.licence)
-    print(remove_lib.remove(flags.data, wanted, flags.output, flags.workdir))
+    return remove.remove(flags.data, wanted, flags.output, flags.workdir)
 
 
-def diff(argv: Argv) -> None:
-    """what came, went and changed between two versions of a dataset, and why"""
-    parser = command.parser('data diff', 'Compares two versions of a dataset.')
-    parser.add_argument('--old', required=True, metavar='DIR')
-    parser.add_argument('--new', required=True, metavar='DIR')
-    parser.add_argument('--output', metavar='FILE.json', help='all of it, as JSON')
-    flags = command.parse(parser, argv)
+def _diff(flags: Any) -> str:
+    from gptjax.data import diff, storage
 
-    from pathlib import Path
-
-    from gptjax.data import diff as diff_lib
-    from gptjax.data import storage
-
-    found = diff_lib.diff(flags.old, flags.new)
-    print(diff_lib.text(found))
-    if flags.output:
+    found = diff.diff(flags.old, flags.new)
+    if flags.output is not None:
         storage.write_json(Path(flags.output), found)
+    return diff.text(found)
 
 
-def tfds(argv: Argv) -> None:
-    """writes a dataset so that tfds.load reads it"""
-    parser = command.parser('data tfds', 'Writes a dataset as a TensorFlow Dataset.')
-    _data(parser)
-    parser.add_argument('--data_dir', required=True, metavar='DIR', help='of TFDS')
-    parser.add_argument('--name', required=True, help='in lower case, of the data set')
-    flags = command.parse(parser, argv)
-
+def _tfds(flags: Any) -> str:
     from gptjax.data import tfds_folder
 
-    print(tfds_folder.write(flags.data, flags.data_dir, flags.name))
+    return tfds_folder.write(flags.data, flags.data_dir, flags.name)
 
 
-def card(argv: Argv) -> None:
-    """writes the data card of a dataset again"""
-    parser = command.parser('data card', 'Writes the data card again.')
-    _data(parser)
-    flags = command.parse(parser, argv)
+def _card(flags: Any) -> str:
+    from gptjax.data import card
 
-    from gptjax.data import card as card_lib
-
-    print(card_lib.rewrite(flags.data))
+    return card.rewrite(flags.data)
 
 
-def _data(parser: Any) -> None:
-    parser.add_argument('--data', required=True, metavar='DIR', help='a built dataset')
+@dataclass(frozen=True)
+class Verb:
+    """A command: what it does, its flags with options of argparse, and its call."""
+
+    does: str
+    call: Callable[[Any], str | None]
+    flags: Mapping[str, dict[str, Any]]
+    config: bool = False
 
 
-def _workdirs(parser: Any) -> None:
-    parser.add_argument(
-        '--workdir', action='append', default=[], metavar='DIR', help='of a run'
-    )
+BUILD = Verb(
+    'builds a dataset; with steps in its config, of raw files that it refines first',
+    _build,
+    {
+        '--output': dict(
+            required=True, metavar='DIR', help='the folder to build it in'
+        ),
+        '--runner': dict(
+            choices=('local', 'beam'), default='local',
+            help='what runs the steps: processes here, or Apache Beam',
+        ),
+        '--beam_options': dict(default='', help="flags of Beam, '--runner=...'"),
+    },
+    True,
+)  # fmt: skip
+EXPLAIN = Verb(
+    'says what happened to a document', _explain,
+    {'--explain': dict(required=True, metavar='ID'), **_output('DIR')},
+)  # fmt: skip
+VERBS = {
+    'fetch': Verb(
+        'fetches addresses politely, into a WARC file',
+        _fetch, _output('FILE.warc.gz'), True,
+    ),
+    'quality': Verb(
+        'trains a classifier of your own labels, for the step `quality`',
+        _quality, _output('FILE.npz'), True,
+    ),
+    'augment': Verb(
+        'makes more fine-tuning data out of some',
+        _augment, _output('FILE.jsonl'), True,
+    ),
+    'trace': Verb(
+        'tells the shards of a document, and the steps and checkpoints that saw it',
+        _trace,
+        {**_DATA, '--document': dict(metavar='ID'), '--source': {}, **_WORKDIR},
+    ),
+    'remove': Verb(
+        'writes a dataset without some of its documents',
+        _remove,
+        {
+            **_DATA, **_output('DIR'), **_WORKDIR,
+            **{
+                f'--{name}': dict(action='append', default=[])
+                for name in ('document', 'source', 'licence')
+            },
+        },
+    ),
+    'diff': Verb(
+        'tells what came, went and changed between two versions, and why',
+        _diff,
+        {
+            '--old': dict(required=True, metavar='DIR'),
+            '--new': dict(required=True, metavar='DIR'),
+            '--output': dict(metavar='FILE.json', help='all of it'),
+        },
+    ),
+    'tfds': Verb(
+        'writes a dataset so that tfds.load reads it',
+        _tfds,
+        {**_DATA, '--data_dir': dict(required=True), '--name': dict(required=True)},
+    ),
+    'card': Verb('writes the data card again', _card, _DATA),
+}  # fmt: skip
 
 
-VERBS: dict[str, Callable[[Argv], None]] = {
-    'fetch': fetch,
-    'quality': quality,
-    'augment': augment,
-    'trace': trace,
-    'remove': remove,
-    'diff': diff,
-    'tfds': tfds,
-    'card': card,
-}
+def run(argv: Sequence[str]) -> None:
+    """The verb that the first argument names, or a build, or what --explain asks."""
+    name, *rest = argv if argv and argv[0] in VERBS else ('', *argv)
+    verb = VERBS.get(name, BUILD)
+    if not name and any(one.partition('=')[0] == '--explain' for one in argv):
+        verb = EXPLAIN
+    does = f'{verb.does[0].upper()}{verb.does[1:]}.'
+    parser = command.parser(f'data {name}'.strip(), does, verb.config)
+    if verb is BUILD:
+        parser.epilog = f'{parser.epilog}\n--explain=ID --output=DIR {EXPLAIN.does}.\n'
+        parser.epilog += '\n'.join(f'{n:8} {one.does}' for n, one in VERBS.items())
+    for flag, options in verb.flags.items():
+        parser.add_argument(flag, **options)
+    told = verb.call(command.parse(parser, rest))
+    if told is not None:
+        print(told)

@@ -51,6 +51,23 @@ def test_both_engines_write_the_same_bytes(raw, tmp_path):
     assert contents(tmp_path / 'ours') == contents(tmp_path / 'theirs')
 
 
+def test_so_do_the_groups_of_the_library(raw, tmp_path):
+    pipeline = (
+        dict(name='exact', unit='document', normalise='words', keep='id'),
+        dict(
+            name='minhash', ngram=2, permutations=16, bands=8, rows=2, seed=1,
+            jaccard=0.6,
+        ),
+        dict(name='substring', tokens=5, tokenizer=None),
+    )  # fmt: skip
+    options = toy_pipeline.options(raw, steps=pipeline)
+    ours = runner.refine(tmp_path / 'ours', **options)
+    beam.refine(str(tmp_path / 'theirs'), OPTIONS, **options)
+    assert {step for step, *_ in ours['rejected']} > {'exact', 'minhash'}
+    assert next(s for s in ours['steps'] if s['name'] == 'substring')['changed'] > 0
+    assert contents(tmp_path / 'ours') == contents(tmp_path / 'theirs')
+
+
 def test_a_finished_folder_is_opened(raw, tmp_path):
     output = str(tmp_path / 'out')
     (raw / 'few.jsonl').write_text((raw / '0.jsonl').read_text()[:20_000])

@@ -18,11 +18,18 @@ from gptjax.data.refine import chain, files, plans, records, report, runner, spi
 
 
 def refine(
-    output: str, options: Sequence[str], run: Mapping[str, Any], **given: Any
+    output: str,
+    flags: Sequence[str],
+    *,
+    path: str,
+    read: Mapping[str, Any],
+    steps: Sequence[Mapping[str, Any]],
+    licences: Sequence[str],
+    run: Mapping[str, Any],
 ) -> dict[str, Any]:
     """`runner.refine` on Beam; `output` may be a folder of any file system of Beam.
 
-    options: flags of Beam, '--runner=FlinkRunner'. The raw files lie where workers find
+    flags: of Beam, '--runner=FlinkRunner'. The raw files lie where workers find
     them too. A run that failed begins again from the start.
     Raises UserError as the runner does.
     """
@@ -30,7 +37,7 @@ def refine(
     filesystems = extras.need('apache_beam.io.filesystems', 'beam').FileSystems
     pipeline_options = extras.need('apache_beam.options.pipeline_options', 'beam')
     how: runner.Run = command.splat(runner.Run, 'run', run)
-    settings = runner.settings(shards=how.shards, **given)
+    settings = runner.settings(path, read, steps, licences, how.shards)
     plan = plans.make(settings)
     target = filesystems.join(output, 'manifest.json')
     if filesystems.exists(target):
@@ -42,7 +49,7 @@ def refine(
         if not filesystems.exists(output):
             filesystems.mkdirs(output)
         with beam.Pipeline(
-            options=pipeline_options.PipelineOptions(list(options))
+            options=pipeline_options.PipelineOptions(list(flags))
         ) as pipeline:
             _build(pipeline, made, pickle.dumps(settings), plan['settings'], output)
         with filesystems.open(target) as file:

@@ -33,7 +33,7 @@ SENTENCES = [
 
 def run(name, path, output, *overrides):
     """Runs a ready pipeline here; returns its manifest, documents, and rejections."""
-    verbs.build([
+    verbs.run([
         f'--config={ROOT}/configs/data/{name}.py', f'--config.path={path}',
         f'--output={output}', '--config.run.workers=1', '--config.run.shards=2',
         '--config.held_out.fraction=0.3', *overrides,
@@ -183,7 +183,7 @@ def test_explain_tells_each_fate(tmp_path, capsys):
     capsys.readouterr()
 
     def explain(identity):
-        verbs.explain([f'--explain={identity}', f'--output={output}'])
+        verbs.run([f'--explain={identity}', f'--output={output}'])
         return capsys.readouterr().out
 
     assert 'skipped: raw/bad.txt' in explain('raw/bad.txt')
@@ -196,7 +196,7 @@ def test_explain_tells_each_fate(tmp_path, capsys):
     with pytest.raises(command.UserError, match=r'never saw a document .raw/9'):
         explain('raw/9.txt')
     with pytest.raises(command.UserError, match='holds no dataset'):
-        verbs.explain(['--explain=x', f'--output={tmp_path / "none"}'])
+        verbs.run(['--explain=x', f'--output={tmp_path / "none"}'])
 
 
 def test_the_command_refuses_and_tells_why(tmp_path):
