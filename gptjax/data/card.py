@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import functools
 import json
 from pathlib import Path
+import pprint
 from typing import Any
 
 import numpy as np
@@ -340,14 +341,18 @@ def _held_out(manifest: Mapping[str, Any]) -> str:
 
 def _rebuilt(manifest: Mapping[str, Any]) -> str:
     settings = dict(manifest['plan']['settings'])
+    removed = settings.pop('removed', None)
     if 'refined' in manifest:
         settings |= manifest['refined']['settings']
         settings['run'] = {'shards': settings.pop('shards')}
         del settings['corpus']
-    lines = [f'config.{name} = {value!r}' for name, value in sorted(settings.items())]
+    lines = [
+        f'config.{name} = {pprint.pformat(value, width=72, compact=True)}'
+        for name, value in sorted(settings.items())
+    ]
+    then = ', and then what was removed, by `python -m gptjax.data remove`'
     return (
         'By `python -m gptjax.data --config=FILE.py`, from the same raw files and '
-        'these settings, to the same bytes and digest:\n\n```python\n'
-        + '\n'.join(lines)
-        + '\n```'
+        f'these settings{then if removed else ""}, to the same bytes and digest:\n\n'
+        '```python\n' + '\n'.join(lines) + '\n```'
     )
