@@ -8,9 +8,10 @@ from gptjax import command
 from gptjax.data import documents, extras, steps
 from gptjax.data.read import plain
 
-# Characters, and tags, of a page: Common Crawl cuts pages at 5 MiB, and 5,000 tags are
-# many. Parsers take seconds a million tags, and minutes where these are nested.
-_LARGEST, _TAGS = 8 << 20, 100_000
+# Characters, and tags, of a page. Common Crawl cuts pages at 5 MiB, and 5,000 tags are
+# many. The time of trafilatura grows with the square of the number of lists and tables:
+# 12,000 of them take it 11 s.
+_LARGEST, _TAGS = 8 << 20, 50_000
 
 
 def extract(*, by: str) -> steps.Step:
@@ -22,7 +23,7 @@ def extract(*, by: str) -> steps.Step:
 
     A licence that the page names is taken where it is 'unknown', and what its meta
     elements ask of training goes into `opt_out`. Rejects: 'too large' (8 Mi
-    characters), 'too many tags' (100,000), 'nesting' (512, as browsers do), 'no text',
+    characters), 'too many tags' (50,000), 'nesting' (512, as browsers do), 'no text',
     'error' of the parser. Raises UserError where a package is not installed.
     """
     take = command.lookup(_BY, by, 'extract.by')()
