@@ -148,8 +148,13 @@ class Index:
         asked = words(str(record[query])) if query else []
         answers = record[answer] if answer else []
         answers = answers if isinstance(answers, list) else [answers]
-        if right:
-            answers = [answers[int(record[right])]]
+        try:
+            answers = [answers[int(record[right])]] if right else answers
+        except (ValueError, TypeError, IndexError):
+            raise command.UserError(
+                f'{file} has {right}={record[str(right)]!r} for {len(answers)} '
+                f'{answer}; `right` is the field with the number of the right one.'
+            ) from None
         if 'query' in find:
             yield asked
         for one in map(words, map(str, answers)):
@@ -169,8 +174,8 @@ class Index:
             )
         self._sorted, first = np.unique(found, return_index=True)
         self._file_of = np.concatenate(self._numbers)[first]
-        # Most lookups end here: one bit in 16 is set.
-        self._bits = max(20, (16 * len(self._sorted)).bit_length())
+        # Most lookups end here: one place in 8 to 16 is set, of at most 64 MiB.
+        self._bits = min(26, max(20, (8 * len(self._sorted)).bit_length()))
         self._maybe = np.zeros(1 << self._bits, bool)
         self._maybe[self._sorted >> np.uint64(64 - self._bits)] = True
 

@@ -174,6 +174,10 @@ def test_files_of_every_kind(tmp_path):
         (dict(shortest=14), 'shortest is from 1 to ngram'),
         (dict(path='nowhere'), r"'nowhere', which holds no \.jsonl"),
         (dict(path=[dict(path='FILE', quest='q')]), 'unknown option'),
+        (
+            dict(path=[dict(path='FILE', answer='a', right='q')]),
+            'number of the right one',
+        ),
         (dict(path=[dict(path='FILE', query='text')]), r"no field 'text'; it has q, a"),
     ],
 )
