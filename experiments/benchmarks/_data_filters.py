@@ -37,25 +37,27 @@ def rows() -> Iterator[dict[str, Any]]:
 
     yield _row('C4: tests of TFDS that pass', _cases(), 9, 'max', 'tests')
     yield _row("dolma's 13 values, largest difference", _dolma(), 1e-9, 'min', '')
-    every = filters_pages.ours()
-    ours = {name: every[name] for name in CHAIN}
+    chain = [
+        table.STEPS[filters_pages.STEPS[name][0]](**filters_pages.STEPS[name][1])
+        for name in CHAIN
+    ]
     for name, texts in real_texts(Path(os.environ['GPTJAX_DATA'])).items():
         size = sum(len(text.encode()) for text in texts) / 1e6
-        own = [seconds(ours, texts) for _ in range(TURNS)]
-        speed = size / statistics.median(own)
-        yield _row(f'filters on {name}, one core', speed, 4, 'max', 'MB/s')
-        if 'GPTJAX_PEERS' not in os.environ:
-            continue
-        theirs, _ = _datatrove(texts, CHAIN)
-        ratio = theirs / statistics.median(own)
-        row = _row(f"filters on {name}: datatrove's time", ratio, 1, 'max', 'x')
-        yield {**row, 'ours': speed, 'peer': size / theirs}
+        own = statistics.median(seconds(chain, texts) for _ in range(TURNS))
+        yield _row(f'filters on {name}, one core', size / own, 4, 'max', 'MB/s')
+        if 'GPTJAX_PEERS' in os.environ:
+            theirs = _datatrove(texts, 'seconds', CHAIN)
+            row = _row(
+                f'filters on {name} beside datatrove', theirs / own, 1, 'max', 'x'
+            )
+            yield {**row, 'ours': size / own, 'peer': size / theirs}
     if 'GPTJAX_PEERS' not in os.environ:
         print('filters: GPTJAX_PEERS is unset; the rows of datatrove are left out')
         return
     pages = filters_pages.make(PAGES, seed=2)
-    _, decided = _datatrove(pages, list(every))
-    for name, judge in every.items():
+    ours = filters_pages.ours()
+    decided = _datatrove(pages, 'decisions', list(ours))
+    for name, judge in ours.items():
         pairs = zip(map(judge, pages), decided[name], strict=True)
         different = sum(a != b for a, b in pairs)
         yield _row(
@@ -129,27 +131,26 @@ def real_texts(data: Path) -> dict[str, list[str]]:
     return {'web pages': [json.loads(x)['text'] for x in lines], 'books': parts}
 
 
-def seconds(judges: dict[str, Any], texts: Sequence[str]) -> float:
-    """Of one core, for all filters on every text, whether one rejects it or not."""
+def seconds(chain: Sequence[steps.Step], texts: Sequence[str]) -> float:
+    """Of one core, for pages that pass from step to step until one rejects them."""
     start = time.process_time()
     for text in texts:
-        for judge in judges.values():
-            judge(text)
+        page: steps.Result = documents.Document('id', 'web/page', 'MIT', text=text)
+        for step in chain:
+            if isinstance(page, documents.Document):
+                page = step(page)
     return time.process_time() - start
 
 
-def _datatrove(
-    texts: Sequence[str], names: Sequence[str]
-) -> tuple[float, dict[str, list[str]]]:
-    """Its seconds for these filters, and what they tell of each text."""
+def _datatrove(texts: Sequence[str], wanted: str, names: Sequence[str]) -> Any:
+    """Of its filters, the seconds as a chain, or what each tells of each text."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'texts.json'
         path.write_text(json.dumps(texts))
         script = str(TESTS / 'golden' / 'filters_oracle.py')
         done = subprocess.run(
-            [os.environ['GPTJAX_PEERS'], script, str(path), *names],
+            [os.environ['GPTJAX_PEERS'], script, wanted, str(path), *names],
             env={**os.environ, 'PYTHONPATH': str(TESTS.parent)},
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-    told = json.loads(done.stdout)
-    return told['seconds'], told['decisions']
+    return json.loads(done.stdout)

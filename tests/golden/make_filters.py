@@ -20,16 +20,16 @@ COUNT, SEED = 500, 7
 
 def main() -> None:
     pages = filters_pages.make(COUNT, SEED)
-    found = [
-        {name: filters_pages.short(result) for name, result in page.items()}
-        for page in filters_oracle.decisions(pages)
-    ]
+    decisions = {
+        name: [filters_pages.short(filters_oracle.tell(judge, page)) for page in pages]
+        for name, judge in filters_oracle.made().items()
+    }
     stored = {
         'datatrove': metadata.version('datatrove'),
         'count': COUNT,
         'seed': SEED,
         'pages': hashlib.sha256('\0'.join(pages).encode()).hexdigest(),
-        'decisions': {name: [page[name] for page in found] for name in found[0]},
+        'decisions': decisions,
     }
     path = Path(__file__).with_name('filters.json')
     path.write_text(json.dumps(stored) + '\n')

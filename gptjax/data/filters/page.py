@@ -175,7 +175,8 @@ def _characters() -> np.ndarray:
     def those(kind: Callable[[str], bool]) -> np.ndarray:
         return np.fromiter(map(kind, every), bool, len(every))
 
-    every = ''.join(map(chr, range(sys.maxunicode + 1)))
+    codes = np.arange(sys.maxunicode + 1, dtype='<u4')
+    every = codes.tobytes().decode('utf-32-le', 'surrogatepass')
     word, space = those(str.isalnum), those(str.isspace)
     word[ord('_')] = True
     plain = np.logical_not(space)

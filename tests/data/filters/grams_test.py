@@ -43,7 +43,7 @@ def hashes(request, monkeypatch):
         monkeypatch.setattr(
             grams.Grams,
             '_hashes',
-            lambda self, n, apart: np.zeros(len(self._lengths) - n + 1, np.uint64),
+            lambda self, starts, ends: np.zeros(ends.shape, np.uint64),
         )
 
 
@@ -55,15 +55,16 @@ def test_n_grams_are_those_of_counting(size):
     for _ in range(10):
         words = rng.choices(letters, k=size)
         found = grams.of(words)
-        for n in (1, 2, 3, 5, 10):
+        for n in (1, 2, 3, 5, 6, 10):
             counts = counted(words, n)
             repeated = {gram: k for gram, k in counts.items() if k > 1}
             assert found.counts(n) == repeated
             assert list(found.counts(n)) == list(repeated)
             (first, most), *_ = [*counts.most_common(1), ((), 0)]
             assert found.top(n) == (len(''.join(first)), most)
-            assert found.again(n) == again(words, n)
             assert found.covered(n) == covered(words, n)
+            if n >= 5:
+                assert found.again(n) == again(words, n)
             assert found.sizes(n) == sum(len(''.join(g)) * k for g, k in counts.items())
 
 
