@@ -119,12 +119,12 @@ def _cell(cell: str) -> str:
     return ' '.join(cell.replace('\\', '\\\\').replace('|', '\\|').split())
 
 
-def totals(manifest: Mapping[str, Any]) -> dict[str, int]:
+def _totals(manifest: Mapping[str, Any]) -> dict[str, int]:
     """Documents, bytes and tokens of a whole dataset."""
     return {k: sum(row[k] for row in manifest['sources']) for k in _COUNTS}
 
 
-def size(count: int) -> str:
+def _size(count: int) -> str:
     """Bytes in words: '1.5 MB'."""
     for unit, least in (('TB', 1e12), ('GB', 1e9), ('MB', 1e6), ('kB', 1e3)):
         if count >= least:
@@ -133,13 +133,13 @@ def size(count: int) -> str:
 
 
 def _summary(manifest: Mapping[str, Any]) -> str:
-    total, sources = totals(manifest), manifest['sources']
+    total, sources = _totals(manifest), manifest['sources']
     tokenizer = manifest['tokenizer']
     licences = sorted({row['licence'] for row in sources})
     groups = {row['source'] for row in sources}
     return (
         f'**{total["documents"]:,} {_KINDS[manifest["kind"]]}**: '
-        f'{size(total["bytes"])} of text, {total["tokens"]:,} tokens '
+        f'{_size(total["bytes"])} of text, {total["tokens"]:,} tokens '
         f'(`{tokenizer["name"]}`, a vocabulary of {tokenizer["vocab_size"]:,}), from '
         f'{_plural(len(groups), "source")} under '
         f'{_plural(len(licences), "licence")}: {", ".join(licences[:9])}'
@@ -189,7 +189,7 @@ def _languages(manifest: Mapping[str, Any]) -> str:
 
 
 def _collection(manifest: Mapping[str, Any]) -> str:
-    times, documents = manifest['retrieved'], totals(manifest)['documents']
+    times, documents = manifest['retrieved'], _totals(manifest)['documents']
     said = 'No document has a record of when it was fetched.'
     if times['documents']:
         first, last = times['between']
@@ -251,6 +251,8 @@ def _steps(refined: Mapping[str, Any]) -> Iterator[str]:
     if counts:
         told = ', '.join(f'{step} {n:,}' for step, n in sorted(counts.items()))
         yield f'Duplicates: {sum(counts.values()):,} documents were left out ({told}).'
+    if 'decontaminate' not in labels:
+        yield 'Texts of evaluation sets were not looked for.'
 
 
 def _duplicates(
@@ -300,7 +302,7 @@ def _diversity(manifest: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     return (
         f'A sample of {told["sample_documents"]:,} documents '
-        f'({size(told["sample_bytes"])}) is {told["compression"]:.2f} times smaller '
+        f'({_size(told["sample_bytes"])}) is {told["compression"]:.2f} times smaller '
         'after zlib; repetitive text is above 3. Its n-grams:\n\n'
         f'{table(("n-gram", "entropy, bits", "distinct"), rows)}\n\n'
         f'{_plural(domains["count"], "domain")} (or sources, where no address is '

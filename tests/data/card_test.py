@@ -133,6 +133,7 @@ def test_the_cleaning_is_that_of_the_files(refined, raw):
     assert found['Privacy'] == [['email', str(mails), str(mails)]]
     assert mails
     assert 'jane.roe' not in text
+    assert 'evaluation sets were not looked for' in text
     assert "config.licences = ['MIT', 'CC0-1.0']" in text
 
 
