@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from gptjax import command
@@ -55,6 +56,11 @@ def test_it_equals_a_build_from_raw_files_without_them(tmp_path, options, texts,
     for identity in gone[:3]:
         assert identity.encode() not in everything
     assert document.text.encode() not in everything
+    tokens = np.frombuffer(document.text.encode(), np.uint8).astype('<u2').tobytes()
+    assert tokens not in everything
+    assert tokens in b''.join(shards(built.folder).values())
+    left = {e.id for s in ('train', 'validation') for e in ledger.entries(made, s)}
+    assert left == before.keys() - set(gone)
 
 
 def test_a_source_or_a_licence_goes(tmp_path, built):
