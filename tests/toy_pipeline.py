@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 import sys
 
@@ -145,6 +146,9 @@ def options(folder, **changed):
 
 table.READERS.update(READERS)
 table.STEPS.update(STEPS)
+
+if __name__ in ('__main__', '__mp_main__'):  # this process, and its workers
+    os.fsync = lambda descriptor: None  # matters when the power fails, not to a kill
 
 if __name__ == '__main__':
     from gptjax.data.refine import runner

@@ -152,10 +152,10 @@ def phases(made: chain.Chain) -> Iterator[Phase]:
 
 
 def _phases(
-    output: Path, settings: Options, made: chain.Chain, workers: pool.Pool
+    output: Path, given: Options, made: chain.Chain, workers: pool.Pool
 ) -> tuple[chain.Tally, list[dict[str, Any]]]:
     """Runs what is not done yet; returns all counts, and the files of the end."""
-    work, pickled = output / plans.WORK, pickle.dumps(settings)
+    work, pickled = output / plans.WORK, pickle.dumps(given)
     tally: chain.Tally = chain.Tally()
     done: list[dict[str, Any]] = []
     for phase in phases(made):

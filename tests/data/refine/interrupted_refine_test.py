@@ -103,18 +103,17 @@ def test_three_kills_of_processes_end_with_the_same_bytes(raw, tmp_path):
     assert whole.wait() == 0, whole.stderr.read()
     duration = time.monotonic() - began
     whole.stderr.close()
-    rng = random.Random()
-    for trial in range(3):
-        output = tmp_path / f'killed-{trial}'
+    output, rng = tmp_path / 'killed', random.Random()
+    for _ in range(3):
         run = start(raw, output)
         time.sleep(rng.uniform(0.4, 1) * duration)
         run.kill()  # the parent alone: its workers notice
         run.wait()
         run.stderr.close()
-        again = start(raw, output)
-        assert again.wait() == 0, again.stderr.read()
-        again.stderr.close()
-        assert contents(output) == contents(tmp_path / 'whole')
+    again = start(raw, output)
+    assert again.wait() == 0, again.stderr.read()
+    again.stderr.close()
+    assert contents(output) == contents(tmp_path / 'whole')
 
 
 def gone(group):
@@ -136,6 +135,3 @@ def test_ctrl_c_ends_a_run_and_its_workers(raw, tmp_path):
     assert run.wait() != 0
     run.stderr.close()
     assert gone(run.pid)
-    again = start(raw, tmp_path / 'out')
-    assert again.wait() == 0
-    again.stderr.close()
