@@ -4,7 +4,7 @@ A value of one variant cannot be compared with that of another: they divide text
 words in other ways, and take the mean or the median, words or their occurrences.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 import re
 import statistics
 from typing import Any
@@ -23,12 +23,12 @@ def _lettered(word: str) -> bool:
     return any(map(str.isalpha, word))
 
 
-def _starting(lines: Sequence[str], marks: tuple[str, ...]) -> float:
-    return rules.share(sum(line.startswith(marks) for line in lines), len(lines))
+def _starting(lines: Iterable[str], marks: tuple[str, ...]) -> float:
+    return statistics.fmean([line.startswith(marks) for line in lines] or [0])
 
 
-def _ending(lines: Sequence[str], marks: tuple[str, ...]) -> float:
-    return rules.share(sum(line.endswith(marks) for line in lines), len(lines))
+def _ending(lines: Iterable[str], marks: tuple[str, ...]) -> float:
+    return statistics.fmean([line.endswith(marks) for line in lines] or [0])
 
 
 def _symbols(seen: Page, marks: tuple[str, ...], words: int) -> float:
@@ -45,12 +45,8 @@ _DATATROVE: Mapping[str, rules.Measure] = {
     'word_length': lambda p: rules.share(int(p.plain.sum()), len(p.plain)),
     'hashes': lambda p: _symbols(p, ('#',), len(p.lengths)),
     'ellipses': lambda p: _symbols(p, ('...', _ELLIPSIS), len(p.lengths)),
-    'bullet_lines': lambda p: _starting(
-        [line.lstrip() for line in p.lines], ('\u2022', '-')
-    ),
-    'ellipsis_lines': lambda p: _ending(
-        [line.rstrip() for line in p.lines], ('...', _ELLIPSIS)
-    ),
+    'bullet_lines': lambda p: _starting(map(str.lstrip, p.lines), ('\u2022', '-')),
+    'ellipsis_lines': lambda p: _ending(map(str.rstrip, p.lines), ('...', _ELLIPSIS)),
     'alphabetic': lambda p: rules.share(p.lettered, len(p.lengths)),
     'stop_words': lambda p: sum(
         pattern.search(p.text) is not None for pattern in _STOP_WORDS

@@ -19,16 +19,20 @@ _TOP = {2: 0.20, 3: 0.18, 4: 0.16}
 _REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 
 
-def _later(parts: Sequence[str]) -> tuple[int, int]:
-    """Number and characters of the parts that stood before."""
+def _later(parts: Sequence[str], of: int | None = None) -> float:
+    """The share of parts that stood before; of their characters in `of` characters."""
     once = set(parts)
-    return len(parts) - len(once), sum(map(len, parts)) - sum(map(len, once))
+    if of is None:
+        return rules.share(len(parts) - len(once), len(parts))
+    return rules.share(sum(map(len, parts)) - sum(map(len, once)), of)
 
 
-def _all(parts: Sequence[str]) -> tuple[int, int]:
-    """Number and characters of the parts that stand there twice: every copy."""
+def _copies(parts: Sequence[str], of: int | None = None) -> float:
+    """The same of all that stand there twice: the first of them counts too."""
     again = [(part, n) for part, n in Counter(parts).items() if n > 1]
-    return sum(n for _, n in again), sum(n * len(part) for part, n in again)
+    if of is None:
+        return rules.share(sum(n for _, n in again), len(parts))
+    return rules.share(sum(n * len(part) for part, n in again), of)
 
 
 def measures(
@@ -58,22 +62,14 @@ def _datatrove_paragraphs(page: Page) -> list[str]:
     return [part.lstrip('\n') for part in parts if part]
 
 
-def _number(parts: Sequence[str], repeated: tuple[int, int]) -> float:
-    return rules.share(repeated[0], len(parts))
-
-
 # datatrove 0.10, filters/gopher_repetition_filter.py. Its n-grams are joined without
 # spaces and do not overlap; a last line end makes an empty line.
 _DATATROVE: Mapping[str, rules.Measure] = {
     'characters': lambda p: len(p.text),
-    'paragraphs': lambda p: _number(x := _datatrove_paragraphs(p), _later(x)),
-    'paragraph_characters': lambda p: rules.share(
-        _later(_datatrove_paragraphs(p))[1], len(p.text)
-    ),
-    'lines': lambda p: _number(x := _datatrove_lines(p), _later(x)),
-    'line_characters': lambda p: rules.share(
-        _later(_datatrove_lines(p))[1], len(p.text)
-    ),
+    'paragraphs': lambda p: _later(_datatrove_paragraphs(p)),
+    'paragraph_characters': lambda p: _later(_datatrove_paragraphs(p), len(p.text)),
+    'lines': lambda p: _later(_datatrove_lines(p)),
+    'line_characters': lambda p: _later(_datatrove_lines(p), len(p.text)),
     **measures(
         _datatrove_top, lambda p, n: rules.share(p.word_grams.again(n), len(p.text))
     ),
@@ -93,10 +89,8 @@ def _dolma_repeated(page: Page, n: int) -> float:
 
 # dolma, taggers/gopher.py: every copy counts, white space does not.
 _DOLMA: Mapping[str, rules.Measure] = {
-    'lines': lambda p: _number(x := p.text.split('\n'), _all(x)),
-    'line_characters': lambda p: rules.share(
-        _all(p.text.split('\n'))[1], p.token_grams.sizes(1)
-    ),
+    'lines': lambda p: _copies(p.text.split('\n')),
+    'line_characters': lambda p: _copies(p.text.split('\n'), p.token_grams.sizes(1)),
     **measures(_dolma_top, _dolma_repeated),
 }
 
@@ -118,7 +112,7 @@ def _parts(page: Page, separator: str) -> list[str]:
 
 
 def _characters(parts: Sequence[str]) -> float:
-    return rules.share(_all(parts)[1], sum(map(len, parts)))
+    return _copies(parts, sum(map(len, parts)))
 
 
 def _dclm_top(page: Page, n: int) -> float:
@@ -131,8 +125,8 @@ def _dclm_top(page: Page, n: int) -> float:
 
 # DCLM, mappers/filters/content_filters.py: words without punctuation.
 _DCLM: Mapping[str, rules.Measure] = {
-    'lines': lambda p: _number(x := _parts(p, '\n'), _all(x)),
-    'paragraphs': lambda p: _number(x := _parts(p, '\n\n'), _all(x)),
+    'lines': lambda p: _copies(_parts(p, '\n')),
+    'paragraphs': lambda p: _copies(_parts(p, '\n\n')),
     'line_characters': lambda p: _characters(_parts(p, '\n')),
     'paragraph_characters': lambda p: _characters(_parts(p, '\n\n')),
     **measures(_dclm_top, lambda p, n: covered(p.alphanumeric_grams, n)),

@@ -48,11 +48,11 @@ def hashes(request, monkeypatch):
 
 
 @pytest.mark.usefixtures('hashes')
-@pytest.mark.parametrize('size', [0, 1, 2, 5, 60, 400])
+@pytest.mark.parametrize('size', [0, 1, 2, 5, 60, 200])
 def test_n_grams_are_those_of_counting(size):
     rng = random.Random(size)
     letters = ['a', 'b', 'ab', 'ba', 'aab', 'c', '😀', 'no', 'now', 'where', 'here']
-    for _ in range(10):
+    for _ in range(5):
         words = rng.choices(letters, k=size)
         found = grams.of(words)
         for n in (1, 2, 3, 5, 6, 10):
