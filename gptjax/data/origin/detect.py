@@ -10,8 +10,7 @@ import json
 import re
 from typing import Any
 
-from gptjax.data import extras
-from gptjax.data.origin import spdx, texts
+from gptjax.data.origin import optout, spdx, texts
 
 Found = tuple[str, str]  # licence, evidence
 
@@ -111,8 +110,16 @@ def _all(found: Iterable[Found]) -> Found | None:
     return joined, '; '.join(kept[one] for one in ids)[:300]
 
 
+def _near(word: str, pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Where `pattern` stands around a word: the rest of a long text is not tried."""
+    for place in re.finditer(word, text, re.I):
+        found = pattern.search(text, max(0, place.start() - 200), place.end() + 300)
+        if found is not None:
+            yield found
+
+
 def _statements(plain: str) -> Iterator[Found]:
-    for match in _DOMAIN.finditer(plain):
+    for match in _near(r'public domain', _DOMAIN, plain):
         rest = match[1].lower()
         licence = spdx.PUBLIC_DOMAIN
         if 'cc0' in rest and ' or ' in rest:
@@ -120,9 +127,9 @@ def _statements(plain: str) -> Iterator[Found]:
         elif 'cc0' in rest:
             licence = 'CC0-1.0'
         yield licence, match[0][:160]
-    gnu = [_gnu(match) for match in _GNU.finditer(plain)]
+    gnu = [_gnu(match) for match in _near(r'\bthe GNU\b', _GNU, plain)]
     yield from gnu
-    for match in _UNDER.finditer(plain):
+    for match in _near(r'\b(?:under|subject to|through)\b', _UNDER, plain):
         words = match[1] or match[2]
         named = _prefix(words)
         if named and not (gnu and 'GNU' in words):
@@ -200,7 +207,7 @@ def from_html(html: str) -> Found | None:
     """
     if not _LINKED.search(html):
         return None
-    tree = extras.need('resiliparse.parse.html', 'data').HTMLTree.parse(html)
+    tree = optout.parsed(html)
     document = tree.document
     if document is None:
         return None
@@ -212,13 +219,13 @@ def from_html(html: str) -> Found | None:
 
 
 def _head(document: Any) -> Iterator[Found]:
-    for node in document.query_selector_all('link[rel~="license" i]'):
+    for node in _nodes(document, 'link[rel~="license" i]'):
         yield from _valued('link rel=license', node.getattr('href'))
-    for node in document.query_selector_all('meta[content]'):
+    for node in _nodes(document, 'meta[content]'):
         name = (node.getattr('name') or node.getattr('property') or '').lower()
         if name in _META:
             yield from _valued(f'meta {name}', node.getattr('content'))
-    for node in document.query_selector_all('script[type="application/ld+json" i]'):
+    for node in _nodes(document, 'script[type="application/ld+json" i]'):
         try:
             value = json.loads(node.text)
             yield from _schema(value)
@@ -256,28 +263,36 @@ def _marked(document: Any) -> Iterator[Found]:
     selector = (
         'a[rel~="license" i], [itemprop~="license" i], [property="dct:license" i]'
     )
-    for node in document.query_selector_all(selector):
+    for node in _nodes(document, selector):
         if not _of_part(node):
             value = node.getattr('href') or node.getattr('content') or node.text
             yield from _valued('rel=license', value)
 
 
 def _links(document: Any) -> Iterator[Found]:
-    for node in document.query_selector_all('a[href*="creativecommons.org/" i]'):
+    for node in _nodes(document, 'a[href*="creativecommons.org/" i]'):
         if not _of_part(node) and _about_page(node):
             yield from _valued('link', node.getattr('href'))
 
 
 def _words(document: Any) -> Iterator[Found]:
     selector = 'footer, [class*="foot" i], [id*="foot" i], [class*="licen" i]'
-    for node in document.query_selector_all(f'{selector}, [id*="licen" i]'):
+    for node in _nodes(document, f'{selector}, [id*="licen" i]'):
         said = None if _of_part(node) else from_text(node.text[:5000])
         if said is not None:
             yield said
 
 
+def _nodes(document: Any, selector: str) -> list[Any]:
+    """The first and the last that match: a page may have 100,000 of them."""
+    found = document.query_selector_all(selector)[:]
+    return [*found[:50], *found[50:][-50:]]
+
+
 def _above(node: Any) -> Iterator[Any]:
-    while node is not None and node.tag not in ('body', 'html', '#document'):
+    for _ in range(100):
+        if node is None or node.tag in ('body', 'html', '#document'):
+            return
         yield node
         node = node.parent
 
