@@ -5,6 +5,8 @@ r"""Conversations for fine-tuning: .jsonl, .json or .parquet in the common layou
 
 --config.read.kind=pairs reads preference pairs. Take the tokenizer that the model was
 pretrained with: --config.tokenizer.path=data/web.
+
+Expected, of 175 seed tasks of self-instruct and 1,000 answers of Dolly and HH: 1,173.
 """
 
 from ml_collections import ConfigDict

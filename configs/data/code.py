@@ -5,6 +5,8 @@ r"""Source code: trees of files, or archives of them, under their LICENSE files.
 
 A file takes the licence of the nearest LICENSE file above it; vendored and generated
 folders are not read. Exact copies and near ones of 0.85 go; secrets are replaced.
+
+Expected, of the book of Rust (Markdown, Apache-2.0 AND MIT): all 112 files of 1.2 MB.
 """
 
 from ml_collections import ConfigDict

@@ -6,6 +6,9 @@ r"""The web: WARC, ARC, WET or HTML files to clean text with a licence, once eac
 Pages that name no licence are left out: most of the web. Where you have the right to
 use all of it, say so by --config.read.licence=CC-BY-4.0, or what it is.
 The filters and their order are those of FineWeb (Penedo et al., 2024).
+
+Expected, of 73 pages in the test files of WARC readers: 69 have text, 13 are English,
+3 are long enough, and one is an article.
 """
 
 from ml_collections import ConfigDict
