@@ -300,13 +300,17 @@ def _diversity(manifest: Mapping[str, Any]) -> str:
          f'{one["distinct"]:.1%}')
         for n, one in sorted(told['ngrams'].items())
     ]  # fmt: skip
-    return (
+    said = (
         f'A sample of {told["sample_documents"]:,} documents '
         f'({_size(told["sample_bytes"])}) is {told["compression"]:.2f} times smaller '
         'after zlib; repetitive text is above 3. Its n-grams:\n\n'
-        f'{table(("n-gram", "entropy, bits", "distinct"), rows)}\n\n'
-        f'{_plural(domains["count"], "domain")} (or sources, where no address is '
-        f'known), of an entropy of {domains["entropy"]:.2f} bits by tokens. The '
+        f'{table(("n-gram", "entropy, bits", "distinct"), rows)}'
+    )
+    if domains['count'] == 1:
+        return said
+    return (
+        f'{said}\n\n{domains["count"]:,} domains, or sources where no address is '
+        f'known, of an entropy of {domains["entropy"]:.2f} bits by tokens. The '
         f'largest: {most}.'
     )
 
