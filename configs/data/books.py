@@ -7,8 +7,8 @@ A book without a licence of its own takes that of the nearest LICENSE file, or i
 out; --config.read.licence=CC0-1.0 says what all of the folder has.
 
 Expected, of 20 books of Standard Ebooks (1,406 files, 24.9 MB of text): 1,218 documents
-of 24.0 MB, 5.4 M tokens. 98 are short (title pages), 36 repeat others (imprints), 53,
-of one new translation, name no licence. Of the 552 PEPs of Python, 525 stay.
+of 24.0 MB, 5.4 M tokens. 98 are short (title pages), 36 repeat others (imprints); the
+licence of 53, one book, is not recognised. Of the 552 PEPs of Python, 525 stay.
 """
 
 from ml_collections import ConfigDict
