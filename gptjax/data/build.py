@@ -110,7 +110,10 @@ def ensure(path: str, workdir_data: Path | str, spec: Options) -> dataset.Datase
     if 'corpus' not in spec:
         raise command.UserError('data.build lacks corpus; add it to the config file.')
     options = {**spec, 'corpus': {**spec['corpus'], 'path': path}}
-    seen = {'path': path, 'files': _listing(raw) if path and raw.exists() else None}
+    seen = {
+        'path': path,
+        'files': storage.listing(raw) if path and raw.exists() else None,
+    }
     if (output / 'manifest.json').exists() and _remembered(output / RAW, seen):
         finished = dataset.open(output)
         _check_settings(output, finished.manifest['plan'], options)
@@ -129,19 +132,6 @@ def ensure(path: str, workdir_data: Path | str, spec: Options) -> dataset.Datase
     with storage.lock(output):
         storage.write_json(output / RAW, seen)
     return built
-
-
-def _listing(raw: Path) -> str:
-    """A digest of the names, sizes and times of a file, or of all files in a folder."""
-    root = Path(os.path.abspath(raw))
-    files = sorted(root.rglob('*')) if root.is_dir() else [root]
-    return storage.json_digest(
-        [
-            [file.relative_to(root.parent).as_posix(), stat.st_size, stat.st_mtime_ns]
-            for file in files
-            if file.is_file() and (stat := file.stat())
-        ]
-    )
 
 
 def _remembered(record: Path, seen: Options) -> bool:

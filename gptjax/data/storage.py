@@ -51,6 +51,19 @@ def json_digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def listing(raw: Path) -> str:
+    """A digest of the names, sizes and times of a file, or of all files in a folder."""
+    root = Path(os.path.abspath(raw))
+    files = sorted(root.rglob('*')) if root.is_dir() else [root]
+    return json_digest(
+        [
+            [file.relative_to(root.parent).as_posix(), stat.st_size, stat.st_mtime_ns]
+            for file in files
+            if file.is_file() and (stat := file.stat())
+        ]
+    )
+
+
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Makes a folder and holds it for one process; the system frees it at its end.

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,8 @@ def make(settings: Mapping[str, Any]) -> Plan:
     kept = {name: value for name, value in settings.items() if name != 'path'}
     return {
         'settings': json.loads(json.dumps(kept)),
-        'raw': {'path': path, 'files': _listing(Path(path)) if there else None},
+        'raw': {'path': path, 'files': storage.listing(Path(path)) if there else None},
     }
-
-
-def _listing(raw: Path) -> str:
-    """A digest of the names, sizes and times of a file, or of all files in a folder."""
-    root = Path(os.path.abspath(raw))
-    found = sorted(root.rglob('*')) if root.is_dir() else [root]
-    return storage.json_digest(
-        [
-            [file.relative_to(root.parent).as_posix(), stat.st_size, stat.st_mtime_ns]
-            for file in found
-            if file.is_file() and (stat := file.stat())
-        ]
-    )
 
 
 def finished(output: Path, plan: Plan) -> bool:
