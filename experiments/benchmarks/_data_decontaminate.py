@@ -24,7 +24,7 @@ def rows() -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         sets = _evaluations(data, Path(folder))
         step = decontaminate.decontaminate(
-            path=sets, find=FIND, ngram=NGRAM, shortest=4, action='reject'
+            path=sets, find=FIND, ngram=NGRAM, shortest=4
         )
         texts = [
             words

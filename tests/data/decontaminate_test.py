@@ -1,6 +1,7 @@
 """Evaluation text is found wherever it was planted, and nowhere else."""
 
 import bz2
+import gzip
 import json
 import random
 import string
@@ -10,9 +11,7 @@ import pytest
 from gptjax import command
 from gptjax.data import decontaminate, documents
 
-OPTIONS = dict(
-    find=('query', 'answer', 'overlap'), ngram=13, shortest=4, action='reject'
-)
+OPTIONS = dict(find=('query', 'answer', 'overlap'), ngram=13, shortest=4)
 
 
 def of(text, identity='a'):
@@ -130,38 +129,17 @@ def test_the_seven_texts_of_datatrove(real_data, tmp_path):
         assert [i for i, r in enumerate(results) if not is_hit(r)] == kept, find
 
 
-def test_a_hit_is_cut_with_what_is_around_it(questions):
-    path, lines, _ = questions
-    found = step(str(path), action='cut')
-    planted = lines[0]['q']
-    left, right = ('alpha ' * 200).strip(), ('omega ' * 300).strip()
-    result = found(of(f'{left} {planted} {right}'))
-    kept = result.text.split('\n\n')
-    assert result.signals == {'decontaminate.hits': 1}
-    assert left.startswith(kept[0])
-    assert right.endswith(kept[1])
-    assert len(left) - len(kept[0]) == pytest.approx(200, abs=3)
-    assert len(right) - len(kept[1]) == pytest.approx(200, abs=3)
-    for text in (f'{left[:300]} {planted} {right[:300]}', planted):
-        assert is_hit(found(of(text)))  # nothing of at least 200 characters is left
-    many = ' '.join(f'{left} {line["q"]}' for line in lines[:11])
-    assert is_hit(found(of(many)))
-    assert not is_hit(found(of(many.rsplit(left, 1)[0])))
-    clean = of(left)
-    assert found(clean) is clean
-
-
 def test_files_of_every_kind(tmp_path):
     run = 'one two three four five six seven eight nine ten eleven twelve thirteen'
-    (tmp_path / 'a.csv').write_text(f'x,"{run} a, b",y\n')
+    (tmp_path / 'a.csv').write_text(f'"{run} a, b",y\n', encoding='utf-8-sig')
     (tmp_path / 'b.txt.bz2').write_bytes(bz2.compress(f'{run} c\n'.encode()))
     nested = {'deep': [{'er': f'{run} d'}], 'number': 3}
     (tmp_path / 'c.jsonl').write_text(json.dumps(nested) + '\n')
     (tmp_path / 'd.bin').write_bytes(b'\xff')
     found = step([str(tmp_path), dict(path=str(tmp_path / 'a.csv'), query='0')])
     names = {
-        found(of(f'two {run.split(maxsplit=2)[2]} {end}')).value.split(':')[0]
-        for end in 'acd'
+        found(of(text)).value.split(':')[0]
+        for text in (run, *(f'{run.partition(" ")[2]} {end}' for end in 'cd'))
     }
     assert names == {f'{tmp_path.name}/{n}' for n in ('a.csv', 'b.txt.bz2', 'c.jsonl')}
 
@@ -170,8 +148,8 @@ def test_files_of_every_kind(tmp_path):
     ('options', 'message'),
     [
         (dict(find=('query', 'anwser')), "did you mean 'answer'"),
-        (dict(action='drop'), 'unknown action'),
         (dict(shortest=14), 'shortest is from 1 to ngram'),
+        (dict(shortest=1, ngram=1), 'ngram is at least 2'),
         (dict(path='nowhere'), r"'nowhere', which holds no \.jsonl"),
         (dict(path=[dict(path='FILE', quest='q')]), 'unknown option'),
         (
@@ -189,10 +167,30 @@ def test_wrong_options_are_refused(questions, options, message):
         step(path, **options)
 
 
-def test_broken_and_empty_files_are_named(tmp_path):
-    (tmp_path / 'a.jsonl').write_text('{"text": \n')
-    with pytest.raises(command.UserError, match=r'a\.jsonl cannot be read'):
-        step(str(tmp_path))
-    (tmp_path / 'a.jsonl').write_text('{"text": "no"}\n')
-    with pytest.raises(command.UserError, match='no text of 4 words or more'):
+def test_texts_are_not_joined(tmp_path):
+    """A run of words from the end of one text into the next one is none."""
+    lines = ['a b c d e f g h i j k l m', 'n o p q r s t u v w x y z', '1 2 3 4', '5 6']
+    (tmp_path / 'a.txt').write_text('\n'.join(lines))
+    found = step(str(tmp_path))
+    whole = ' '.join(lines).split()
+    hits = [i for i in range(20) if is_hit(found(of(' '.join(whole[i : i + 13]))))]
+    assert hits == [0, 13]
+    hits = [i for i in range(32) if is_hit(found(of(' '.join(whole[i : i + 4]))))]
+    assert hits == [26]
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('a.jsonl', b'{"text": \n', r'a\.jsonl cannot be read'),
+        ('a.jsonl', b'[1, 2]\n', r'a\.jsonl cannot be read.*an object a line'),
+        ('a.txt', b'caf\xe9\n', r'a\.txt cannot be read.*utf-8'),
+        ('a.txt.gz', gzip.compress(b'one two three four')[:-9], r'a\.txt\.gz cannot'),
+        ('a.txt.bz2', b'no bzip2', r'a\.txt\.bz2 cannot'),
+        ('a.jsonl', b'{"text": "no"}\n', 'no text of 4 words or more'),
+    ],
+)
+def test_broken_and_empty_files_are_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(command.UserError, match=message):
         step(str(tmp_path))
