@@ -25,7 +25,6 @@ KINDS: dict[str, Sequence[Shape]] = {
     'iban': numbers.IBAN,
     'fr_nir': (numbers.NATIONAL['fr_nir'],),  # before cards of 15 digits
     'card': numbers.CARD,
-    'crypto': online.CRYPTO,
     'ssn': numbers.SSN,
     **{name: (one,) for name, one in numbers.NATIONAL.items()},
     'ipv6': online.IPV6,
@@ -33,23 +32,22 @@ KINDS: dict[str, Sequence[Shape]] = {
     'phone': phones.PHONE,
 }
 # Those that need no run of seven digits, which most texts lack.
-_SHORT = ('key', 'email', 'iban', 'crypto', 'gb_nino', 'it_cf', 'ipv6', 'ipv4')
+_SHORT = ('key', 'email', 'iban', 'gb_nino', 'it_cf', 'ipv6', 'ipv4')
 _RUN = re.compile(r'[0-9](?:[ .()/\-]{0,2}[0-9]){6}')
 _GROUPS = {'national': tuple(numbers.NATIONAL), 'ip': ('ipv4', 'ipv6')}
 
 # What replaces a kind, of a number that depends on what it replaces. None of them is
-# anyone's, and none is found again: reserved for documentation (RFC 2606, 5737, 3849)
-# and fiction, or with check digits that do not hold.
+# anyone's, and none is found again, whatever word precedes it: reserved for
+# documentation (RFC 2606, 5737, 3849) and fiction, or nothing but zeros.
 SURROGATES: dict[str, Callable[[int], str]] = {
     'email': lambda n: f'user{n}@example.com',
     'ipv4': lambda n: f'192.0.2.{n}',
     'ipv6': lambda n: f'2001:db8::{n:x}',
-    'phone': lambda n: f'202-555-01{n % 100:02}',
+    'phone': lambda n: f'(202) 555-01{n % 100:02}',
     'card': lambda n: '0000 0000 0000 0000',
     'iban': lambda n: 'XX00 0000 0000 0000',
     'ssn': lambda n: '000-00-0000',
     'key': lambda n: 'SECRET',
-    'crypto': lambda n: 'WALLET',
     'person': lambda n: ('Alex', 'Sam', 'Kim', 'Robin', 'Toni', 'Jo', 'Sasha')[n % 7],
 }
 

@@ -64,6 +64,9 @@ _IBAN_LENGTHS = {
 }  # fmt: skip
 
 
+_WORD = re.compile(shapes.WORD)
+
+
 def _iban(match: re.Match[str]) -> shapes.Place | None:
     """The country says how many of the characters that follow are the number."""
     start = match.start() - 2
@@ -74,7 +77,7 @@ def _iban(match: re.Match[str]) -> shapes.Place | None:
         return None
     end = start + places[length - 1] + 1
     code = ''.join(found[i] for i in places[:length])
-    if match.string[end : end + 1].isalnum() or not checks.mod97(code):
+    if _WORD.match(match.string, end) or not checks.mod97(code):
         return None
     return (start, end) if code in (code.upper(), code.lower()) else None
 
@@ -82,8 +85,8 @@ def _iban(match: re.Match[str]) -> shapes.Place | None:
 IBAN = (
     shapes.Shape(
         re.compile(
-            r'[0-9](?<=[A-Za-z][A-Za-z].)(?<!\w...)[0-9](?:[ -]?[A-Za-z0-9]{4}){2,7}'
-            r'(?:[ -]?[A-Za-z0-9]{1,3})?'
+            rf'[0-9](?<=[A-Za-z][A-Za-z].)(?<!{shapes.WORD}...)[0-9]'
+            r'(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?'
         ),
         _iban,
     ),
@@ -165,10 +168,6 @@ def _aadhaar(digits: str) -> bool:
     return digits[0] not in '01' and checks.verhoeff(digits)
 
 
-def _bsn(digits: str) -> bool:
-    return checks.weighted(digits, (9, 8, 7, 6, 5, 4, 3, 2, -1)) % 11 == 0
-
-
 # ISO 3166 and the name. Most need a word that tells of them: among ten digits one in
 # eleven passes as an NHS number.
 NATIONAL = {
@@ -201,9 +200,4 @@ NATIONAL = {
         '[2-9]', r'[0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}', _aadhaar,
         ('aadhaar', 'aadhar', 'uidai'),
     ),
-    'ca_sin': shapes.shape(
-        '[1-79]', r'[0-9]{2}([ -]?)[0-9]{3}\1[0-9]{3}', checks.luhn,
-        ('sin', 'social insurance'),
-    ),
-    'nl_bsn': shapes.shape('[0-9]', '[0-9]{8}', _bsn, ('bsn', 'burgerservicenummer')),
 }  # fmt: skip

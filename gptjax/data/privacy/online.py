@@ -1,4 +1,4 @@
-"""E-mail and network addresses, keys and tokens, addresses of money.
+"""E-mail and network addresses, keys and tokens.
 
 Formats of keys are those that the services publish for scanners of secrets. What
 stands for documentation (RFC 2606, 3849, 5737) belongs to no one and is left alone.
@@ -7,34 +7,55 @@ stands for documentation (RFC 2606, 3849, 5737) belongs to no one and is left al
 import ipaddress
 import re
 
-from gptjax.data.privacy import checks, shapes
+from gptjax.data.privacy import shapes
 
 _LETTER = 'A-Za-z0-9\u00c0-\u024f'
 _LOCAL = re.compile(rf"[{_LETTER}._%+'\-]{{1,64}}")
 _DOMAIN = re.compile(
     rf'@((?:[{_LETTER}](?:[{_LETTER}\-]{{0,62}})\.){{1,8}}'
-    r'(?:[A-Za-z]{2,24}|xn--[a-z0-9\-]{2,40}))(?![\w@]|\.?-)',
+    rf'(?:[A-Za-z]{{2,24}}|xn--[a-z0-9\-]{{2,40}}))(?!{shapes.WORD}|[@(\[]|\.?-)',
 )
-_NOT_DOMAINS = re.compile(
-    r'(?:.*\.)?(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost|png|jpe?g|'
-    r'gif|svg|webp|css|js|html?|json|php|txt|pdf|xml)',
-    re.IGNORECASE,
+# Domains of the first level that addresses have: countries (two letters that end no
+# names of files) and the common others. In code, '@' is a product: 'x@self.weight'.
+_TOP = re.compile(
+    r"""[a-z]{2}(?<!cs|gz|js|ts|xz)|xn--.*|
+    com|org|net|edu|gov|mil|int|info|biz|name|pro|aero|coop|museum|jobs|mobi|tel|travel|
+    cat|asia|xyz|top|site|online|shop|store|app|dev|cloud|tech|club|live|life|world|
+    email|space|website|blog|art|agency|digital|media|news|studio|group|solutions|
+    services|academy|school|university|institute|science|foundation|church|works|work|
+    systems|network|software|company|consulting|engineering|center|today|team|design|
+    global|guru|expert|ltd|inc|llc|gmbh|one|fun|icu|vip|link|wiki|bio|eco|ngo|green|
+    health|care|legal|law|house|city|events|energy|finance|capital|ventures|partners|
+    bank|berlin|hamburg|koeln|wien|swiss|paris|london|amsterdam|nyc|tokyo|africa""",
+    re.VERBOSE,
+)
+_RESERVED = re.compile(
+    r'(?:.*\.)?example(?:\.(?:com|org|net|edu))?|.*\.(?:test|invalid)', re.IGNORECASE
 )
 
 
 def _email(match: re.Match[str]) -> shapes.Place | None:
     """From each @, the domain forwards and the name backwards: linear."""
-    at = match.start()
+    at, domain = match.start(), match[1]
     reversed_ = match.string[max(0, at - 66) : at][::-1]
     local = _LOCAL.match(reversed_)
-    if local is None or _NOT_DOMAINS.fullmatch(match[1]):
+    first, _, last = domain.rpartition('.')
+    if last.istitle() and not _top(domain):
+        domain = first  # a sentence follows without a space
+    if local is None or not _top(domain) or _RESERVED.fullmatch(domain):
         return None
     name = local[0][::-1].lstrip(".'-+%")
     if not name or name[-1] == '.' or '..' in name or name == 'git':
         return None
     if reversed_[local.end() : local.end() + 2] == '//':
         return None
-    return at - len(name), match.end()
+    return at - len(name), at + 1 + len(domain)
+
+
+def _top(domain: str) -> bool:
+    _, dot, last = domain.rpartition('.')
+    one_case = last in (last.lower(), last.upper(), last.title())
+    return bool(dot) and one_case and _TOP.fullmatch(last.lower()) is not None
 
 
 EMAIL = (shapes.Shape(_DOMAIN, _email),)
@@ -72,7 +93,7 @@ IPV4 = (
     shapes.Shape(
         re.compile(
             rf'[0-9]{shapes.BEFORE}(?<![A-Za-z]/.)(?<![.\-].)[0-9]{{0,2}}(?:\.[0-9]{{1,3}}){{3}}'
-            r'(?!\w|\.[0-9]|-[A-Za-z])'
+            rf'(?!{shapes.WORD}|\.[0-9]|-[A-Za-z])'
         ),
         _ipv4,
     ),
@@ -94,7 +115,7 @@ def _ipv6(match: re.Match[str]) -> shapes.Place | None:
     while text[end - 1] == '.' or (text[end - 1] == ':' and text[end - 2] != ':'):
         end -= 1
     beside = text[max(0, start - 1) : start] + text[end : end + 1]
-    found = not re.search(r'\w', beside) and _public(text[start:end])
+    found = not re.search(shapes.WORD, beside) and _public(text[start:end])
     return (start, end) if found else None
 
 
@@ -146,16 +167,6 @@ def _secret(match: re.Match[str]) -> shapes.Place:
 
 
 KEY = tuple(
-    shapes.Shape(re.compile(pattern), _secret, (need.lower(),))
+    shapes.Shape(re.compile(pattern, re.ASCII), _secret, (need.lower(),))
     for need, pattern in _KEYS
-)
-CRYPTO = (
-    shapes.Shape(
-        re.compile(rf'[13](?<!\w.)[1-9A-HJ-NP-Za-km-z]{{25,34}}{shapes.AFTER}'),
-        shapes.checked(checks.base58),
-    ),
-    shapes.Shape(
-        re.compile(rf'bc1(?<!\w...)[02-9ac-hj-np-z]{{11,71}}{shapes.AFTER}'),
-        shapes.checked(checks.bech32),
-    ),
 )

@@ -16,23 +16,22 @@ _CODES = re.compile(
 )
 _EXTENSION = r'(?: ?(?:x|ext\.? ?)[0-9]{1,6})?'
 _DIGITS = r'(?:[ .()/\-]{0,2}[0-9])'
-_DATE = re.compile(
+# Dates, coordinates and network addresses.
+_OTHER = re.compile(
     r'(?:[0-3]?[0-9]([-./ ])[0-3]?[0-9]\1|(?:19|20)[0-9]{2}([-./ ])[0-3]?[0-9]\2)'
-    r'[0-9]{1,4}(?: [0-9]{1,2})?'
+    r'[0-9]{1,4}(?: [0-9]{1,2})?|'
+    r'(?:\+?[0-9]{1,3}\.[0-9]{4,8}|[1-9][0-9]{0,2}(?:\.(?:0|[1-9][0-9]{0,2})){3})'
+    r'(?:[ /].*)?'
 )
-_FICTION = re.compile(r'(?<![0-9])1?[2-9][0-9]{2}55501[0-9]{2}(?![0-9])')
+_FICTION = re.compile('55501[0-9]{2}')
 _WORDS = (
     'phone', 'phones', 'telephone', 'tel', 'mobile', 'mob', 'cell', 'cellphone', 'fax',
     'call', 'dial', 'ring', 'sms', 'whatsapp', 'hotline', 'reach', 'answering',
     'office', 'telefon', 'telefono', 'teléfono', 'téléphone', 'telefax', 'handy',
-    'móvil', 'rufnummer', 'тел', '电话',
+    'móvil', 'rufnummer', 'тел', '电话', '手机', '電話',
 )  # fmt: skip
-# Of those, what is in the text if one of them is.
-_NEEDS = (
-    'phone', 'tel', 'tél', 'mob', 'cell', 'fax', 'call', 'dial', 'ring', 'sms',
-    'whatsapp', 'hotline', 'reach', 'answering', 'office', 'handy', 'móvil',
-    'rufnummer', 'тел', '电话',
-)  # fmt: skip
+# Of those, the ones without another inside: what is in the text if one of them is.
+_NEEDS = tuple(w for w in _WORDS if not any(x in w for x in _WORDS if x != w))
 
 
 def _international(found: str, number: str) -> bool:
@@ -53,19 +52,16 @@ def _any(found: str, number: str) -> bool:
     return 7 <= len(number) <= 15
 
 
-_COORDINATE = re.compile(r'\+?[0-9]{1,3}\.[0-9]{4,8}(?:[ /].*)?')
-
-
 def _shape(
     first: str, rest: str, valid: Callable[[str, str], bool], told: bool = False
 ) -> shapes.Shape:
-    """A shape that is no date, no coordinate, and not named as another number."""
+    """A shape that is nothing of `_OTHER`, and not named as another number."""
 
     def check(match: re.Match[str]) -> shapes.Place | None:
         found, earlier = match[0], shapes.before(match, 16)
         number = re.sub(r'\D', '', re.split('x|ext', found)[0])
-        other = _DATE.fullmatch(found) or _COORDINATE.fullmatch(found)
-        if other or _FICTION.search(number) or shapes.OTHER.search(earlier):
+        other = _OTHER.fullmatch(found) or _FICTION.search(number)
+        if other or shapes.OTHER.search(earlier) or not number.strip('0'):
             return None
         if earlier[-1:] in tuple('/#=&$') or not valid(found, number):
             return None

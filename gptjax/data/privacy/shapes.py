@@ -15,11 +15,16 @@ OTHER = re.compile(
     r'tracking|account|serial|version|build|patent|part|model|item|zip|page|section|'
     r'batch|lot|date|born|since|until)(?![a-z])'
 )
+# Scripts without spaces between words: there, a number may touch the word beside it.
+_SPACELESS = r'\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\uffff'
+WORD = rf'[^\W{_SPACELESS}]'
+_LETTER = rf'[^\W\d_{_SPACELESS}]'
 # Of a number: what stands before its first character and behind its last. A number in
 # a word, a longer number or a decimal is another thing.
-BEFORE = r'(?<!\w.)(?<![0-9][.,\-].)'
-AFTER = r'(?![\w]|[.,\-/][0-9])'
+BEFORE = rf'(?<!{WORD}.)(?<![0-9][.,\-].)'
+AFTER = rf'(?!{WORD}|[.,\-/][0-9])'
 _SEPARATORS = re.compile(r'[ .()/\-]')
+_TAG = re.compile('<[A-Z0-9_]+>')  # of `find.hide`: '<PHONE>' is no word that tells
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ def shape(
 
 def told_by(words: tuple[str, ...]) -> re.Pattern[str]:
     """A pattern for one of these words, in lower case."""
-    return re.compile(rf'(?<![a-z])(?:{"|".join(map(re.escape, words))})(?![a-z])')
+    one = '|'.join(map(re.escape, words))
+    return re.compile(rf'(?<!{_LETTER})(?:{one})(?!{_LETTER})')
 
 
 def last(words: re.Pattern[str], text: str) -> int:
@@ -83,7 +89,8 @@ def last(words: re.Pattern[str], text: str) -> int:
 
 def before(match: re.Match[str], size: int = WINDOW) -> str:
     """The lower-cased text before a match."""
-    return match.string[max(0, match.start() - size) : match.start()].lower()
+    earlier = match.string[max(0, match.start() - size) : match.start()]
+    return _TAG.sub('', earlier).lower()
 
 
 def _told(match: re.Match[str], words: re.Pattern[str]) -> bool:
