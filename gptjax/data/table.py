@@ -1,22 +1,13 @@
 """Corpora, steps and readers by name: each is a function of its options."""
 
 from collections.abc import Callable, Iterator, Mapping
+import functools
 from typing import Any
 
 from gptjax import command
 from gptjax.data import decontaminate, documents
 from gptjax.data.clean import table as clean
-from gptjax.data.corpora import (
-    chat,
-    labelled,
-    pairs,
-    python_docs,
-    python_qa,
-    refined,
-    text,
-    tfds,
-    translation,
-)
+from gptjax.data.corpora import own, python_docs, python_qa, refined, tfds
 from gptjax.data.dedup import table as dedup
 from gptjax.data.filters import table as filters
 from gptjax.data.origin import table as origin
@@ -28,11 +19,7 @@ Documents = Iterator[documents.Document | documents.Skipped]
 CORPORA: dict[str, Callable[..., Documents]] = {
     'python_docs': python_docs.collect,
     'python_qa': python_qa.collect,
-    'text': text.collect,
-    'chat': chat.collect,
-    'pairs': pairs.collect,
-    'labelled': labelled.collect,
-    'translation': translation.collect,
+    **{kind: functools.partial(own.collect, kind) for kind in own.CONTENT},
     'tfds': tfds.collect,
     'refined': refined.collect,
 }

@@ -11,8 +11,9 @@ import textwrap
 import pytest
 
 from gptjax import command
-from gptjax.data import documents, split, table
+from gptjax.data import documents, split, storage, table
 from gptjax.data.corpora import docstrings, python_qa
+from gptjax.data.refine import files as refine_files
 
 MESSAGES = [
     {'role': 'user', 'content': 'Who are you?'},
@@ -35,6 +36,15 @@ def fixtures(tmp_path):
         path = tmp_path / f'{name}.jsonl'
         path.write_text(json.dumps(line) + '\n')
         made[name] = {'path': str(path), 'licence': 'MIT'}
+    folder = tmp_path / 'refined'
+    folder.mkdir()
+    found = [documents.Document('one', 'web/a.test', 'MIT', text='A page.')]
+    told = refine_files.documents_file(folder / 'part', folder / '0.parquet', found)
+    entries = [{'file': '0.parquet', **told}]
+    storage.write_json(
+        folder / 'manifest.json', {'format': refine_files.FORMAT, 'files': entries}
+    )
+    made['refined'] = {'path': str(folder)}
     return made
 
 
@@ -240,6 +250,15 @@ def test_a_prompt_may_be_a_conversation(tmp_path):
     (found,) = table.collect(options)
     assert found.pair == line
     assert found.size == len('Yes.No.')
+
+
+@pytest.mark.parametrize('name', sorted(LINES))
+def test_a_line_of_any_kind_names_its_licence_and_unit(tmp_path, name):
+    line = {**LINES[name], 'licence': 'CC-BY-4.0', 'unit': 'a book'}
+    (tmp_path / 'a.jsonl').write_text(json.dumps(line))
+    options = {'name': name, 'path': str(tmp_path), 'licence': 'MIT'}
+    (found,) = table.collect(options)
+    assert (found.licence, found.unit) == ('CC-BY-4.0', 'a book')
 
 
 @pytest.mark.parametrize('name', ['labelled', 'translation'])

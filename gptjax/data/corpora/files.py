@@ -67,9 +67,3 @@ def string(record: dict[str, Any], field: str, place: str) -> str:
             f'{place} has {field}={value!r}; each line needs a string {field!r}.'
         )
     return value
-
-
-def unit(record: dict[str, Any]) -> str | None:
-    """The unit that a record is held out with, where it names one."""
-    value = record.get('unit')
-    return value if isinstance(value, str) else None

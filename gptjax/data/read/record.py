@@ -1,16 +1,18 @@
 """A record of JSON Lines, of JSON or of Parquet as a document."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import datetime
 import json
+import re
 from typing import Any
 
 from gptjax.data import documents
-from gptjax.data.corpora import chat, files, pairs
+from gptjax.data.corpora import files, own
 from gptjax.data.origin import spdx
 from gptjax.data.read import item as item_lib
 
 _RETRIEVED = ('retrieved', 'date', 'timestamp')
+_TURN = re.compile(r'(?:\A|\n\n)(Human|Assistant):')
 
 
 def document(
@@ -23,50 +25,62 @@ def document(
     """
     if not isinstance(record, dict):
         return item.skipped('no record', offset)
+    kind = item.options.kind
     try:
-        content = KINDS[item.options.kind](record)
-        json.dumps([content, record.get('id')], ensure_ascii=False).encode()
+        given = {name: value for name, value in record.items() if value is not None}
+        content = own.CONTENT[kind](place, _ALIKE[kind](given))
+        fields = origin(given)
+        named = given.get('id')
+        json.dumps([content, fields, named], ensure_ascii=False).encode()
     except UnicodeError:
         return item.skipped(files.INVALID, offset)
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
-        return item.skipped(f'no {item.options.kind}', offset)  # UserError among them
-    fields = origin(record)
+        return item.skipped(f'no {kind}', offset)  # UserError among them
+    if kind == 'translation' and 'translation' not in given:
+        fields.pop('source', None)  # it is a text
     if 'licence' not in fields:
         fields |= {'licence': item.licence, 'evidence': item.evidence}
-    own = _string(record, 'id')
-    fields.setdefault('source', item.name if own is None else item.group)
-    made = documents.Document(own or place, **content, **fields)
-    if not made.whole.strip():
+    identity = named if isinstance(named, str) and named else None
+    fields.setdefault('source', item.name if identity is None else item.group)
+    made = documents.Document(identity or place, **content, **fields)
+    if own.empty(made):
         return item.skipped('empty', offset)
-    return made if len(made.whole) <= item_lib.LIMIT else item.skipped('too large')
+    large = sum(map(len, made.texts())) > item_lib.LIMIT
+    return item.skipped('too large', offset) if large else made
 
 
 def origin(record: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that say where a record comes from, as far as they can be used."""
-    fields: dict[str, Any] = {}
-    for name in ('source', 'url', 'evidence', 'opt_out', 'unit', 'media'):
-        if (value := _string(record, name)) is not None:
-            fields[name] = value.lstrip('/') if name == 'source' else value
-    if fields.get('media') not in (None, 'text/plain', 'text/html'):
-        del fields['media']
-    language = _string(record, 'language') or ''
-    if len(language) == 2 and language.isascii():
-        fields['language'] = language.lower()
+    fields = {k: v for k, v in record.items() if isinstance(v, str) and v}
+    told = ('source', 'url', 'evidence', 'opt_out', 'unit', 'media', 'language')
+    made: dict[str, Any] = {name: fields[name] for name in told if name in fields}
+    made['source'] = made.get('source', '').lstrip('/')
+    made['language'] = made.get('language', '').lower()
+    for name, usable in _USABLE.items():
+        if name in made and not usable(made[name]):
+            del made[name]
     times = (utc(record.get(name)) for name in _RETRIEVED)
     if (retrieved := next(filter(None, times), None)) is not None:
-        fields['retrieved'] = retrieved
-    licence = _string(record, 'licence') or _string(record, 'license')
-    if licence is not None and licence != spdx.UNKNOWN:
-        fields.setdefault('evidence', f'field licence: {licence[:200]}')
+        made['retrieved'] = retrieved
+    licence = fields.get('licence', fields.get('license', spdx.UNKNOWN))
+    if licence != spdx.UNKNOWN:
+        made.setdefault('evidence', f'field licence: {licence[:200]}')
         found = spdx.parse(licence)
-        fields['licence'] = licence if found == spdx.UNKNOWN else found
+        made['licence'] = licence if found == spdx.UNKNOWN else found
     if isinstance(record.get('steps'), list | tuple):
-        fields['steps'] = tuple(map(str, record['steps']))
+        made['steps'] = tuple(map(str, record['steps']))
     signals = _value(record.get('signals'))
     if isinstance(signals, Mapping):
         numbers = {k: v for k, v in signals.items() if isinstance(v, int | float)}
-        fields['signals'] = numbers
-    return fields
+        made['signals'] = {k: float(v) for k, v in numbers.items() if abs(v) < 1e300}
+    return made
+
+
+_USABLE: dict[str, Callable[[str], bool]] = {
+    'source': bool,
+    'media': ('text/plain', 'text/html').__contains__,
+    'language': lambda code: len(code) == 2 and code.isascii(),
+}
 
 
 def utc(value: object) -> str | None:
@@ -74,89 +88,60 @@ def utc(value: object) -> str | None:
 
     A time without a zone is taken for UTC, as in the WARC format.
     """
-    if isinstance(value, str):
-        try:
-            value = datetime.datetime.fromisoformat(value.strip())
-        except ValueError:
-            return None
-    if not isinstance(value, datetime.datetime):
-        return None
-    if value.tzinfo is None:
-        value = value.replace(tzinfo=datetime.UTC)
     try:
-        return value.astimezone(datetime.UTC).strftime('%Y-%m-%dT%H:%M:%SZ')
-    except (OverflowError, ValueError):
+        if isinstance(value, str):
+            value = datetime.datetime.fromisoformat(value.strip())
+        if not isinstance(value, datetime.datetime):
+            return None
+        zoned = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
+        plain = zoned.astimezone(datetime.UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
         return None
-
-
-def _string(record: Mapping[str, Any], name: str) -> str | None:
-    value = record.get(name)
-    if not isinstance(value, str) or not value:
-        return None
-    return value.encode('utf-8', 'replace').decode()
+    return f'{plain.isoformat(timespec="seconds")}Z'
 
 
 def _text(record: dict[str, Any]) -> dict[str, Any]:
-    text = record['text'] if 'text' in record else record['content']
-    if not isinstance(text, str):
-        raise TypeError(type(text).__name__)
-    return {'text': text}
-
-
-def _labelled(record: dict[str, Any]) -> dict[str, Any]:
-    pair = record.get('text_pair')
-    return {**_text(record), 'label': str(record['label']), 'text_pair': pair}
+    return {**record, 'text': record['text'] if 'text' in record else record['content']}
 
 
 def _translation(record: dict[str, Any]) -> dict[str, Any]:
-    inside = _value(record.get('translation')) or record
-    return {'translation': {k: inside[k] + '' for k in ('source', 'target')}}
+    return _value(record.get('translation')) or record
 
 
 def _chat(record: dict[str, Any]) -> dict[str, Any]:
-    messages = _value(record.get('messages'))
-    if messages is None:
-        messages = _turns(record)
-    return {'messages': chat.conversation('', messages)}
-
-
-def _turns(record: dict[str, Any]) -> list[dict[str, str]]:
-    """An instruction and its answer, as the collections of instructions have them."""
+    """Messages, or an instruction and its answer, by the names that they go by."""
+    if 'messages' in record:
+        return {'messages': _value(record['messages'])}
     if 'instances' in record:  # self-instruct: the first of its examples
         record = {**record, **record['instances'][0]}
     asked = record['prompt'] if 'prompt' in record else record['instruction']
     if record.get('input'):
         asked = f'{asked}\n\n{record["input"]}'
     names = ('response', 'completion', 'output')
-    answer = next(record[name] for name in names if name in record)
-    return [
-        {'role': 'user', 'content': asked},
-        {'role': 'assistant', 'content': answer},
-    ]
+    answer = next((record[name] for name in names if name in record), None)
+    roles = {'user': asked, 'assistant': answer}
+    return {'messages': [{'role': k, 'content': v} for k, v in roles.items()]}
 
 
 def _pairs(record: dict[str, Any]) -> dict[str, Any]:
     record = _value(record.get('pair')) or record
     if 'prompt' in record:
-        return {'pair': pairs.pair('', {**record, 'prompt': _value(record['prompt'])})}
+        return {**record, 'prompt': _value(record['prompt'])}
     chosen, rejected = (_dialogue(record[k]) for k in ('chosen', 'rejected'))
     if chosen[:-1] != rejected[:-1]:
         raise ValueError('two conversations')
     answers = {'chosen': chosen[-1]['content'], 'rejected': rejected[-1]['content']}
-    return {'pair': pairs.pair('', {'prompt': chosen[:-1], **answers})}
+    return {'prompt': chosen[:-1], **answers}
 
 
 def _dialogue(text: str) -> list[dict[str, str]]:
     """The turns of '\\n\\nHuman: ...\\n\\nAssistant: ...', as HH-RLHF writes them."""
     roles = {'Human': 'user', 'Assistant': 'assistant'}
-    turns: list[dict[str, str]] = []
-    for part in text.split('\n\n'):
-        who, colon, rest = part.partition(':')
-        if colon and who in roles:
-            turns.append({'role': roles[who], 'content': rest.removeprefix(' ')})
-        elif turns:
-            turns[-1]['content'] += f'\n\n{part}'
-    return turns
+    _, *parts = _TURN.split(text)
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    return [
+        {'role': roles[who], 'content': said.removeprefix(' ')} for who, said in turns
+    ]
 
 
 def _value(field: object) -> Any:
@@ -169,9 +154,10 @@ def _value(field: object) -> Any:
     return field
 
 
-KINDS = {
+# Records as they are found to records as `own.CONTENT` has them.
+_ALIKE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     'text': _text,
-    'labelled': _labelled,
+    'labelled': _text,
     'translation': _translation,
     'chat': _chat,
     'pairs': _pairs,

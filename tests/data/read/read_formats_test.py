@@ -20,6 +20,7 @@ MESSAGES = [
     {'role': 'user', 'content': 'Who are you?'},
     {'role': 'assistant', 'content': 'A test.'},
 ]
+PREFERRED = ('chosen', 'rejected')
 
 
 @pytest.mark.parametrize('name', sorted(raw_files.every_format()))
@@ -207,6 +208,51 @@ def test_kinds_of_records(tmp_path, read, kind, row, field, value):
     made, skipped = read(tmp_path, kind=kind)
     assert [getattr(one, field) for one in made] == [value]
     assert [one.reason for one in skipped] == [f'no {kind}']
+
+
+def test_labels_and_sides_are_texts_with_something_in_them(tmp_path, read):
+    rows = [
+        {'text': 'Good.', 'label': 'a', 'text_pair': 5},
+        {'text': 'Good.', 'label': None},
+        {'text': 'Good.', 'label': {'a': 1}},
+        {'text': 'Good.', 'label': 'b'},
+    ]
+    (tmp_path / 'x.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    made, skipped = read(tmp_path, kind='labelled')
+    assert [one.label for one in made] == ['b']
+    assert [one.reason for one in skipped] == ['no labelled'] * 3
+    rows = [{'source': 'a', 'target': ' '}, {'source': 'a', 'target': 'b'}]
+    (tmp_path / 'x.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    made, skipped = read(tmp_path, kind='translation')
+    assert [one.source for one in made] == [f'{tmp_path.name}/x.jsonl']
+    assert [one.reason for one in skipped] == ['empty']
+
+
+def test_odd_fields_of_a_record_do_no_harm(tmp_path, read):
+    rows = [
+        {'text': 'a', 'signals': {'x': 10**400, 'y': float('inf'), 'z': 1}},
+        {'text': 'b', 'source': '/'},
+        {'text': 'c', 'signals': {'\ud800': 1}},
+        {'text': 'd', 'steps': ['\ud800']},
+        {'text': 'e', 'id': '\ud800'},
+    ]
+    (tmp_path / 'x.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    made, skipped = read(tmp_path / 'x.jsonl')
+    assert [(one.source, one.signals) for one in made] == [
+        ('x.jsonl', {'z': 1.0}),
+        ('x.jsonl', {}),
+    ]
+    assert [one.reason for one in skipped] == ['invalid UTF-8'] * 3
+
+
+def test_a_long_dialogue_takes_time_in_proportion_to_its_length(tmp_path, read):
+    answer = 'a\n\n' * 150_000
+    both = {k: f'\n\nHuman: b\n\nAssistant: {answer}{k}' for k in PREFERRED}
+    (tmp_path / 'x.jsonl').write_text(json.dumps(both))
+    start = time.process_time()
+    ((pair,), _) = read(tmp_path, kind='pairs')
+    assert pair.pair['chosen'] == f'{answer}chosen'
+    assert time.process_time() - start < 2
 
 
 def test_real_conversations_and_pairs(real_data, read):
@@ -398,6 +444,7 @@ def test_times_are_utc_or_nothing():
     assert record.utc('2020-08-08T17:27:41Z') == '2020-08-08T17:27:41Z'
     assert record.utc('2020-08-08') == '2020-08-08T00:00:00Z'
     assert record.utc('0001-01-01T00:00:00+23:00') is None
+    assert record.utc('0987-01-01') == '0987-01-01T00:00:00Z'
     assert record.utc(1_600_000_000) is None
 
 

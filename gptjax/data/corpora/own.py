@@ -1,0 +1,145 @@
+"""Examples of your own: .jsonl with a record on each line, and texts as files.
+
+What a record holds, by kind:
+    text: {"text": "..."}, with `id` and `source` if it names them; a .txt or .md file
+        is a document, too.
+    labelled: {"text": "...", "label": "..."}, with a "text_pair" where the label is of
+        two texts. A label is a string or a whole number.
+    translation: {"source": "...", "target": "..."}, or what else becomes of a text.
+    chat: {"messages": [{"role": ..., "content": ...}, ...]}.
+    pairs: {"prompt": ..., "chosen": "...", "rejected": "..."}; the prompt is the user's
+        text, or the messages of a conversation that the two answers continue.
+A record of any kind may name its `licence`, and the `unit` that it is held out with.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gptjax import command
+from gptjax.data import documents
+from gptjax.data.corpora import files
+from gptjax.text import chat
+
+Record = dict[str, Any]
+
+
+def collect(
+    kind: str, path: str, licence: str
+) -> Iterator[documents.Document | documents.Skipped]:
+    """Documents of a kind in the order of files and lines.
+
+    licence: SPDX identifier of everything that does not name its own.
+    What is invalid UTF-8, or empty, comes as Skipped. Raises UserError for a path
+    without such files, and, with file and line, for a malformed record.
+    """
+    prose = ('.txt', '.md') if kind == 'text' else ()
+    for name, file in files.find(path, (*prose, '.jsonl')):
+        if file.suffix in prose:
+            yield _file(name, file, licence)
+            continue
+        for line in files.json_lines(name, file):
+            if isinstance(line, documents.Skipped):
+                yield line
+            else:
+                yield _document(kind, name, *line, licence)
+
+
+def _file(
+    name: str, file: Path, licence: str
+) -> documents.Document | documents.Skipped:
+    try:
+        text = file.read_bytes().decode('utf-8-sig')
+    except UnicodeDecodeError:
+        return documents.Skipped(name, files.INVALID)
+    made = documents.Document(name, name, licence, text=text)
+    return documents.Skipped(name, 'empty') if empty(made) else made
+
+
+def _document(
+    kind: str, name: str, place: str, record: Record, licence: str
+) -> documents.Document | documents.Skipped:
+    fields: Record = {'id': place, 'source': name, 'licence': licence}
+    for field in fields if kind == 'text' else ('licence',):
+        if field in record:
+            fields[field] = files.string(record, field, place)
+    unit = record.get('unit')
+    made = documents.Document(
+        **fields, **CONTENT[kind](place, record),
+        unit=unit if isinstance(unit, str) else None,
+    )  # fmt: skip
+    return documents.Skipped(place, 'empty') if empty(made) else made
+
+
+def empty(made: documents.Document) -> bool:
+    """Whether one of its texts is blank; of the messages in it, all."""
+    talk = made.messages is not None or made.pair is not None
+    return not all(text.strip() for text in ([made.whole] if talk else made.texts()))
+
+
+def _text(place: str, record: Record) -> Record:
+    return {'text': files.string(record, 'text', place)}
+
+
+def _labelled(place: str, record: Record) -> Record:
+    texts = _text(place, record)
+    if 'text_pair' in record:
+        texts['text_pair'] = files.string(record, 'text_pair', place)
+    label = record.get('label')
+    if not isinstance(label, str | int) or isinstance(label, bool) or label == '':
+        raise command.UserError(
+            f'{place} has label={label!r}; each line needs a "label", a string or a '
+            'whole number.'
+        )
+    return {**texts, 'label': str(label)}
+
+
+def _translation(place: str, record: Record) -> Record:
+    sides = ('source', 'target')
+    return {'translation': {name: files.string(record, name, place) for name in sides}}
+
+
+def _chat(place: str, record: Record) -> Record:
+    messages = record.get('messages')
+    if not isinstance(messages, list):
+        raise command.UserError(
+            f'{place} has {messages!r} for messages; it needs '
+            '[{"role": ..., "content": ...}, ...].'
+        )
+    try:
+        chat.check(messages)
+    except command.UserError as error:
+        raise command.UserError(f'{place}: {error}') from None
+    if all(message['role'] != 'assistant' for message in messages):
+        raise command.UserError(
+            f'{place} has no assistant message, so there is nothing to learn from it; '
+            'add one or leave the line out.'
+        )
+    return {'messages': messages}
+
+
+def _pairs(place: str, record: Record) -> Record:
+    prompt = record.get('prompt')
+    if isinstance(prompt, str):
+        prompt = [{'role': 'user', 'content': prompt}]
+    if not isinstance(prompt, list) or not prompt:
+        raise command.UserError(
+            f'{place} has prompt={prompt!r}; it needs a string or messages.'
+        )
+    made: Record = {'prompt': prompt}
+    for which in ('chosen', 'rejected'):
+        made[which] = files.string(record, which, place)
+        answer = {'role': 'assistant', 'content': made[which]}
+        _chat(place, {'messages': [*prompt, answer]})
+    return {'pair': made}
+
+
+# The content of a document, of a record at a place; a UserError that names the place
+# where it is malformed.
+CONTENT: dict[str, Callable[[str, Record], Record]] = {
+    'text': _text,
+    'labelled': _labelled,
+    'translation': _translation,
+    'chat': _chat,
+    'pairs': _pairs,
+}
