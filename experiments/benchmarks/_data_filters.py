@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 from gptjax.data import documents, steps
+from gptjax.data.dedup import table as dedup
 from gptjax.data.filters import c4, table
 from gptjax.data.read import table as readers
 
@@ -93,7 +94,10 @@ def _cases() -> int:
         documents.Document(url, 'web/page', 'MIT', text=text, url=url)
         for url, text, _ in cases['lines']
     ]
-    left = steps.in_memory(table.STEPS['c4_lines'](sentences_least=3), pages)
+    lines = dedup.STEPS['exact'](
+        unit='line', normalise='case', keep='url', sentences_least=3
+    )
+    left = steps.in_memory(lines, pages)
     right['remove_duplicate_text'] = {
         page.url: getattr(result, 'text', None) for page, result in left
     } == {url: text for url, _, text in cases['lines']}

@@ -4,7 +4,6 @@ The rules for addresses are those of RefinedWeb (Penedo et al., 2023, appendix G
 datatrove 0.10 has them (filters/url_filter.py). Time does not grow with the lists.
 """
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 import re
 import urllib.parse
@@ -14,8 +13,6 @@ from gptjax.data import documents, steps
 from gptjax.data.filters import page
 
 _DIVIDES = re.compile('[^a-z0-9]+')
-# Labels under which countries register names: example.co.uk is one name.
-_SECOND = frozenset(('ac', 'co', 'com', 'edu', 'gob', 'gov', 'ne', 'net', 'or', 'org'))
 
 
 def read(path: str) -> list[str]:
@@ -39,35 +36,32 @@ def block_list(
 ) -> steps.Step:  # fmt: skip
     """The step; each list is a file of yours, or None.
 
-    hosts: rejects their addresses, and those of hosts under a registered name
-    ('danger.org' also news.danger.org, 'bad.nice.com' itself alone); what was
-    registered is told by the last labels, without the public suffix list.
+    hosts: rejects their addresses, and those of hosts below ('danger.org' also
+    news.danger.org). datatrove finds such only below names that were registered, and so
+    needs the list of public suffixes.
     urls: whole addresses. hard: words of an address, divided at what is no letter or
     digit. soft: `soft_least` different ones of them. strict: also inside of words and
     across what divides them. words: words or phrases of the text, in any case.
     """
-    lists = {
-        'host': hosts, 'hard': hard, 'soft': soft, 'strict': strict, 'word': words,
-    }  # fmt: skip
-    entries = {
-        name: [] if path is None else [line.lower() for line in read(path)]
-        for name, path in lists.items()
-    }
-    known = frozenset(entries['host'])
-    addresses = frozenset(() if urls is None else read(urls))
-    whole, several, inside = (
-        frozenset(_DIVIDES.sub('', word) for word in entries[name]) - {''}
-        for name in ('hard', 'soft', 'strict')
-    )
-    sizes = sorted(set(map(len, inside)))
-    phrases = _phrases(entries['word'])
 
-    def judge(url: str) -> documents.Reject | None:
-        host = _host(url)
-        if registered(host) in known:
-            return documents.Reject('domain', registered(host))
-        if host in known:
-            return documents.Reject('host', host)
+    def entries(path: str | None) -> list[str]:
+        return [] if path is None else read(path)
+
+    def parts_of(path: str | None) -> frozenset[str]:
+        return frozenset(map(_plain, entries(path))) - {''}
+
+    known = frozenset(entry.lower().strip('.') for entry in entries(hosts)) - {''}
+    addresses = frozenset(entries(urls))
+    whole, several, inside = map(parts_of, (hard, soft, strict))
+    sizes = sorted(set(map(len, inside)))
+    phrases = frozenset(map(_words, entries(words)))
+    phrase_sizes: dict[str, set[int]] = {}
+    for phrase in phrases:
+        phrase_sizes.setdefault(phrase[0], set()).add(len(phrase))
+
+    def of_address(url: str) -> documents.Reject | None:
+        if found := [host for host in _hosts(url) if host in known]:
+            return documents.Reject('host', found[0])
         if url in addresses:
             return documents.Reject('url', url)
         parts = set(_DIVIDES.split(url.lower()))
@@ -75,51 +69,46 @@ def block_list(
             return documents.Reject('hard_word', found[0])
         if several and len(several & parts) >= soft_least:
             return documents.Reject('soft_words', float(len(several & parts)))
-        text = _DIVIDES.sub('', url.lower())
+        text = _plain(url)
         for size in sizes:
             for start in range(len(text) - size + 1):
                 if text[start : start + size] in inside:
                     return documents.Reject('strict_word', text[start : start + size])
         return None
 
+    def of_text(text: str) -> documents.Reject | None:
+        lower = _words(text)
+        if phrase_sizes.keys().isdisjoint(lower):
+            return None
+        for place, word in enumerate(lower):
+            for size in sorted(phrase_sizes.get(word, ())):
+                if (phrase := lower[place : place + size]) in phrases:
+                    return documents.Reject('word', ' '.join(phrase))
+        return None
+
     def step(document: documents.Document) -> steps.Result:
-        if document.url is not None and (reject := judge(document.url)):
+        if document.url is not None and (reject := of_address(document.url)):
             return reject
-        if phrases and (phrase := _phrase(page.page(document.whole).words, phrases)):
-            return documents.Reject('word', phrase)
+        if phrases and (reject := of_text(document.whole)):
+            return reject
         return document
 
     return step
 
 
-def registered(host: str) -> str:
-    """The name that was registered: the last two labels, or three: example.co.uk."""
-    labels = host.split('.')
-    country = len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in _SECOND
-    return '.'.join(labels[-3 if country else -2 :])
+def _plain(address: str) -> str:
+    return _DIVIDES.sub('', address.lower())
 
 
-def _host(url: str) -> str:
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(map(str.lower, page.words(text)))
+
+
+def _hosts(url: str) -> list[str]:
+    """The host of an address, and the names that it is below, of at most 127 labels."""
     try:
-        return urllib.parse.urlsplit(url).hostname or ''
+        host = urllib.parse.urlsplit(url).hostname or ''
     except ValueError:  # a bracket that is no IPv6 address
-        return ''
-
-
-def _phrases(entries: Iterable[str]) -> dict[str, list[list[str]]]:
-    """Each entry as words, by its first."""
-    found: dict[str, list[list[str]]] = {}
-    for words in map(page.words, entries):
-        found.setdefault(words[0], []).append(words)
-    return found
-
-
-def _phrase(words: Sequence[str], phrases: dict[str, list[list[str]]]) -> str | None:
-    lower = [word.lower() for word in words]
-    if phrases.keys().isdisjoint(lower):
-        return None
-    for place, word in enumerate(lower):
-        for phrase in phrases.get(word, ()):
-            if lower[place : place + len(phrase)] == phrase:
-                return ' '.join(phrase)
-    return None
+        return []
+    labels = host.strip('.').split('.')[-127:]
+    return ['.'.join(labels[start:]) for start in range(len(labels))]

@@ -3,14 +3,14 @@
 `c4_code` is TFDS's text/c4_utils.py, which built C4; `c4_paper` what datatrove 0.10
 makes of Raffel et al. (2020), section 2.2. Lines are dropped first, then pages judged
 by what is left. The names of the counters are TFDS's. Not here: the language (step
-`language`); and sentences are divided by `page.sentences`, not by NLTK's punkt.
+`language`), and equal lines of several pages (step `exact`); and sentences are divided
+by `page.sentences`, not by NLTK's punkt.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 import dataclasses
 from dataclasses import dataclass
-import hashlib
 import re
 
 from gptjax import command
@@ -59,12 +59,13 @@ def bad_words(words: Iterable[str]) -> Found:
     by its first run of letters, so that time does not grow with their number.
     """
     by_letters: dict[str, list[tuple[int, str]]] = {}
-    others = []
+    others = set()
     for word in words:
         if run := _LETTERS.search(word):
             by_letters.setdefault(run[0], []).append((run.start(), word))
         else:
-            others.append(word)
+            others.add(re.escape(word))
+    unlettered = re.compile(f'[^a-z](?:{"|".join(sorted(others))})[^a-z]')
 
     def between(line: str, word: str, start: int) -> bool:
         around = line[start - 1 : start] + line[start + len(word) :][:1]
@@ -72,7 +73,7 @@ def bad_words(words: Iterable[str]) -> Found:
         return start > 0 and alone and line.startswith(word, start)
 
     def found(line: str) -> bool:
-        if any(between(line, word, line.find(word, 1)) for word in others):
+        if others and unlettered.search(line):
             return True
         if by_letters.keys().isdisjoint(_LETTERS.findall(line)):
             return False
@@ -165,52 +166,3 @@ def c4_paper(*, variant: str) -> steps.Step:
     variants = {'paper': PAPER, 'fineweb': FINEWEB}
     found = command.lookup(variants, variant, 'variant of c4_paper')
     return _step('c4_paper', found, None)
-
-
-@dataclass(frozen=True)
-class Lines:
-    """Of equal lines one stays, on the page whose URL has the smallest digest.
-
-    Lines are equal where they are in small letters, without white space at their ends
-    (c4_utils.py, remove_duplicate_text). A page that is left with fewer sentences than
-    `sentences_least` is rejected.
-    """
-
-    sentences_least: int
-
-    @property
-    def rounds(self) -> Sequence[steps.Round]:
-        return [steps.Round(_winner, _emit)]
-
-    def apply(
-        self, document: documents.Document, found: Sequence[bytes]
-    ) -> steps.Result:
-        waiting, lines = set(found), []
-        for line in document.whole.split('\n'):
-            if (digest := _digest(line.strip().lower())) in waiting:
-                waiting.remove(digest)
-                lines.append(line)
-        text = '\n'.join(lines)
-        count = len(page.sentences(text))
-        if count < max(self.sentences_least, 1):
-            return documents.Reject('sentences_least', float(count))
-        return dataclasses.replace(document, text=text)
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.md5(text.encode('utf-8', 'surrogatepass')).digest()
-
-
-def _emit(document: documents.Document) -> Iterator[tuple[bytes, bytes]]:
-    value = _digest(document.url or document.id) + document.key
-    for line in rules.text_of('c4_lines', document).split('\n'):
-        yield _digest(line.strip().lower()), value
-
-
-def _winner(line: bytes, values: Iterator[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    yield next(values)[16:], line
-
-
-def c4_lines(*, sentences_least: int) -> Lines:
-    """The group that C4 applied after its pages were clean, with 3 sentences."""
-    return Lines(sentences_least)

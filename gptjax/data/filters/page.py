@@ -143,7 +143,7 @@ class Page:
         """Lengths of the words, what there is in each, and all their characters."""
         data = self.text.encode('utf-32-le', 'surrogatepass')
         codes = np.frombuffer(data, np.uint32)
-        seen = _characters()[codes]
+        seen = _characters().take(codes)
         kinds = np.zeros(len(seen) + 2, np.uint8)
         np.bitwise_and(seen, _WORDLY | _MARKLY, out=kinds[1:-1])
         edges = (kinds[1:] != kinds[:-1]).nonzero()[0]
@@ -151,21 +151,6 @@ class Page:
         starts = edges[inside]
         found = np.bitwise_or.reduceat(seen, starts) if len(starts) else seen[:0]
         return edges[inside + 1] - starts, found, codes[kinds[1:-1] > 0]
-
-    @functools.cached_property
-    def token_grams(self) -> grams.Grams:
-        """n-grams of `tokens`."""
-        return grams.of(self.tokens)
-
-    @functools.cached_property
-    def alphanumeric(self) -> list[str]:
-        """The words that begin with a letter or a digit."""
-        return [word for word in self.words if word[0].isalnum()]
-
-    @functools.cached_property
-    def alphanumeric_grams(self) -> grams.Grams:
-        """n-grams of `alphanumeric`."""
-        return grams.of(self.alphanumeric)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Gopher's filter for quality (Rae et al., 2021, section A.1.1), as three read it.
+"""Gopher's filter for quality (Rae et al., 2021, section A.1.1), as two read it.
 
 A value of one variant cannot be compared with that of another: they divide texts into
 words in other ways, and take the mean or the median, words or their occurrences.
@@ -35,10 +35,6 @@ def _symbols(seen: Page, marks: tuple[str, ...], words: int) -> float:
     return rules.share(sum(map(seen.text.count, marks)), words)
 
 
-def _stripped(seen: Page) -> list[str]:
-    return [line for part in seen.text.split('\n') if (line := part.strip())]
-
-
 # datatrove 0.10, filters/gopher_quality_filter.py: of FineWeb.
 _DATATROVE: Mapping[str, rules.Measure] = {
     'words': lambda p: len(p.plain),
@@ -65,17 +61,6 @@ _DOLMA: Mapping[str, rules.Measure] = {
     'bullet_lines': lambda p: _starting(p.text.split('\n'), ('*', '-')),
     'ellipsis_lines': lambda p: _ending(p.text.split('\n'), (_ELLIPSIS,)),
 }
-# DCLM, mappers/filters/content_filters.py; its words are those of Unicode's rules.
-_DCLM_ELLIPSES = ('...', '. . .', _ELLIPSIS)
-_DCLM: Mapping[str, rules.Measure] = {
-    'words': lambda p: len(p.alphanumeric),
-    'word_length': lambda p: rules.share(sum(map(len, p.tokens)), len(p.tokens)),
-    'symbols': lambda p: _symbols(p, ('#', *_DCLM_ELLIPSES), len(p.tokens)),
-    'bullet_lines': lambda p: _starting(_stripped(p), ('\u25cf', '\u2022', '*', '-')),
-    'ellipsis_lines': lambda p: _ending(_stripped(p), _DCLM_ELLIPSES),
-    'alphabetic': _DOLMA['alphabetic'],
-    'stop_words': lambda p: sum(word.lower() in STOP_WORDS for word in p.tokens),
-}
 _FIRST = {
     'words_least': 50, 'words_most': 100_000, 'word_length_least': 3,
     'word_length_most': 10,
@@ -89,7 +74,6 @@ VARIANTS: Mapping[str, rules.Rules] = {
     ),
     # The thresholds are those of OLMo's first mix (dolma, sources of common crawl).
     'dolma': rules.Rules(_DOLMA, {**_FIRST, 'symbols_most': 0.1, **_LAST, **_LINES}),
-    'dclm': rules.Rules(_DCLM, {**_FIRST, 'symbols_most': 0.1, **_LINES, **_LAST}),
 }
 
 

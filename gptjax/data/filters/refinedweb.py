@@ -71,17 +71,21 @@ def _changes(limits: rules.Limits) -> list[tuple[str, _Change]]:
     return found
 
 
+def _count(text: str) -> int:
+    return sum(word[0].isalnum() for word in page.words(text))
+
+
 def refinedweb_lines(**limits: Any) -> steps.Step:
     """The step, with other `limits` where they are named."""
     chosen = rules.changed('refinedweb_lines', LIMITS, limits)
 
     def step(document: documents.Document) -> steps.Result:
         text = rules.text_of('refinedweb_lines', document)
-        before = len(page.page(text).alphanumeric)
+        before = _count(text)
         text, dropped = clean(text, chosen)
-        removed = before - len(page.page(text).alphanumeric)
+        removed = before - _count(text)
         most = chosen['removed_most']
-        if not before or (most is not None and removed / before > most):
+        if most is not None and (not before or removed / before > most):
             return documents.Reject('removed_most', rules.share(removed, before))
         counts = {f'refinedweb_lines.{name}': float(n) for name, n in dropped.items()}
         signals = {**document.signals, **counts}

@@ -1,4 +1,4 @@
-"""Gopher's filter for repetition (Rae et al., 2021, table A1), as three read it.
+"""Gopher's filter for repetition (Rae et al., 2021, table A1), as two read it.
 
 They differ in what they divide by (with or without spaces), in whether the first copy
 counts, and in how overlapping n-grams add up. Measures: the share of lines and
@@ -77,59 +77,23 @@ _DATATROVE: Mapping[str, rules.Measure] = {
 
 
 def _dolma_top(page: Page, n: int) -> float:
-    characters, count = page.token_grams.top(n)
-    return rules.share(count * characters, page.token_grams.sizes(1))
+    characters, count = grams.most_frequent(grams.counted(page.tokens, n))
+    return rules.share(count * characters, sum(map(len, page.tokens)))
 
 
 def _dolma_repeated(page: Page, n: int) -> float:
-    again = page.token_grams.counts(n).items()
-    characters = sum(count * sum(map(len, words)) for words, count in again)
-    return rules.share(characters, page.token_grams.sizes(n))
+    found = grams.counted(page.tokens, n).items()
+    sizes = [(count, count * sum(map(len, words))) for words, count in found]
+    return rules.share(
+        sum(size for count, size in sizes if count > 1), sum(size for _, size in sizes)
+    )
 
 
 # dolma, taggers/gopher.py: every copy counts, white space does not.
 _DOLMA: Mapping[str, rules.Measure] = {
     'lines': lambda p: _copies(p.text.split('\n')),
-    'line_characters': lambda p: _copies(p.text.split('\n'), p.token_grams.sizes(1)),
+    'line_characters': lambda p: _copies(p.text.split('\n'), sum(map(len, p.tokens))),
     **measures(_dolma_top, _dolma_repeated),
-}
-
-
-def top(found: grams.Grams, n: int) -> float:
-    """The share of characters in the n-gram that is most frequent, if it repeats."""
-    characters, count = found.top(n)
-    return rules.share(count * characters if count > 1 else 0, found.sizes(1))
-
-
-def covered(found: grams.Grams, n: int) -> float:
-    """The share of characters in words that are part of a repeated n-gram."""
-    return rules.share(found.covered(n), found.sizes(1))
-
-
-def _parts(page: Page, separator: str) -> list[str]:
-    parts = [part for each in page.text.split(separator) if (part := each.strip())]
-    return parts if len(parts) > 1 else []
-
-
-def _characters(parts: Sequence[str]) -> float:
-    return _copies(parts, sum(map(len, parts)))
-
-
-def _dclm_top(page: Page, n: int) -> float:
-    """Of those that are most frequent, the longest."""
-    again = page.alphanumeric_grams.counts(n).items()
-    most = max((count for _, count in again), default=0)
-    sizes = (sum(map(len, words)) for words, count in again if count == most)
-    return rules.share(most * max(sizes, default=0), page.alphanumeric_grams.sizes(1))
-
-
-# DCLM, mappers/filters/content_filters.py: words without punctuation.
-_DCLM: Mapping[str, rules.Measure] = {
-    'lines': lambda p: _copies(_parts(p, '\n')),
-    'paragraphs': lambda p: _copies(_parts(p, '\n\n')),
-    'line_characters': lambda p: _characters(_parts(p, '\n')),
-    'paragraph_characters': lambda p: _characters(_parts(p, '\n\n')),
-    **measures(_dclm_top, lambda p, n: covered(p.alphanumeric_grams, n)),
 }
 _GRAMS = {
     **{f'top_{n}_most': limit for n, limit in _TOP.items()},
@@ -146,13 +110,6 @@ VARIANTS: Mapping[str, rules.Rules] = {
     ),
     'dolma': rules.Rules(
         _DOLMA, {'lines_most': 0.3, 'line_characters_most': 0.3, **_GRAMS}
-    ),
-    'dclm': rules.Rules(
-        _DCLM,
-        {
-            'lines_most': 0.3, 'paragraphs_most': 0.3, 'line_characters_most': 0.2,
-            'paragraph_characters_most': 0.2, **_GRAMS,
-        },
     ),
 }  # fmt: skip
 

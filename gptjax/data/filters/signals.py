@@ -31,10 +31,15 @@ class Normal:
 
     def __init__(self, seen: page.Page):
         plain = seen.text.translate(_NO_PUNCTUATION).lower()
-        self.text = unicodedata.normalize('NFD', ' '.join(plain.split()))
-        self.words = self.text.split()
+        self.words = [_decomposed(word) for word in plain.split()]
+        self.text = ' '.join(self.words)
         self.counts = Counter(self.words)
-        self.grams = grams.of(self.words)
+        self.characters = sum(map(len, self.words))
+
+
+def _decomposed(word: str) -> str:
+    # Many marks in a row take quadratic time to sort: 1,000 of them a millisecond.
+    return word if len(word) > 1000 else unicodedata.normalize('NFD', word)
 
 
 @functools.lru_cache(maxsize=1)
@@ -45,7 +50,24 @@ def normal(seen: page.Page) -> Normal:
 
 def _entropy(seen: page.Page) -> float:
     shares = [n / len(normal(seen).words) for n in normal(seen).counts.values()]
-    return -math.fsum(share * math.log(share) for share in shares)
+    return math.fsum(-share * math.log(share) for share in shares)
+
+
+def _top(seen: page.Page, n: int) -> float:
+    """The share of characters in the n-gram that is most frequent, if it repeats."""
+    size, count = grams.most_frequent(grams.counted(normal(seen).words, n))
+    return _share(count * size if count > 1 else 0, normal(seen).characters)
+
+
+def _covered(seen: page.Page, n: int) -> float:
+    """The share of characters in words that are part of a repeated n-gram."""
+    words = normal(seen).words
+    counts = grams.counted(words, n)
+    inside: set[int] = set()
+    for place in range(len(words) - n + 1):
+        if counts[tuple(words[place : place + n])] > 1:
+            inside.update(range(place, place + n))
+    return _share(sum(len(words[place]) for place in inside), normal(seen).characters)
 
 
 def _mean(of: Callable[[str], rules.Number]) -> rules.Measure:
@@ -71,7 +93,7 @@ _ENDS, _ELLIPSES = ('.', '!', '?', '\u201d'), ('...', '\u2026')
 REDPAJAMA: Mapping[str, rules.Measure] = {
     'sentences': lambda p: len(_SENTENCE.findall(p.text)),
     'words': lambda p: len(normal(p).words),
-    'word_length': lambda p: _share(normal(p).grams.sizes(1), len(normal(p).words)),
+    'word_length': lambda p: _share(normal(p).characters, len(normal(p).words)),
     'symbols': lambda p: _share(
         sum(map(p.text.count, ('#', *_ELLIPSES))), len(p.lengths)
     ),
@@ -93,18 +115,13 @@ REDPAJAMA: Mapping[str, rules.Measure] = {
     'bullet_lines': _mean(lambda line: line.lstrip().startswith(_BULLETS)),
     'ellipsis_lines': _mean(lambda line: line.rstrip().endswith(_ELLIPSES)),
     'ended_lines': _mean(lambda line: line.rstrip().endswith(_ENDS)),
-    **repetition.measures(
-        lambda p, n: repetition.top(normal(p).grams, n),
-        lambda p, n: repetition.covered(normal(p).grams, n),
-    ),
+    **repetition.measures(_top, _covered),
 }
 SETS: Mapping[str, Mapping[str, rules.Measure]] = {
     'gopher': quality.VARIANTS['datatrove'].measures,
     'gopher_repetition': repetition.VARIANTS['datatrove'].measures,
     'gopher_dolma': quality.VARIANTS['dolma'].measures,
     'gopher_repetition_dolma': repetition.VARIANTS['dolma'].measures,
-    'gopher_dclm': quality.VARIANTS['dclm'].measures,
-    'gopher_repetition_dclm': repetition.VARIANTS['dclm'].measures,
     'fineweb': fineweb.RULES.measures,
     'redpajama': REDPAJAMA,
 }

@@ -15,7 +15,6 @@ STEPS: steps.Table = {
     'gopher': quality.gopher,
     'gopher_repetition': repetition.gopher_repetition,
     'c4_code': c4.c4_code,
-    'c4_lines': c4.c4_lines,
     'c4_paper': c4.c4_paper,
     'fineweb': fineweb.fineweb,
     'refinedweb_lines': refinedweb.refinedweb_lines,

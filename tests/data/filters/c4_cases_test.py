@@ -7,6 +7,7 @@ import pytest
 
 from gptjax import command
 from gptjax.data import documents, steps
+from gptjax.data.dedup import table as dedup
 from gptjax.data.filters import c4, page, table
 from gptjax.data.read import table as read
 
@@ -24,11 +25,14 @@ def test_the_published_pages(case):
 
 
 def test_the_published_duplicate_lines():
+    step = dedup.STEPS['exact'](
+        unit='line', normalise='case', keep='url', sentences_least=3
+    )
     pages = [
         documents.Document(f'{url}-id', 'web/page', 'MIT', text=text, url=url)
         for url, text, _ in CASES['lines']
     ]
-    found = steps.in_memory(table.STEPS['c4_lines'](sentences_least=3), pages)
+    found = steps.in_memory(step, pages)
     texts = {page.url: getattr(result, 'text', None) for page, result in found}
     assert texts == {url: left for url, _, left in CASES['lines']}
 
@@ -77,7 +81,8 @@ def test_the_step_counts_lines_and_gives_reasons(tmp_path):
         ('it ends with ass', False), ('an assistant, a cutlass.', False),
         ('a hot pocket.', True), ('a hotpocket.', False), ('a hot pockets.', False),
         ('see 2g1c now.', True), ('see 12g1c now.', True), ('see a2g1c now.', False),
-        ('so 🖕 it is.', True), ('as[1]s.', False), ('a.ass.', True),
+        ('so 🖕 it is.', True), ('x🖕a but 🖕 b', True), ('🖕 a🖕', False),
+        ('as[1]s.', False), ('a.ass.', True),
     ],
 )  # fmt: skip
 def test_bad_words_stand_between_what_is_no_letter(line, found):

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from gptjax.data.filters import grams, page
+from gptjax.data.filters import grams, page, signals
 
 
 def counted(words, n):
@@ -47,6 +47,11 @@ def hashes(request, monkeypatch):
         )
 
 
+def of(words):
+    codes = np.frombuffer(''.join(words).encode('utf-32-le'), np.uint32)
+    return grams.Grams(codes, np.array([len(word) for word in words], np.int64))
+
+
 @pytest.mark.usefixtures('hashes')
 @pytest.mark.parametrize('size', [0, 1, 2, 5, 60, 200])
 def test_n_grams_are_those_of_counting(size):
@@ -54,18 +59,26 @@ def test_n_grams_are_those_of_counting(size):
     letters = ['a', 'b', 'ab', 'ba', 'aab', 'c', '😀', 'no', 'now', 'where', 'here']
     for _ in range(5):
         words = rng.choices(letters, k=size)
-        found = grams.of(words)
-        for n in (1, 2, 3, 5, 6, 10):
+        found = of(words)
+        for n in (2, 3, 4):
             counts = counted(words, n)
-            repeated = {gram: k for gram, k in counts.items() if k > 1}
-            assert found.counts(n) == repeated
-            assert list(found.counts(n)) == list(repeated)
             (first, most), *_ = [*counts.most_common(1), ((), 0)]
             assert found.top(n) == (len(''.join(first)), most)
-            assert found.covered(n) == covered(words, n)
-            if n >= 5:
-                assert found.again(n) == again(words, n)
-            assert found.sizes(n) == sum(len(''.join(g)) * k for g, k in counts.items())
+            assert grams.counted(words, n) == counts
+            assert grams.most_frequent(counts) == found.top(n)
+        for n in range(5, 11):
+            assert found.again(n) == again(words, n)
+
+
+def test_characters_in_repeated_n_grams_count_once():
+    rng = random.Random(0)
+    for size in (0, 1, 9, 40, 300):
+        words = rng.choices(['a', 'b', 'ab', '😀', 'no', 'now', 'where'], k=size)
+        seen = page.Page('. '.join(words))
+        for n in (5, 6, 10):
+            share = covered(words, n) / max(len(''.join(words)), 1)
+            found = signals.REDPAJAMA[f'repeated_{n}'](seen)
+            assert found == pytest.approx(share, abs=1e-12)
 
 
 def test_words_are_found_alike_by_pattern_and_in_arrays():
@@ -79,7 +92,7 @@ def test_words_are_found_alike_by_pattern_and_in_arrays():
     assert found.lettered == sum(any(map(str.isalpha, word)) for word in words)
     plain = [len(word) for word in words if not page.PUNCTUATION.issuperset(word)]
     assert found.plain.tolist() == plain
-    assert found.word_grams.sizes(1) == len(''.join(words))
+    assert found.word_grams.top(2)[1] == counted(words, 2).most_common(1)[0][1]
 
 
 def test_a_page_is_shared_by_the_filters_of_one_text():
