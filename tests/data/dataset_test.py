@@ -10,7 +10,6 @@ import pytest
 
 from gptjax import command
 from gptjax.data import build, dataset, shards, table
-from gptjax.data.corpora import python_qa
 
 
 def tree(folder):
@@ -101,15 +100,21 @@ def test_held_out_documents_do_not_depend_on_the_others(tmp_path, options, texts
 
 
 @pytest.mark.parametrize('kind', ['chat', 'pairs'])
-def test_chat_and_pairs_learn_the_answer_and_its_end(tmp_path, kind, monkeypatch):
-    some = python_qa.facts()[:1000]
-    monkeypatch.setattr(python_qa, 'facts', lambda: some)
-    corpus = dict(name='python_qa', kind=kind)
+def test_chat_and_pairs_learn_the_answer_and_its_end(tmp_path, kind):
+    path = tmp_path / 'lines.jsonl'
+    with path.open('w') as file:
+        for number in range(200):
+            ask = {'role': 'user', 'content': f'What is {number}?'}
+            answer = {'role': 'assistant', 'content': f'{number * "¹"}.'}
+            pair = {'prompt': [ask], 'chosen': f'{number}!', 'rejected': '?' * number}
+            line = pair if kind == 'pairs' else {'messages': [ask, answer]}
+            file.write(json.dumps(line) + '\n')
+    corpus = dict(name=kind, path=str(path), licence='MIT')
     made = build.build(
         tmp_path / 'dataset',
         corpus=corpus,
         tokenizer=dict(name='bytes'),
-        held_out=dict(fraction=0.05, by='document'),
+        held_out=dict(fraction=0.2, by='document'),
         shard_tokens=2**22,
     )
     tokenizer = made.tokenizer()
@@ -259,7 +264,9 @@ def test_wrong_options_are_refused(tmp_path, options, change, message):
 
 
 def test_the_tail_of_conversations_is_refused(tmp_path, options):
-    options['corpus'] = dict(name='python_qa', kind='chat')
+    line = {'messages': [{'role': 'assistant', 'content': 'Well.'}]}
+    (tmp_path / 'x.jsonl').write_text(json.dumps(line))
+    options['corpus'] = dict(name='chat', path=str(tmp_path / 'x.jsonl'), licence='MIT')
     options['held_out']['by'] = 'tail'
     with pytest.raises(command.UserError, match='cuts text'):
         build.build(tmp_path / 'out', **options)

@@ -37,22 +37,29 @@ def lines_of(kind, count):
         yield line
 
 
-@pytest.fixture(params=['text', *KINDS])
-def some(request, tmp_path, options):
-    """A dataset of each kind, in several shards."""
-    if request.param != 'text':
-        path = tmp_path / 'lines.jsonl'
-        lines = lines_of(request.param, 60)
-        path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
-        options |= {
-            'corpus': dict(name=request.param, path=str(path), licence='MIT'),
-            'shard_tokens': 100,
-        }
-    return build.build(tmp_path / 'out', **options), options
+@pytest.fixture(scope='module', params=['text', *KINDS])
+def some(request, original, tmp_path_factory):
+    """A dataset of each kind, in several shards, and its corpus."""
+    if request.param == 'text':
+        corpus = dict(name='text', path=str(original / 'texts'), licence='CC0-1.0')
+        return dataset.open(original / 'dataset'), corpus
+    folder = tmp_path_factory.mktemp(request.param)
+    lines = lines_of(request.param, 40)
+    path = folder / 'lines.jsonl'
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    corpus = dict(name=request.param, path=str(path), licence='MIT')
+    made = build.build(
+        folder / 'out',
+        corpus=corpus,
+        tokenizer=dict(name='bytes'),
+        held_out=dict(fraction=0.3, by='document'),
+        shard_tokens=60,
+    )
+    return made, corpus
 
 
 def test_every_token_belongs_to_exactly_one_row(some):
-    made, options = some
+    made, corpus = some
     ids = []
     for split in ('train', 'validation'):
         counts = []
@@ -75,7 +82,7 @@ def test_every_token_belongs_to_exactly_one_row(some):
         bounds = np.cumsum([0, *counts])
         last = list(ledger.entries(made, split))[-1]
         assert last.place + last.tokens == bounds[-1]
-    assert sorted(ids) == sorted(d.id for d in table.collect(options['corpus']))
+    assert sorted(ids) == sorted(d.id for d in table.collect(corpus))
 
 
 def test_a_row_says_what_the_document_said(tmp_path, options, monkeypatch):
@@ -125,11 +132,11 @@ def test_unknown_licences_are_never_allowed(tmp_path, options):
 
 
 def test_documents_come_back_as_they_were_written(some):
-    made, options = some
+    made, corpus = some
     tokenizer = made.tokenizer()
     found = {e.id: (e, x, n) for s in ('train', 'validation')
              for e, x, n in shards.read(made, s)}  # fmt: skip
-    for document in table.collect(options['corpus']):
+    for document in table.collect(corpus):
         entry, encoded, number = found.pop(document.id)
         (expected,) = shards.encode(tokenizer, [document])
         for name in ('sequences', 'masks'):
@@ -164,11 +171,12 @@ def test_what_is_wanted():
         assert not ledger.Wanted(**other).fits(entry)
 
 
-def test_the_same_rows_are_the_same_bytes(tmp_path):
+def test_the_same_rows_are_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, '_BATCH', 50)
     document = documents.Document('a', 'b', 'MIT', text='c', steps=('x:+1',))
     row = ledger.row(document) | {'start': 0, 'end': 2, 'sequences': 1}
     first, second = ledger.Rows(), ledger.Rows()
-    for number in range(ledger._BATCH + 2):
+    for number in range(102):
         first.add(row | {'id': str(number)})
         second.add(dict(reversed(row.items())) | {'id': str(number)})
     content = first.encode()
@@ -176,7 +184,7 @@ def test_the_same_rows_are_the_same_bytes(tmp_path):
     path = tmp_path / '00000.parquet'
     path.write_bytes(content)
     ids = [entry.id for entry in ledger.read(path)]
-    assert ids == [str(number) for number in range(ledger._BATCH + 2)]
+    assert ids == [str(number) for number in range(102)]
 
 
 def test_a_dataset_of_an_earlier_format_says_so(built, tmp_path):
