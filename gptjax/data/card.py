@@ -308,9 +308,11 @@ def _diversity(manifest: Mapping[str, Any]) -> str:
     )
     if domains['count'] == 1:
         return said
+    sample = _totals(manifest)['documents'] > diversity.LOOKED
+    where = f'In {diversity.LOOKED:,} documents, ' if sample else ''
     return (
-        f'{said}\n\n{domains["count"]:,} domains, or sources where no address is '
-        f'known, of an entropy of {domains["entropy"]:.2f} bits by tokens. The '
+        f'{said}\n\n{where}{domains["count"]:,} domains, or sources where no address '
+        f'is known, of an entropy of {domains["entropy"]:.2f} bits by tokens. The '
         f'largest: {most}.'
     )
 

@@ -10,57 +10,58 @@ import zlib
 import numpy as np
 
 from gptjax.data import documents
-from gptjax.data.clean import ngrams
+from gptjax.data.dedup import hashes
 
 _SAMPLE = 8 * 2**20  # bytes of text
 _PIECE = 2**16  # characters of one document in the sample
-_NAMES = 50_000  # domains that are counted one by one
+LOOKED = 2**18  # documents whose domains are counted
 _TOP = 20
 _HOST = re.compile(r'[A-Za-z+]{1,16}://(?:[^/@?#]*@)?([^/:?#]+)')
 
 
 class Diversity:
-    """Counts over all documents, and a sample of them; memory is bounded.
+    """Languages of all documents, texts and domains of samples; memory is bounded.
 
-    The sample is the documents whose keys are smallest, to 8 MiB: it depends on what
-    is in the corpus, not on the order. Beyond 50,000 domains the rarest become one,
-    'other': those that are left out depend on the order.
+    Both samples are the documents whose keys are smallest, texts to 8 MiB and domains
+    of 262,144: they depend on what is in the corpus, not on the order.
     """
 
     def __init__(self) -> None:
-        self._sample: list[tuple[int, str]] = []  # a heap, the largest key first
+        # Heaps, the largest key first.
+        self._texts: list[tuple[int, str]] = []
+        self._domains: list[tuple[int, str, int]] = []
         self._size = 0
-        self._domains: Counter[str] = Counter()
         self._languages: Counter[str] = Counter()
 
     def add(self, document: documents.Document, tokens: int) -> None:
         """Counts a document: `tokens` are its weight among domains and languages."""
-        host = _HOST.match(document.url or '')
-        self._domains[host[1].lower() if host else document.group] += tokens
         self._languages[document.language or 'unknown'] += tokens
-        if len(self._domains) > 2 * _NAMES:
-            ranked = sorted(self._domains.items(), key=lambda x: (-x[1], x[0]))
-            rest = sum(count for _, count in ranked[_NAMES:])
-            self._domains = Counter(dict(ranked[:_NAMES]))
-            self._domains['other'] += rest
         key = -int.from_bytes(document.key)
-        if self._size >= _SAMPLE and key <= self._sample[0][0]:
-            return
-        text = document.whole[:_PIECE]
-        heapq.heappush(self._sample, (key, text))
-        self._size += len(_bytes(text))
-        while self._size - (last := len(_bytes(self._sample[0][1]))) >= _SAMPLE:
-            heapq.heappop(self._sample)
-            self._size -= last
+        if len(self._domains) < LOOKED or key > self._domains[0][0]:
+            host = _HOST.match(document.url or '')
+            domain = host[1].lower() if host else document.group
+            heapq.heappush(self._domains, (key, domain, tokens))
+            if len(self._domains) > LOOKED:
+                heapq.heappop(self._domains)
+        if self._size < _SAMPLE or key > self._texts[0][0]:
+            text = document.whole[:_PIECE]
+            heapq.heappush(self._texts, (key, text))
+            self._size += len(_bytes(text))
+            while self._size - (last := len(_bytes(self._texts[0][1]))) >= _SAMPLE:
+                heapq.heappop(self._texts)
+                self._size -= last
 
     def result(self) -> dict[str, Any]:
         """What the data card shows; shares are of tokens, entropies in bits.
 
         compression: bytes by bytes after zlib (level 6): repetitive text is above 3.
-        ngrams: of one, two and three words of the sample: the entropy of their
-            frequencies, and the distinct ones as a share of all.
+        ngrams: of one, two and three words of the sample (`hashes.words`): the entropy
+            of their frequencies, and the distinct ones as a share of all.
         """
-        texts = [text for _, text in sorted(self._sample, reverse=True)]
+        texts = [text for _, text in sorted(self._texts, reverse=True)]
+        domains: Counter[str] = Counter()
+        for _, domain, tokens in self._domains:
+            domains[domain] += tokens
         packer = zlib.compressobj(6)
         packed = sum(len(packer.compress(_bytes(text))) for text in texts)
         packed += len(packer.flush())
@@ -69,7 +70,7 @@ class Diversity:
             'sample_bytes': self._size,
             'compression': round(self._size / packed, 4),
             'ngrams': _ngrams(texts),
-            'domains': _spread(self._domains),
+            'domains': _spread(domains),
             'languages': _spread(self._languages),
         }
 
@@ -79,19 +80,14 @@ def _bytes(text: str) -> bytes:
 
 
 def _ngrams(texts: list[str]) -> dict[str, dict[str, float]]:
-    found: dict[str, list[np.ndarray]] = {'1': [], '2': [], '3': []}
-    for text in texts:
-        one = ngrams.words(text)
-        two = ngrams.follow(one[:-1], one[1:])
-        three = ngrams.follow(two[:-1], one[2:])
-        for name, hashes in zip(found, (one, two, three), strict=True):
-            found[name].append(hashes)
+    words = [hashes.of_words(text) for text in texts]
     told = {}
-    for name, parts in found.items():
-        hashes = np.concatenate(parts) if parts else np.empty(0, np.uint64)
-        _, counts = np.unique(hashes, return_counts=True)
-        distinct = len(counts) / max(len(hashes), 1)
-        told[name] = {'entropy': _entropy(counts), 'distinct': round(distinct, 4)}
+    for size in (1, 2, 3):
+        parts = [np.empty(0, np.uint64), *(hashes.grams(one, size) for one in words)]
+        found = np.concatenate(parts)
+        _, counts = np.unique(found, return_counts=True)
+        distinct = round(len(counts) / max(len(found), 1), 4)
+        told[str(size)] = {'entropy': _entropy(counts), 'distinct': distinct}
     return told
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from gptjax import command
 from gptjax.data import documents, steps, storage
-from gptjax.data.clean import ngrams
 from gptjax.data.corpora import files
+from gptjax.data.dedup import hashes
 
 _LEAST = 20  # labels of each class
 _GAIN = 1e-6  # training ends where a step lowers the loss by less, of itself
@@ -95,8 +95,8 @@ def _labels(path: str) -> tuple[list[str], np.ndarray, list[bytes]]:
 
 def features(text: str, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """(buckets, values) of a text: log counts of words and pairs, of length 1."""
-    one = ngrams.words(text)
-    both = np.concatenate([one, ngrams.follow(one[:-1], one[1:])])
+    words = hashes.of_words(text)
+    both = hashes.mixed(np.concatenate([words, hashes.grams(words, 2)]))
     buckets, counts = np.unique(both >> np.uint64(64 - bits), return_counts=True)
     values = np.log1p(counts)
     norm = np.sqrt((values**2).sum()) if len(values) else 1.0

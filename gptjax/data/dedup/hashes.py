@@ -9,17 +9,20 @@ upper bits depend on all of the bytes, the lower ones on fewer: see `mixed`.
 import functools
 from typing import NamedTuple
 
-from jaxtyping import Int64, UInt8, UInt64
+from jaxtyping import Bool, Int64, UInt8, UInt64
 import numpy as np
 
 LONGEST = 1 << 15  # bytes of a stretch that count; what is longer is no text
 _BLOCK = 1 << 15  # bytes of one prefix sum: 256 KiB, so that it stays in the cache
 # Fractions of the square roots of 2, 3 and 5, made 5 mod 8: of the longest period.
 _BASES = (0x6A09E667F3BCC90D, 0xBB67AE8584CAA73D, 0x3C6EF372FE94F82D)
-FACTOR = np.uint64(_BASES[2])  # joins hashes to one of their sequence
+_FACTOR = np.uint64(_BASES[2])  # joins hashes to one of their sequence
 _SHIFT = np.uint64(33)
 _MIX = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
 _SPACE, _WORD, _MARK = 0, 1, 2
+# First byte of a character and limits of its second: U+0E00 to U+0EFF, U+1000 to U+107F
+# and U+1780 to U+17FF.
+_SPACELESS = ((0xE0, 0xB8, 0xBB), (0xE1, 0x80, 0x81), (0xE1, 0x9E, 0x9F))
 
 
 @functools.cache
@@ -98,44 +101,62 @@ def pieces(text: str) -> Tokens:
     A character from U+3000 on begins a token of its own: its scripts write no spaces.
     """
     raw = text.encode('utf-8', 'surrogatepass')
+    data = np.frombuffer(raw, np.uint8)
     kinds = np.frombuffer(raw.translate(_PIECES), np.uint8)
-    return _tokens(raw, kinds, text.isascii(), False)
+    return _tokens(data, kinds, data >= 0xE3)
 
 
 def words(text: str) -> Tokens:
     """As `pieces`, in lower case and without marks, those of typography included.
 
-    What is printed with other quotes, dashes or line breaks has the same words.
+    What is printed with other quotes, dashes or line breaks has the same words. Thai,
+    Lao, Burmese and Khmer write no spaces either: each character is a word.
     """
     raw = text.lower().encode('utf-8', 'surrogatepass')
-    plain = text.isascii()
+    data = np.frombuffer(raw, np.uint8)
+    if text.isascii():  # faster: there are spaces and words in turn
+        padded = np.frombuffer((b' %b ' % raw).translate(_WORDS), np.uint8)
+        edge = np.flatnonzero(padded[1:] != padded[:-1])
+        return Tokens(data, edge[::2], edge[1::2])
     kinds = np.frombuffer(bytearray(raw.translate(_WORDS)), np.uint8)
-    if not plain:
-        lead, second = np.frombuffer(raw, np.uint8), np.frombuffer(raw[1:] + b' ', 'u1')
-        latin = np.flatnonzero((lead == 0xC2) & (second >= 0xA0))  # U+00A0 to U+00BF
-        general = (lead == 0xE2) & (second & 0xFE == 0x80)  # U+2000 to U+207F
-        general |= (lead == 0xE3) & (second == 0x80)  # U+3000 to U+303F
-        wide = np.flatnonzero(general)
-        for place in (latin, latin + 1, wide, wide + 1, wide + 2):
-            kinds[place] = _SPACE
-    return _tokens(raw, kinds, plain, True)
+    second = np.frombuffer(raw[1:] + b' ', np.uint8)
+    latin = np.flatnonzero((data == 0xC2) & (second >= 0xA0))  # U+00A0 to U+00BF
+    general = (data == 0xE2) & (second & 0xFE == 0x80)  # U+2000 to U+207F
+    general |= (data == 0xE3) & (second == 0x80)  # U+3000 to U+303F
+    wide = np.flatnonzero(general)
+    for place in (latin, latin + 1, wide, wide + 1, wide + 2):
+        kinds[place] = _SPACE
+    begins = data >= 0xE3
+    for lead, low, high in _SPACELESS:
+        if lead in raw:
+            begins |= (data == lead) & (second >= low) & (second <= high)
+    return _tokens(data, kinds, begins)
 
 
 def _tokens(
-    raw: bytes, kinds: UInt8[np.ndarray, 'bytes'], plain: bool, two: bool
+    data: UInt8[np.ndarray, 'bytes'],
+    kinds: UInt8[np.ndarray, 'bytes'],
+    begins: Bool[np.ndarray, 'bytes'],
 ) -> Tokens:
-    """`plain`: of ASCII; `two`: of the kinds space and word, which then alternate."""
-    data = np.frombuffer(raw, np.uint8)
-    if not len(data):
-        return Tokens(data, *2 * (np.empty(0, np.int64),))
-    edges = np.empty(len(data) + 1, bool)
-    edges[0] = edges[-1] = True
+    """Runs of one kind, cut also where `begins`."""
+    edges = np.ones(len(data) + 1, bool)
     np.not_equal(kinds[1:], kinds[:-1], out=edges[1:-1])
-    if not plain:
-        edges[:-1] |= data >= 0xE3
+    edges[:-1] |= begins
     edge = np.flatnonzero(edges)
-    if plain and two:
-        first = int(kinds[0] == _SPACE)
-        return Tokens(data, edge[first:-1:2], edge[first + 1 :: 2])
     inked = kinds[edge[:-1]] != _SPACE
     return Tokens(data, edge[:-1][inked], edge[1:][inked])
+
+
+def of_words(text: str) -> UInt64[np.ndarray, 'K']:
+    """The hashes of the words of a text, not mixed."""
+    return stretches(*words(text))
+
+
+def grams(words_K: UInt64[np.ndarray, 'K'], size: int) -> UInt64[np.ndarray, 'S']:
+    """Hashes of every `size` words in a row, not mixed, from those of the words."""
+    count = max(len(words_K) - size + 1, 0)
+    total_S = words_K[:count].copy()
+    for place in range(1, size):
+        total_S *= _FACTOR
+        total_S += words_K[place : place + count]
+    return total_S

@@ -102,13 +102,8 @@ def shingles(text: str, ngram: int) -> UInt64[np.ndarray, 'S']:
     A text of fewer words has one shingle of all of them, and one without words none.
     Signatures are of the upper halves (`upper`).
     """
-    words_K = hashes.stretches(*hashes.words(text))
-    size = max(len(words_K) - ngram + 1, min(len(words_K), 1))
-    total_S = words_K[:size].copy()
-    for place in range(1, min(ngram, len(words_K))):
-        total_S *= hashes.FACTOR
-        total_S += words_K[place : place + size]
-    return total_S
+    words_K = hashes.of_words(text)
+    return hashes.grams(words_K, min(ngram, len(words_K)))
 
 
 def upper(hashes_S: UInt64[np.ndarray, 'S']) -> UInt32[np.ndarray, 'S']:

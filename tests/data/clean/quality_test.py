@@ -9,7 +9,7 @@ import pytest
 
 from gptjax import command
 from gptjax.data import documents
-from gptjax.data.clean import ngrams, quality
+from gptjax.data.clean import quality
 
 OPTIONS = {'bits': 16, 'l2': 1e-3, 'iterations': 100, 'folds': 5}
 
@@ -135,23 +135,17 @@ def test_wrong_labels(tmp_path, line, said):
         quality.train(str(path), str(tmp_path / 'q.npz'), **OPTIONS)
 
 
-def test_words_are_hashed_by_what_they_are():
-    """Against Python's own integers; case and place do not matter."""
-    prime, inverse = ngrams._PRIME, pow(ngrams._PRIME, -1, 2**64)
-    assert prime * inverse % 2**64 == 1
-
-    def one(word):
-        total = sum((b + 1) * prime**i for i, b in enumerate(word.encode()))
-        value = total % 2**64
-        for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
-            value = (value ^ value >> 33) * factor % 2**64
-        return value ^ value >> 33
-
-    text = 'The CAT, the "cät"! x2;the'
-    wanted = [one(w) for w in ('the', 'cat', 'the', 'cät', 'x2', 'the')]
-    assert ngrams.words(text).tolist() == wanted
-    assert ngrams.words('').tolist() == []
-    assert ngrams.words('. ,').tolist() == []
+def test_features_are_log_counts_of_words_and_pairs():
+    """Case and marks do not matter; in Chinese and Thai each character is a word."""
+    _, values = quality.features('The CAT, the "cät"! x2;the', 24)
+    counts = np.log1p([3, 1, 1, 1] + [1] * 5)  # the, cat, cät, x2; five pairs
+    wanted = np.sort(counts / np.linalg.norm(counts))
+    np.testing.assert_allclose(np.sort(values), wanted)
+    for text, words in (('我是谁', 3), ('กิน', 3), ('. ,', 0), ('', 0)):
+        buckets, _ = quality.features(text, 24)
+        assert len(buckets) == max(2 * words - 1, 0)
+    one, two = (quality.features(text, 24)[0].tolist() for text in ('a b', 'b  A'))
+    assert len({*one} & {*two}) == 2
 
 
 def test_signals_are_noted_without_a_limit(trained):

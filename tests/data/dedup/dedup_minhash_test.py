@@ -83,6 +83,7 @@ def told(tokens):
         (' \n', [], []),
         ('One, two-3!', ['one', 'two', '3'], ['One', ',', 'two', '-', '3', '!']),
         ('\u201cIt\u2019s\u201d\u00a0so\u2014yes', ['it', 's', 'so', 'yes'], None),
+        ('กิน აა ကက', ['ก', 'ิ', 'น', 'აა', 'က', 'က'], None),
         ('na\u00efve caf\u00e9', ['na\u00efve', 'caf\u00e9'], None),
         ('\u6211\u662f\u3002 a', [*'\u6211\u662fa'], [*'\u6211\u662f\u3002a']),
     ],
