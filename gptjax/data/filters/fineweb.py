@@ -5,6 +5,7 @@ sentence, of lines of at most 30 characters, of characters in lines that stood b
 and line ends per word.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from gptjax.data.filters import page, rules
@@ -13,31 +14,20 @@ from gptjax.data.filters.page import Page
 _SHORT = 30  # characters
 
 
-def _lines(seen: Page) -> list[str]:
-    return [line for line in seen.text.split('\n') if line and not line.isspace()]
-
-
-def _ended(seen: Page) -> float:
-    lines = _lines(seen)
-    return rules.share(sum(line[-1] in page.TERMINAL for line in lines), len(lines))
-
-
-def _short(seen: Page) -> float:
-    lines = _lines(seen)
-    return rules.share(sum(len(line) <= _SHORT for line in lines), len(lines))
+def _share(seen: Page, kind: Callable[[str], bool]) -> float:
+    return rules.share(sum(map(kind, seen.filled)), len(seen.filled))
 
 
 def _repeated(seen: Page) -> float:
-    lines = _lines(seen)
-    again = sum(map(len, lines)) - sum(map(len, set(lines)))
+    again = sum(map(len, seen.filled)) - sum(map(len, set(seen.filled)))
     return rules.share(again, len(seen.text) - seen.text.count('\n'))
 
 
 RULES = rules.Rules(
     {
-        'lines': lambda p: len(_lines(p)),
-        'ended_lines': _ended,
-        'short_lines': _short,
+        'lines': lambda p: len(p.filled),
+        'ended_lines': lambda p: _share(p, lambda line: line[-1] in page.TERMINAL),
+        'short_lines': lambda p: _share(p, lambda line: len(line) <= _SHORT),
         'repeated_characters': _repeated,
         'line_ends': lambda p: rules.share(p.text.count('\n'), len(p.lengths)),
     },

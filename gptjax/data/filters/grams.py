@@ -77,16 +77,18 @@ class Grams:
     def _top(self, n: int, hashes: np.ndarray) -> tuple[int, int]:
         if not len(hashes):
             return 0, 0
-        keys, low, same = _sorted(hashes)
-        bounds = np.concatenate(([0], (~same).nonzero()[0] + 1, [len(keys)]))
+        places, same = _sorted(hashes)
+        new = np.ones(len(places) + 1, bool)
+        np.logical_not(same, out=new[1:-1])
+        bounds = new.nonzero()[0]
         counts = bounds[1:] - bounds[:-1]
         most = int(counts.max())
         if most == 1:
             return self._bounds[n], 1
         starts = bounds[:-1][counts == most]
-        start = starts[(keys[starts] & low).argmin()]
-        places = (keys[start : start + most] & low).tolist()
-        grams = {self._gram(place, n) for place in places}
+        start = starts[places[starts].argmin()]
+        equal = places[start : start + most].tolist()
+        grams = {self._gram(place, n) for place in equal}
         if len(grams) > 1:  # two n-grams of one hash
             words = self._gram(0, len(self._bounds) - 1)
             return most_frequent(counted(words, n))
@@ -104,8 +106,8 @@ class Grams:
         """
         seen: set[str] = set()
         free = total = 0
-        for place in self._stretches.get(n, ()):
-            if place >= free:
+        for place in self._stretches[n]:
+            if free <= place <= len(self._bounds) - 1 - n:
                 stretch = self._text[self._bounds[place] : self._bounds[place + n]]
                 if stretch in seen:
                     total += len(stretch)
@@ -122,44 +124,44 @@ class Grams:
         stretches of five words or more both are shorter than the prefix, or they begin
         with the same; only these are looked at.
         """
-        count = len(self._ends) - 1
-        if count < 5:
-            return {}
-        starts = self._ends[: count - 4]
+        starts = self._ends[:-5]
+        prefixes = np.minimum(starts + _PREFIX, len(self._codes))
         near = self._ends[5:] - starts < _PREFIX
-        keys, low, same = _sorted(
-            self._hashes(starts, np.minimum(starts + _PREFIX, len(self._codes)))
-        )
-        near[_either(keys & low, same)] = True
+        near |= _repeated(self._hashes(starts, prefixes))
         places = near.nonzero()[0]
-        behind = np.minimum(places + _SIZES[:, None], count)
-        keys, low, same = _sorted(self._hashes(starts[places], self._ends[behind]))
-        found: dict[int, list[int]] = {}
-        if same.any():
-            chosen = np.zeros(keys.shape, bool)
-            for row, n in enumerate(_SIZES.tolist()):
-                chosen[row, _either(keys[row] & low, same[row])] = True
-                there = places[chosen[row]]
-                found[n] = there[there <= count - n].tolist()
+        behind = np.minimum(places + _SIZES[:, None], len(self._ends) - 1)
+        again = _repeated(self._hashes(starts[places], self._ends[behind]))
+        found: dict[int, list[int]] = {n: [] for n in _SIZES.tolist()}
+        rows, columns = again.nonzero()
+        for row, place in zip(rows.tolist(), places[columns].tolist(), strict=True):
+            found[_SIZES.item(row)].append(place)
         return found
 
 
-def _sorted(hashes: np.ndarray) -> tuple[np.ndarray, np.uint64, np.ndarray]:
-    """The hashes, sorted along the last axis, with places in their lowest bits, a mask
-    of these, and which ones are equal to the next: one sort brings all.
+def _sorted(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places by hash, then ascending, along the last axis, and which of them have the
+    same hash as the next.
+
+    Places stand in the lowest bits while hashes are sorted: one sort brings both.
     """
     count = hashes.shape[-1]
     low = np.uint64((1 << count.bit_length()) - 1)
     keys = hashes & ~low
     keys |= np.arange(count, dtype=np.uint64)
     keys.sort()
-    return keys, low, (keys[..., 1:] ^ keys[..., :-1]) <= low
+    same = (keys[..., 1:] ^ keys[..., :-1]) <= low
+    keys &= low
+    return keys.view(np.int64), same
 
 
-def _either(places: np.ndarray, same: np.ndarray) -> np.ndarray:
-    """Those places that are the same as the next or the one before."""
-    first = same.nonzero()[0]
-    return places[np.concatenate((first, first + 1))].astype(np.int64)
+def _repeated(hashes: np.ndarray) -> np.ndarray:
+    """Which hashes stand twice in their row."""
+    places, same = _sorted(hashes)
+    found = np.zeros(hashes.shape, bool)
+    *rows, columns = same.nonzero()
+    for column in (columns, columns + 1):
+        found[*rows, places[*rows, column]] = True
+    return found
 
 
 def _powers(size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -114,6 +114,12 @@ class Page:
         return self.text.splitlines()
 
     @functools.cached_property
+    def filled(self) -> list[str]:
+        """The lines that are not blank, divided at line feeds."""
+        parts = self.text.split('\n')
+        return [line for line in parts if line and not line.isspace()]
+
+    @functools.cached_property
     def words(self) -> list[str]:
         """Those of the function `words`."""
         return words(self.text)
@@ -150,7 +156,7 @@ class Page:
         inside = kinds[edges[:-1] + 1].nonzero()[0]
         starts = edges[inside]
         found = np.bitwise_or.reduceat(seen, starts) if len(starts) else seen[:0]
-        return edges[inside + 1] - starts, found, codes[kinds[1:-1] > 0]
+        return edges[inside + 1] - starts, found, codes.compress(kinds[1:-1] > 0)
 
 
 @functools.cache

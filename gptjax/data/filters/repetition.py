@@ -9,6 +9,7 @@ repeated n-grams.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+import functools
 from typing import Any
 
 from gptjax import command
@@ -49,6 +50,7 @@ def _datatrove_top(page: Page, n: int) -> float:
     return rules.share(count * (characters + n - 1), len(page.text))
 
 
+@functools.lru_cache(maxsize=1)
 def _datatrove_lines(page: Page) -> list[str]:
     """Divided at runs of line ends; one at an end of the text makes an empty line."""
     text, empty = page.text, ['']
@@ -56,6 +58,7 @@ def _datatrove_lines(page: Page) -> list[str]:
     return empty * text.startswith('\n') + lines + empty * text.endswith('\n')
 
 
+@functools.lru_cache(maxsize=1)
 def _datatrove_paragraphs(page: Page) -> list[str]:
     """Divided at runs of two or more line ends."""
     parts = page.text.strip().split('\n\n')

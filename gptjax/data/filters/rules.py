@@ -9,6 +9,7 @@ name. A named variant holds its published limits; an option of the step replaces
 from collections.abc import Callable, Mapping
 import dataclasses
 from dataclasses import dataclass
+import functools
 from typing import Any
 
 from gptjax import command
@@ -33,13 +34,20 @@ class Rules:
 
     def __call__(self, document: documents.Document) -> steps.Result:
         seen = page.page(document.whole)
-        for rule, limit in self.limits.items():
-            name, _, side = rule.rpartition('_')
-            if limit is not None:
-                value = self.measures[name](seen)
-                if value > limit if side == 'most' else value < limit:
-                    return documents.Reject(rule, float(value))
+        for rule, measure, most, limit in self._checks:
+            value = measure(seen)
+            if value > limit if most else value < limit:
+                return documents.Reject(rule, float(value))
         return document
+
+    @functools.cached_property
+    def _checks(self) -> list[tuple[str, Measure, bool, Number]]:
+        parts = [(*rule.rpartition('_'), limit) for rule, limit in self.limits.items()]
+        return [
+            (f'{name}_{side}', self.measures[name], side == 'most', limit)
+            for name, _, side, limit in parts
+            if limit is not None
+        ]
 
 
 def changed(step: str, published: Limits, limits: Mapping[str, Any]) -> Limits:

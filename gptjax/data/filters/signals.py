@@ -72,12 +72,7 @@ def _covered(seen: page.Page, n: int) -> float:
 
 def _mean(of: Callable[[str], rules.Number]) -> rules.Measure:
     """Over the lines that are not blank."""
-
-    def measure(seen: page.Page) -> float:
-        lines = [line for line in seen.text.split('\n') if line and not line.isspace()]
-        return _share(sum(map(of, lines)), len(lines))
-
-    return measure
+    return lambda p: _share(sum(map(of, p.filled)), len(p.filled))
 
 
 def _of_words(kind: Callable[[str], object]) -> rules.Measure:

@@ -196,8 +196,8 @@ def test_addresses_of_hosts_and_below_them_are_blocked(tmp_path):
 )
 def test_words_of_addresses_and_texts_are_blocked(tmp_path, url, text, reason, value):
     lists = dict(
-        hard='casino\n', soft='cam\nescort\n', strict='porn\n', words='buy now\n\u0130zmir\n',
-        urls='https://a.org/Exactly?this=1\n',
+        hard='casino\n', soft='cam\nescort\n', strict='porn\n', urls='https://a.org/Exactly?this=1\n',
+        words='buy now\n\u0130zmir\n',
     )  # fmt: skip
     paths = {}
     for name, entries in lists.items():
