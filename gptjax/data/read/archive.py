@@ -1,6 +1,6 @@
 """Archives: their members are read where they lie; nothing is written to a disk."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 import dataclasses
 from dataclasses import dataclass
 import functools
@@ -15,8 +15,20 @@ from gptjax.data import documents
 from gptjax.data.read import book, nearby
 from gptjax.data.read import item as item_lib
 
-_MEMBERS = 1_000_000
 _DEPTH = 2  # an archive in an archive is read, one in that is not
+
+
+class _Info(tarfile.TarInfo):
+    """A header of a tar; the library takes one that is broken for the end."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise item_lib.Broken('broken or truncated .tar') from error
 
 
 @dataclass(frozen=True)
@@ -25,78 +37,95 @@ class Member:
 
     name: str
     problem: str | None
-    open: Callable[[], io.BufferedIOBase]
+    open: Callable[[], Any]
 
 
 Members = Callable[[item_lib.Item], Iterator[Member]]
 
 
-def zipped(item: item_lib.Item) -> Iterator[documents.Document | documents.Skipped]:
+def zipped(item: item_lib.Item) -> item_lib.Found:
     """The members of a .zip, and the book of an .epub."""
     return _read(item, _zip)
 
 
-def tarred(item: item_lib.Item) -> Iterator[documents.Document | documents.Skipped]:
+def tarred(item: item_lib.Item) -> item_lib.Found:
     """The members of a .tar, which may be compressed."""
     return _read(item, _tar)
 
 
-def _read(
-    item: item_lib.Item, members: Members
-) -> Iterator[documents.Document | documents.Skipped]:
-    """Two passes: over the names and licence files, then over what is read."""
+def _read(item: item_lib.Item, members: Members) -> item_lib.Found:
+    """Two passes: over the names and licence files, then over what is read.
+
+    Where licences are looked for, those of a damaged archive are unknown: the nearest
+    one may be in what is lost.
+    """
     from gptjax.data.read import table
 
     if item.depth == _DEPTH:
         yield item.skipped('an archive in an archive in an archive')
         return
     if item.depth:  # a member of a tar can be opened once
-        data = _held(item)
+        data = item.seekable().read()
         item = dataclasses.replace(item, open=lambda: io.BytesIO(data))
-    names, licences = [], {}
-    for member in members(item):
-        names.append(member.name)
-        if member.problem is not None:
-            yield documents.Skipped(f'{item.name}/{member.name}', member.problem)
-        elif item.licence == 'unknown' and nearby.named(member.name):
-            with member.open() as stream:
-                licences[member.name] = stream.read(nearby.READ)
-        if len(names) > _MEMBERS:
-            raise item_lib.Broken('too many members')
-    folders = _folders(licences)
-    opf = book.package(names) if item.options.kind == 'text' else None
-    if opf is not None:
-        told = nearby.above(posixpath.dirname(opf), folders)
-        if told is not None:
-            item = dataclasses.replace(item, licence=told[0], evidence=told[1])
+    packages, files, whole = _survey(item, members)
+    licences: nearby.Licences = {}
+    if item.options.licence == 'unknown':
+        licences = {'': ('unknown', None)} if not whole else _licences(files)
+    if len(packages) == 1 or (packages and item.name.lower().endswith('.epub')):
+        opf = min(packages, key=lambda name: (name.count('/'), name))
+        item = _licensed(item, opf, licences)
         yield from book.read(item, opf, lambda wanted: _fetch(item, members, wanted))
         return
     for member in members(item):
-        if member.problem is None and table.wanted(member.name, item.options.kind):
-            told = nearby.above(posixpath.dirname(member.name), folders)
-            licence, evidence = told or (item.licence, item.evidence)
+        if member.problem is not None:
+            yield documents.Skipped(f'{item.name}/{member.name}', member.problem)
+        elif table.wanted(member.name, item.options.kind):
             inner = dataclasses.replace(
-                item, name=f'{item.name}/{member.name}', open=member.open,
-                licence=licence, evidence=evidence, depth=item.depth + 1,
+                _licensed(item, member.name, licences),
+                name=f'{item.name}/{member.name}', open=member.open,
+                depth=item.depth + 1,
             )  # fmt: skip
             yield from table.read(inner)
 
 
-def _held(item: item_lib.Item) -> bytes:
-    with item.open() as stream:
-        return item_lib.bounded(stream)
+def _survey(
+    item: item_lib.Item, members: Members
+) -> tuple[list[str], dict[str, bytes], bool]:
+    """Packages of books and licence files, and whether these are all there are."""
+    packages, files = [], {}
+    try:
+        for member in members(item):
+            if member.problem is not None:
+                continue
+            if item.options.kind == 'text' and member.name.endswith('.opf'):
+                packages.append(member.name)
+            if nearby.named(member.name):
+                with member.open() as stream:
+                    files[member.name] = stream.read(nearby.READ)
+    except Exception:  # the second pass ends there, too, and says so
+        return packages, files, False
+    return packages, files, True
 
 
-def _folders(licences: dict[str, bytes]) -> dict[str, tuple[str, str]]:
+def _licensed(
+    item: item_lib.Item, name: str, licences: nearby.Licences
+) -> item_lib.Item:
+    told = nearby.above(posixpath.dirname(name), licences)
+    if told is None:
+        return item
+    return dataclasses.replace(item, licence=told[0], evidence=told[1])
+
+
+def _licences(files: dict[str, bytes]) -> nearby.Licences:
     folders: dict[str, list[tuple[str, bytes]]] = {}
-    for name, data in licences.items():
+    for name, data in files.items():
         folders.setdefault(posixpath.dirname(name), []).append((name, data))
     told = ((folder, nearby.of_folder(inside)) for folder, inside in folders.items())
     return {folder: one for folder, one in told if one is not None}
 
 
 def _fetch(
-    item: item_lib.Item, members: Members, wanted: Sequence[str]
+    item: item_lib.Item, members: Members, wanted: Collection[str]
 ) -> dict[str, bytes]:
     found, size = {}, 0
     for member in members(item):
@@ -131,11 +160,11 @@ def _zip(item: item_lib.Item) -> Iterator[Member]:
             elif item_lib.bomb(info.compress_size, info.file_size):
                 problem = 'bomb'
             name = info.filename.encode('utf-8', 'replace').decode()
-            yield Member(name, problem, functools.partial(_opened, opened, info))
+            yield Member(name, problem, functools.partial(opened.open, info))
 
 
 def _tar(item: item_lib.Item) -> Iterator[Member]:
-    with item.stream() as stream, tarfile.open(fileobj=stream, mode='r|') as opened:
+    with item.stream() as stream, _opened(stream) as opened:
         for info in opened:
             opened.members = []  # type: ignore[attr-defined]  # it would keep all
             if info.isdir():
@@ -146,12 +175,8 @@ def _tar(item: item_lib.Item) -> Iterator[Member]:
             elif not info.isfile() or info.issparse():
                 problem = 'no regular file'
             name = info.name.encode('utf-8', 'replace').decode()
-            yield Member(name, problem, functools.partial(_extract, opened, info))
+            yield Member(name, problem, functools.partial(opened.extractfile, info))
 
 
-def _opened(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
-    return opened.open(info)
-
-
-def _extract(opened: tarfile.TarFile, info: tarfile.TarInfo) -> Any:
-    return opened.extractfile(info)
+def _opened(stream: io.BufferedIOBase) -> tarfile.TarFile:
+    return tarfile.open(fileobj=stream, mode='r|', tarinfo=_Info)

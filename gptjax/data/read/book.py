@@ -1,6 +1,6 @@
 """Books: EPUB, and the source folders of which Standard Ebooks makes them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 import posixpath
 import re
 from typing import Any
@@ -18,33 +18,26 @@ _RIGHTS = '{http://purl.org/dc/elements/1.1/}rights'
 _LANGUAGE = '{http://purl.org/dc/elements/1.1/}language'
 
 # Elements that XHTML may close at once, and HTML may not.
-_CLOSED = re.compile(r'<(?!br|hr|img|link|meta|col|wbr)([a-zA-Z][\w:-]*)([^<>]*)/>')
+_CLOSED = re.compile(r'<(?!br|hr|img|link|meta|col|wbr)([a-zA-Z][\w:-]*+)([^<>]*)/>')
 
-Fetch = Callable[[Sequence[str]], Mapping[str, bytes]]
-
-
-def package(names: Sequence[str]) -> str | None:
-    """The file that describes the book, if these are the files of one."""
-    found = [name for name in names if name.endswith('.opf')]
-    return min(found, key=lambda name: (name.count('/'), name), default=None)
+Fetch = Callable[[Collection[str]], Mapping[str, bytes]]
 
 
-def read(
-    item: item_lib.Item, opf: str, fetch: Fetch
-) -> Iterator[documents.Document | documents.Skipped]:
+def read(item: item_lib.Item, opf: str, fetch: Fetch) -> item_lib.Found:
     """The book in the order of its spine, as one document or one a chapter.
 
     opf: the name of its package (EPUB 3.3, section 5). fetch: the bytes of members by
     their names. dc:rights counts before the licence that the item comes with.
     """
-    root = xml(fetch([opf])[opf])
+    root = _xml(fetch([opf])[opf])
     hrefs = {one.get('id'): one.get('href', '') for one in root.iter(f'{_PACKAGE}item')}
     folder = posixpath.dirname(opf)
-    spine = [
+    # Each chapter once: a small package may name one a million times.
+    spine = dict.fromkeys(
         posixpath.normpath(posixpath.join(folder, parse.unquote(hrefs[ref])))
         for one in root.iter(f'{_PACKAGE}itemref')
         if (ref := one.get('idref')) in hrefs
-    ]
+    )
     rights = ''.join(root.findtext(f'.//{_RIGHTS}') or '').strip()
     told = detect.from_text(rights)
     fields: dict[str, Any] = {}
@@ -70,7 +63,7 @@ def read(
         yield item.document(item.name, text, **fields)
 
 
-def xml(data: bytes) -> ElementTree.Element:
+def _xml(data: bytes) -> ElementTree.Element:
     """The tree of a package; `Broken` for one that is large or declares entities."""
     if b'<!ENTITY' in data or b'\0' in data or len(data) > _PACKAGE_SIZE:
         raise item_lib.Broken('broken package')

@@ -75,7 +75,7 @@ class Reader:
             )
         return units
 
-    def read(self, unit: str) -> Iterator[documents.Document | documents.Skipped]:
+    def read(self, unit: str) -> item_lib.Found:
         """The documents of a unit, and what of it could not be read."""
         from gptjax.data.read import table
 
@@ -83,24 +83,29 @@ class Reader:
         if (problem := self._problem(unit)) is not None:
             yield documents.Skipped(name, problem)
             return
-        licence = self.options.licence
-        evidence: str | None = 'option read.licence'
-        if licence == 'unknown':
-            licence, evidence = self._nearby(unit) or (licence, None)
+        told: nearby.Told = (self.options.licence, 'option read.licence')
+        if self.options.licence == 'unknown':
+            told = self._nearby(unit) or ('unknown', None)
         yield from table.read(
-            item_lib.Item(name, self._open(unit), self.options, licence, evidence)
+            item_lib.Item(name, self._open(unit), self.options, *told)
         )
 
     def _walk(self) -> Iterator[str]:
-        for folder, folders, inside in os.walk(self.path):
+        closed: list[str] = []  # folders that may not be listed
+        walk = os.walk(self.path, onerror=lambda error: closed.append(error.filename))
+        for folder, folders, inside in walk:
             links = [x for x in folders if os.path.islink(os.path.join(folder, x))]
             for one in [*inside, *links]:
                 where = os.path.join(folder, one)
                 if os.path.islink(where) and self._inside(where):
                     continue
-                # A name that is no UTF-8 is shown as it can be, and reported.
-                unit = os.fsencode(os.path.relpath(where, self.path))
-                yield unit.decode('utf-8', 'backslashreplace')
+                yield self._unit(where)
+        yield from map(self._unit, closed)
+
+    def _unit(self, where: str) -> str:
+        """A name that is no UTF-8 is shown as it can be, and reported."""
+        name = os.fsencode(os.path.relpath(where, self.path))
+        return name.decode('utf-8', 'backslashreplace')
 
     def _inside(self, where: str) -> bool:
         root = os.path.realpath(self.path)
@@ -110,6 +115,8 @@ class Reader:
         file = self._file(unit)
         if not self._inside(str(file)):
             return 'link out of the folder'
+        if file.is_dir():
+            return 'a folder that cannot be listed'
         return None if file.is_file() else 'no regular file'
 
     def _file(self, unit: str) -> Path:
@@ -123,7 +130,7 @@ class Reader:
         base = os.path.basename(os.path.abspath(self.path))
         return base if self.path.is_file() else posixpath.join(base, unit)
 
-    def _nearby(self, unit: str) -> tuple[str, str] | None:
+    def _nearby(self, unit: str) -> nearby.Told | None:
         """The licence of the nearest folder, up to the path, with a licence file."""
         root = self.path.parent if self.path.is_file() else self.path
         folder = self._file(unit).parent
@@ -133,7 +140,7 @@ class Reader:
 
 
 @functools.lru_cache(maxsize=1000)
-def _licence(folder: Path, root: Path) -> tuple[str, str] | None:
+def _licence(folder: Path, root: Path) -> nearby.Told | None:
     """What the licence files of a folder say; links count as nothing."""
     found = []
     for name in sorted(filter(nearby.named, os.listdir(folder))):

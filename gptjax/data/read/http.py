@@ -70,7 +70,7 @@ def headers(lines: list[bytes]) -> dict[str, str]:
     found: dict[str, str] = {}
     last = ''
     for line in lines[:_LINES]:
-        text = _decoded(line.strip(b'\r\n'))
+        text = line.decode('utf-8', 'replace').strip('\r\n')
         if text[:1] in (' ', '\t') and last:
             found[last] += f' {text.strip()}'
             continue
@@ -80,13 +80,6 @@ def headers(lines: list[bytes]) -> dict[str, str]:
             value = value.strip()
             found[last] = f'{found[last]}, {value}' if last in found else value
     return found
-
-
-def _decoded(line: bytes) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError:
-        return line.decode('latin-1')
 
 
 def payload(response: Response) -> bytes:

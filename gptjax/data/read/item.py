@@ -99,7 +99,8 @@ class Item:
         return documents.Document(identity, text=text, **fields)
 
 
-Read = Callable[[Item], Iterator[documents.Document | documents.Skipped]]
+Found = Iterator[documents.Document | documents.Skipped]
+Read = Callable[[Item], Found]
 
 
 def bounded(stream: io.BufferedIOBase, limit: int = LIMIT) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import io
 import json
 
-from gptjax.data import documents, extras
+from gptjax.data import extras
 from gptjax.data.corpora import files
 from gptjax.data.read import item as item_lib
 from gptjax.data.read import record
@@ -13,10 +13,8 @@ LINE = 16 << 20  # bytes of a line; the longest of C4, RedPajama and FineWeb are
 _JSON = 32 << 20  # bytes of a JSON file: in memory it is up to 20 times as large
 _ROWS = 16  # of Parquet that are decoded at once; each may be a whole book
 
-Found = Iterator[documents.Document | documents.Skipped]
 
-
-def read(item: item_lib.Item) -> Found:
+def read(item: item_lib.Item) -> item_lib.Found:
     """A document a line that is not blank."""
     with item.stream() as stream:
         for number, (offset, line) in enumerate(lines(stream), 1):
@@ -37,7 +35,9 @@ def lines(stream: io.BufferedIOBase) -> Iterator[tuple[int, bytes | None]]:
         offset += size
 
 
-def _parsed(item: item_lib.Item, line: bytes, number: int, offset: int) -> Found:
+def _parsed(
+    item: item_lib.Item, line: bytes, number: int, offset: int
+) -> item_lib.Found:
     try:
         parsed = json.loads(line.decode('utf-8-sig'))
     except UnicodeError:
@@ -48,7 +48,7 @@ def _parsed(item: item_lib.Item, line: bytes, number: int, offset: int) -> Found
         yield record.document(item, f'{item.name}:{number}', parsed, offset)
 
 
-def array(item: item_lib.Item) -> Found:
+def array(item: item_lib.Item) -> item_lib.Found:
     """A JSON file: a list of records, or one of them."""
     try:
         with item.stream() as stream:
@@ -62,13 +62,17 @@ def array(item: item_lib.Item) -> Found:
         yield record.document(item, f'{item.name}#{number}', one, None)
 
 
-def parquet(item: item_lib.Item) -> Found:
+def parquet(item: item_lib.Item) -> item_lib.Found:
     """The rows of a Parquet file, of ours too: its columns are fields of documents."""
     library = extras.need('pyarrow.parquet', 'data')
     with item.seekable() as stream:
         file = library.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
-        number = 0
-        for batch in file.iter_batches(_ROWS, use_threads=False):
-            for row in batch.to_pylist(maps_as_pydicts='lossy'):
-                yield record.document(item, f'{item.name}#{number}', row, None)
-                number += 1
+        batches = file.iter_batches(_ROWS, use_threads=False)
+        slices = (batch.slice(n, 1) for batch in batches for n in range(len(batch)))
+        for number, one in enumerate(slices):
+            try:
+                (row,) = one.to_pylist(maps_as_pydicts='lossy')
+            except UnicodeDecodeError:
+                yield item.skipped(files.INVALID)
+                continue
+            yield record.document(item, f'{item.name}#{number}', row, None)

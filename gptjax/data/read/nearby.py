@@ -5,23 +5,26 @@ import posixpath
 import re
 
 from gptjax.data.origin import detect, spdx
-from gptjax.data.read import plain
+from gptjax.data.read import code, plain
 
 _NAMED = re.compile(
-    r'(?:un)?(?:licen[cs]e|copying)(?:[.-][\w.]{1,30})?(?:\.(?:txt|md|rst))?',
-    re.I,
+    r'(?:un)?(?:licen[cs]e|copying)(?:[.-][\w.]{1,30})?(?:\.(?:txt|md|rst))?', re.I
 )
+# 'license.go' is a program.
+_SOURCE = tuple(one for one in code.SUFFIXES if one not in code.PROSE)
 READ = 1 << 17  # bytes; the GPL has 35,000
 
-Licences = Mapping[str, tuple[str, str]]
+Told = tuple[str, str | None]  # the licence, and its evidence
+Licences = Mapping[str, Told]
 
 
 def named(name: str) -> bool:
     """Whether a file is by its name one that holds a licence."""
-    return _NAMED.fullmatch(posixpath.basename(name)) is not None
+    base = posixpath.basename(name)
+    return _NAMED.fullmatch(base) is not None and not base.lower().endswith(_SOURCE)
 
 
-def of_folder(files: Iterable[tuple[str, bytes]]) -> tuple[str, str] | None:
+def of_folder(files: Iterable[tuple[str, bytes]]) -> Told | None:
     """(licence, evidence) of the licence files of a folder, given as (name, bytes).
 
     Several licences bind together, 'A AND B', though a project may mean a choice; one
@@ -41,7 +44,7 @@ def of_folder(files: Iterable[tuple[str, bytes]]) -> tuple[str, str] | None:
     return licence, '; '.join(evidence for _, evidence in told)
 
 
-def above(folder: str, licences: Licences) -> tuple[str, str] | None:
+def above(folder: str, licences: Licences) -> Told | None:
     """The entry of `licences` of this folder, or of the nearest one above it."""
     while folder not in licences:
         if not folder:

@@ -58,11 +58,18 @@ class Input:
             size -= len(part)
         return b''.join(parts)
 
-    def skip(self, size: int) -> bool:
-        """Whether there were `size` bytes to pass over."""
+    def most(self) -> int:
+        """Bytes that there may still be; gzipped, of what is no bomb."""
+        at = self._file.tell()
+        left = len(self._buffer) + self._file.seek(0, io.SEEK_END) - at
+        self._file.seek(at)
+        packed = left + len(self._packed)
+        return item_lib.RATIO * packed + item_lib.FREE if self._zipped else left
+
+    def skip(self, size: int) -> None:
+        """Passes over bytes, without holding them."""
         while size > 0 and (part := self.read(min(size, _CHUNK))):
             size -= len(part)
-        return size == 0
 
     def unread(self, data: bytes) -> None:
         """Puts bytes back, to be read next."""

@@ -1,11 +1,10 @@
 """The text of PDF files, by pypdf; scanned pages have none."""
 
-from collections.abc import Iterator
 import io
 import logging
 from typing import Any
 
-from gptjax.data import documents, extras
+from gptjax.data import extras
 from gptjax.data.read import item as item_lib
 
 _PAGES = 5000
@@ -13,7 +12,7 @@ _PAGES = 5000
 _SECONDS = 600
 
 
-def read(item: item_lib.Item) -> Iterator[documents.Document | documents.Skipped]:
+def read(item: item_lib.Item) -> item_lib.Found:
     """A document of all pages, an empty line between them."""
     pypdf = extras.need('pypdf', 'data')
     guard = extras.need('resiliparse.process_guard', 'data')

@@ -1,9 +1,8 @@
 """Text and HTML: a file is a document, whatever its encoding."""
 
-from collections.abc import Iterator
 import re
 
-from gptjax.data import documents, extras
+from gptjax.data import extras
 from gptjax.data.corpora import files
 from gptjax.data.read import item as item_lib
 
@@ -16,7 +15,7 @@ _CONTROLS = bytes(set(range(32)) - set(b'\t\n\r\f\x1b'))
 _LOST = 5
 
 
-def read(item: item_lib.Item) -> Iterator[documents.Document | documents.Skipped]:
+def read(item: item_lib.Item) -> item_lib.Found:
     """The text of a file."""
     text = decode(item.whole())
     if text is None:
@@ -25,7 +24,7 @@ def read(item: item_lib.Item) -> Iterator[documents.Document | documents.Skipped
         yield item.document(item.name, text)
 
 
-def html(item: item_lib.Item) -> Iterator[documents.Document | documents.Skipped]:
+def html(item: item_lib.Item) -> item_lib.Found:
     """A page; `extract` makes text of it."""
     page = decode(item.whole(), html=True)
     if page is None:
@@ -45,20 +44,17 @@ def decode(data: bytes, declared: str | None = None, html: bool = False) -> str 
     encoding = extras.need('resiliparse.parse.encoding', 'data')
     for mark, name in _MARKS.items():
         if data.startswith(mark):
-            marked = _strict(data, name)
+            marked = _fitting(data, name)
             return marked and marked.removeprefix('\ufeff')
     known = None  # by the names of WHATWG, so that no other codec of Python is reached
     if declared:
         known = encoding.map_encoding_to_html5(declared.strip(), fallback_utf8=False)
-    wide = known is not None and known.startswith(('utf-16', 'iso2022'))
-    text: str | None
-    for one in (known,) if wide else ('utf-8', known):
-        text = _strict(data, one) if one else None
-        if text is not None and (wide or not _binary(data)):
+    first = () if known and known.startswith('iso2022') else ('utf-8',)
+    for name in (*first, known):
+        if name and (text := _fitting(data, name)) is not None:
             return text
     guess = encoding.detect_encoding(data, max_len=1 << 16, from_html_meta=html)
-    text = _strict(data, guess) if guess else None
-    if text is not None and (guess.startswith('utf-16') or not _binary(data)):
+    if guess and (text := _fitting(data, guess)) is not None:
         return text
     if html and not _binary(data):
         page = data.decode(known or guess or 'utf-8', 'replace')
@@ -67,11 +63,14 @@ def decode(data: bytes, declared: str | None = None, html: bool = False) -> str 
     return None
 
 
-def _strict(data: bytes, encoding: str) -> str | None:
+def _fitting(data: bytes, encoding: str) -> str | None:
+    """The text, if all of it decodes, and to characters."""
     try:
-        return data.decode(encoding)
+        text = data.decode(encoding)
     except (UnicodeError, LookupError):
         return None
+    wide = encoding.startswith(('utf-16', 'utf-32', 'iso2022'))
+    return text if wide or not _binary(data) else None
 
 
 def _binary(data: bytes) -> bool:

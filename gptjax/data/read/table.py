@@ -1,12 +1,12 @@
 """The readers, the formats and the steps of this package by name."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 import gzip
 import io
 from typing import Any
 
 from gptjax import command
-from gptjax.data import documents, steps
+from gptjax.data import steps
 from gptjax.data.read import (
     archive,
     code,
@@ -102,7 +102,7 @@ def _sniffed(opened: Opened, kind: str) -> item_lib.Read | None:
     return next((f for f in found if f in FORMATS[kind].values()), None)
 
 
-def read(item: item_lib.Item) -> Iterator[documents.Document | documents.Skipped]:
+def read(item: item_lib.Item) -> item_lib.Found:
     """The documents of a file; where it is broken, a Skipped says so at the end.
 
     Raises UserError for a package that is not installed, and nothing for bad data.

@@ -4,14 +4,13 @@ The format is ISO 28500:2017; ARC is the one before it (Internet Archive, 1996).
 records are cut here, not by a library: those stop at the first that is broken.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import re
 from typing import NamedTuple
 from urllib import parse
 
-from gptjax.data import documents
 from gptjax.data.corpora import files
-from gptjax.data.origin import optout
+from gptjax.data.origin import archive, optout
 from gptjax.data.read import http, plain, record
 from gptjax.data.read import item as item_lib
 from gptjax.data.read.packed import Input
@@ -22,15 +21,15 @@ _HEADERS = 1 << 20  # bytes of the headers of a record
 
 
 class Record(NamedTuple):
-    """type: 'response', 'resource', 'conversion'. block: None where it is too large."""
+    """type: 'response', 'resource' or 'conversion'."""
 
     type: str
     headers: dict[str, str]
-    block: bytes | None
+    block: bytes
     offset: int
 
 
-def read(item: item_lib.Item) -> Iterator[documents.Document | documents.Skipped]:
+def read(item: item_lib.Item) -> item_lib.Found:
     """Pages and texts that were fetched with success; all else is passed over.
 
     A page is called by its WARC-Record-ID, in ARC by URL and time, for these stay with
@@ -65,6 +64,9 @@ def records(source: Input) -> Iterator[Record | item_lib.Broken]:
             lost = not (length.isascii() and length.isdigit() and len(length) < 16)
             if lost:
                 yield item_lib.Broken('no length', start)
+            elif lost := int(length) > item_lib.LIMIT and int(length) > source.most():
+                yield item_lib.Broken('truncated, or of a wrong length', start)
+            if lost:
                 continue
             yield from _block(source, headers, int(length), start)
         except item_lib.Broken as error:
@@ -109,10 +111,8 @@ def _block(
     kind = headers.get('warc-type', '').strip().lower()
     wanted = kind in ('response', 'resource', 'conversion')
     if length > item_lib.LIMIT:
-        whole = source.skip(length)
-        if not whole:
-            yield item_lib.Broken('truncated', start)
-        elif wanted:
+        source.skip(length)
+        if wanted:
             yield item_lib.Broken('too large', start)
         return
     block = source.read(length)
@@ -130,10 +130,8 @@ def _block(
         yield Record(kind, headers, block, start)
 
 
-def _page(
-    item: item_lib.Item, found: Record
-) -> Iterator[documents.Document | documents.Skipped]:
-    headers, block = found.headers, found.block or b''
+def _page(item: item_lib.Item, found: Record) -> item_lib.Found:
+    headers, block = found.headers, found.block
     url = headers.get('warc-target-uri', '').strip('<> ')
     if found.type == 'response':
         response = http.parse(block)
@@ -161,8 +159,15 @@ def _page(
         _identity(item, found, url), text, found.offset,
         media=response.media, source=f'{item.group}/{_host(url)}', url=url or None,
         retrieved=record.utc(headers.get('warc-date')),
-        opt_out=optout.from_headers(response.headers) or 'unknown',
+        opt_out=_opt_out(headers, response),
     )  # fmt: skip
+
+
+def _opt_out(headers: Mapping[str, str], response: http.Response) -> str:
+    """What the page asks for; 'none' where our fetcher says that it asked the site."""
+    told = headers.get(archive.OPT_OUT.lower())
+    asked = optout.from_headers(response.headers)
+    return asked or ('none' if told == 'none' else 'unknown')
 
 
 def _identity(item: item_lib.Item, found: Record, url: str) -> str:
@@ -188,11 +193,9 @@ def _damaged(
     One that is right is enough. Writers differ in whether the payload is what was sent,
     what was in the chunks, or what was in the encoding: each is right.
     """
-    block_digest = headers.get('warc-block-digest', '')
-    payload_digest = headers.get('warc-payload-digest', '')
     forms = (response.body, http.unchunked(response.body), data)
     checks = [
-        http.digest_matches(block_digest, block),
-        http.digest_matches(payload_digest, *forms),
+        http.digest_matches(headers.get('warc-block-digest', ''), block),
+        http.digest_matches(headers.get('warc-payload-digest', ''), *forms),
     ]
     return False in checks and True not in checks

@@ -13,7 +13,6 @@ from typing import Any
 from urllib import parse
 from xml.etree import ElementTree
 
-from gptjax.data import documents
 from gptjax.data.read import item as item_lib
 
 # MediaWiki itself allows 2 MiB ($wgMaxArticleSize).
@@ -31,12 +30,12 @@ _TOKEN = re.compile(
 _OPEN = {'{{': '}}', '{|': '|}', '[[': ']]', '<!--': '-->'}
 _TAG = re.compile(r'</?[a-z][^<>]*>', re.I)
 _BREAK = re.compile(r'<(?:br|p|/p|li|/div|/blockquote)\b[^<>]*>', re.I)
-_EXTERNAL = re.compile(r'\[(?:[a-z]{2,9}:)?//[^\s\[\]<>]*[ \t]?([^\[\]\n]*)\]', re.I)
+_EXTERNAL = re.compile(r'\[(?:[a-z]{2,9}:)?//[^\s\[\]<>]*+[ \t]?([^\[\]\n]*)\]', re.I)
 _QUOTES = re.compile(r"'{2,5}")
 _SWITCH = re.compile(r'__[A-Z]{3,30}__')
 
 
-def read(item: item_lib.Item) -> Iterator[documents.Document | documents.Skipped]:
+def read(item: item_lib.Item) -> item_lib.Found:
     """The articles: pages of namespace 0 that are no redirects, the last revision.
 
     An article is called by the name of the database and its page number. When the dump
@@ -90,7 +89,7 @@ def _article(
     page: ElementTree.Element,
     site: ElementTree.Element,
     spaces: set[str],
-) -> Iterator[documents.Document | documents.Skipped]:
+) -> item_lib.Found:
     found = {_local(one): one.text or '' for one in page}
     if found.get('ns', '0').strip() != '0' or 'redirect' in found:
         return

@@ -86,6 +86,54 @@ def test_archives_nest_once(tmp_path, read):
     assert reasons(skipped) == {'a.zip/m.tar.gz/in.zip': reason}
 
 
+@pytest.mark.parametrize('end', ['header', 'cut header', 'cut data', 'no end'])
+def test_a_broken_tar_gives_what_is_before_and_says_so(tmp_path, read, end):
+    """tarfile takes a broken header for the end of the archive."""
+    data = raw_files.tarred({f'{n}.txt': b'Text.' for n in range(4)})
+    damaged = {
+        'header': data[:2058] + b'\xff\xff' + data[2060:],
+        'cut header': data[:2100],
+        'cut data': data[:2562],
+        'no end': data[:2048],
+    }
+    (tmp_path / 'a.tar').write_bytes(damaged[end])
+    made, skipped = read(tmp_path)
+    assert {f'{n}.txt' for n in (0, 1)} <= {one.id[-5:] for one in made}
+    assert {one.reason for one in skipped} & {'broken or truncated .tar'} or (
+        end == 'cut data' and skipped
+    )
+
+
+def test_the_nearest_licence_of_an_archive_is_its_own(tmp_path, read):
+    mit, gpl = (f'SPDX-License-Identifier: {x}\n' for x in ('MIT', 'GPL-3.0-only'))
+    (tmp_path / 'LICENSE').write_text(mit)
+    members = {'a.txt': b'Text.' * 999, 'LICENSE': gpl.encode()}
+    (tmp_path / 'a.zip').write_bytes(raw_files.zipped(members))
+    tar = raw_files.tarred(members)
+    (tmp_path / 'b.tar').write_bytes(tar)
+    (tmp_path / 'c.tar').write_bytes(tar[:5632])  # without what is behind the text
+    made, skipped = read(tmp_path, licence='unknown')
+    assert [one.licence for one in made] == ['GPL-3.0-only'] * 2 + ['unknown']
+    assert len(skipped) == 1
+    assert {one.licence for one in read(tmp_path)[0]} == {'CC0-1.0'}
+
+
+def test_a_folder_that_cannot_be_listed_is_reported(tmp_path, read, monkeypatch):
+    (tmp_path / 'a.txt').write_text('Text.')
+    (tmp_path / 'closed').mkdir()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith('closed'):
+            raise PermissionError(13, 'closed', str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, 'scandir', scandir)
+    made, skipped = read(tmp_path)
+    assert len(made) == 1
+    assert reasons(skipped) == {'closed': 'a folder that cannot be listed'}
+
+
 BLANK = b' ' * (20 << 20)
 
 

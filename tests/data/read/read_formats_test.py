@@ -7,6 +7,8 @@ import shutil
 import time
 
 import mwparserfromhell
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pypdf
 import pytest
 import raw_files
@@ -99,6 +101,8 @@ def test_the_charset_of_a_page():
     assert plain.decode(page.encode(), 'iso-8859-1', html=True) == page
     assert plain.decode(page.encode('gbk'), html=True) == page
     assert plain.decode('é'.encode('cp1252') * 9, 'ISO-8859-1') == 'é' * 9
+    assert plain.decode(page.encode(), 'utf-16', html=True) == page
+    assert plain.decode(page.encode('utf-16-le'), 'utf-16', html=True) == page
     assert plain.decode('江'.encode('iso2022_jp'), 'iso-2022-jp') == '江'
     assert plain.decode(rb'\u0041\x41', 'unicode_escape') == r'\u0041\x41'
     broken = '<p>Straße</p>'.encode() * 100 + b'\xff'
@@ -322,6 +326,40 @@ def test_books_are_read_in_the_order_of_their_spine(tmp_path, read):
     ]
 
 
+def test_several_books_in_an_archive_are_all_read(tmp_path, read):
+    books = {f'{n}/{k}': v for n in 'ab' for k, v in raw_files.book().items()}
+    (tmp_path / 'a.zip').write_bytes(raw_files.zipped({**books, 'c.txt': b'Text.'}))
+    made, skipped = read(tmp_path)
+    assert (len(made), skipped) == (5, [])
+
+
+def test_a_chapter_that_is_named_again_and_again_is_read_once(tmp_path, read):
+    book = raw_files.book()
+    name, ref = 'src/epub/content.opf', b'<itemref idref="b"/>'
+    book[name] = book[name].replace(ref, ref * 10_000)
+    (tmp_path / 'a.epub').write_bytes(raw_files.zipped(book))
+    ((found,), _) = read(tmp_path)
+    assert len(found.text) < 100
+
+
+def test_chapters_take_time_in_proportion_to_their_length(tmp_path, read):
+    book = raw_files.book()
+    book['src/epub/text/a.xhtml'] = b'<p>Text</p><' + b'a' * 200_000
+    (tmp_path / 'a.epub').write_bytes(raw_files.zipped(book))
+    start = time.process_time()
+    assert len(read(tmp_path)[0]) == 1
+    assert time.process_time() - start < 5
+
+
+def test_a_row_that_is_no_text_costs_itself(tmp_path, read):
+    binary = pa.array([b'One.', b'\xff', b'Two.'], pa.binary())
+    text = pa.StringArray.from_buffers(3, *binary.buffers()[1:])
+    pq.write_table(pa.table({'text': text}), tmp_path / 'a.parquet')
+    made, skipped = read(tmp_path)
+    assert [one.text for one in made] == ['One.', 'Two.']
+    assert [one.reason for one in skipped] == ['invalid UTF-8']
+
+
 def test_a_real_book(real_data, read):
     name = 'standardebooks/h-g-wells_the-time-machine.tar.gz'
     ((book,), skipped) = read(real_data(name), licence='unknown')
@@ -347,6 +385,7 @@ def test_source_trees_name_their_licences(tmp_path, read):
         'd.min.js': line,
         'wide.js': 'x' * 2000,
         'made.py': f'# @generated\n{line}',
+        'license.go': line,
         'e.png': line,
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -360,6 +399,7 @@ def test_source_trees_name_their_licences(tmp_path, read):
     found = {one.id.partition('/')[2]: one.licence for one in made}
     assert found == {
         'a.py': 'MIT',
+        'license.go': 'MIT',
         'own.py': 'Apache-2.0',
         'sub/deep/b.c': 'GPL-3.0-only',
         'strange/c.go': 'unknown',
@@ -417,14 +457,25 @@ def test_plain_wikitext_is_what_mwparserfromhell_makes():
     assert wiki.plain(text, set()).split() == expected.split()
 
 
-HOSTILE = ['{{a|', '[[a|', '<ref>', '[http://a ', '\n ', '<ref ', '{|\n|', "'''''", '<']
+HOSTILE = [
+    '{{a|',
+    '[[a|',
+    '<ref>',
+    '[http://a ',
+    '[//' + 'a' * 100_000,
+    '\n ',
+    '<ref ',
+    '{|\n|',
+    "'''''",
+    '<',
+]
 
 
-@pytest.mark.parametrize('piece', HOSTILE)
+@pytest.mark.parametrize('piece', HOSTILE, ids=lambda piece: piece[:9])
 def test_wikitext_takes_time_in_proportion_to_its_length(piece):
     """mwparserfromhell needs minutes for some of these; a square would, too."""
     start = time.process_time()
-    wiki.plain(piece * (100_000 // len(piece)), set())
+    wiki.plain(piece * max(1, 100_000 // len(piece)), set())
     assert time.process_time() - start < 5
 
 

@@ -10,6 +10,8 @@ import pytest
 from raw_files import PAGE, record, response
 from warcio.archiveiterator import ArchiveIterator
 
+from gptjax.data.origin import archive
+
 GOOD = [
     'example.warc', 'example.warc.gz', 'example.arc', 'example.arc.gz', 'warcfile.warc',
     'warcfile.warc.gz', 'clueweb-quirk.warc.gz', 'example-iana.org-chunked.warc',
@@ -185,6 +187,27 @@ def test_reading_goes_on_behind_what_is_broken(tmp_path, read):
     assert [one.id[-1] for one in made] == ['0', '1', '3', '5']
     offsets = [len(b''.join(members[:n])) for n in (2, 4)]
     assert [one.offset for one in skipped] == offsets
+
+
+@pytest.mark.parametrize('packed', [bytes, gzip.compress])
+def test_a_length_beyond_the_file_costs_one_record(tmp_path, read, packed):
+    records = [response(number=n) for n in range(4)]
+    records[1] = records[1].replace(b'Content-Length: ', b'Content-Length: 9999999')
+    (tmp_path / 'a.warc').write_bytes(b''.join(map(packed, records)))
+    made, skipped = read(tmp_path)
+    assert [one.id[-1] for one in made] == ['0', '2', '3']
+    (one,) = skipped
+    assert one.reason == 'truncated, or of a wrong length'
+    assert one.offset == len(packed(records[0]))
+
+
+def test_a_page_that_the_fetcher_wrote_says_so(tmp_path, read):
+    """It writes only what neither the site nor the page asks to be left out."""
+    known = {archive.OPT_OUT.replace('-', '_'): 'none'}
+    plain, asks = response(**known), response(number=1, http='TDM-Reservation: 1\r\n')
+    (tmp_path / 'a.warc').write_bytes(plain + asks)
+    made, _ = read(tmp_path)
+    assert [one.opt_out for one in made] == ['none', 'tdmrep']
 
 
 def test_a_bomb_in_a_member_is_left(tmp_path, read):
