@@ -114,7 +114,7 @@ def clean_page(
 def _clean_line(line: str, variant: Variant, bad: Found | None) -> tuple[str, str]:
     """The line without citations, and the counter of what becomes of it."""
     longest = variant.word_characters_most
-    if len(line) > longest and any(len(word) > longest for word in line.split()):
+    if len(line) > longest and max(map(len, line.split())) > longest:
         return line, 'lines-with-too-long-word'
     counted = line
     if '[' in line:
@@ -122,7 +122,8 @@ def _clean_line(line: str, variant: Variant, bad: Found | None) -> tuple[str, st
     ended = not variant.end_marks or line.endswith(variant.end_marks)
     if not ended or (variant.end_marks and line.endswith('...')):
         return line, 'lines-no-endmark'
-    if len((counted if variant.with_citations else line).split()) < variant.words_least:
+    least = variant.words_least
+    if len((counted if variant.with_citations else line).split(None, least)) < least:
         return line, 'lines-too-short'
     lower = line.lower()
     if 'lorem ipsum' in lower:
@@ -131,7 +132,8 @@ def _clean_line(line: str, variant: Variant, bad: Found | None) -> tuple[str, st
         return line, 'lines-javascript'
     if '{' in line:
         return line, 'filtered-page-squigglybracket'
-    if any(map(lower.__contains__, _POLICIES)):
+    hinted = 'use' in lower or 'policy' in lower
+    if hinted and any(map(lower.__contains__, _POLICIES)):
         return line, 'lines-policy'
     if bad is not None and bad(lower):
         return line, 'filtered-page-badword'
