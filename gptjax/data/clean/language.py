@@ -20,6 +20,11 @@ def language(*, keep: tuple | None, least: float, characters: int) -> steps.Step
     Signal: 'language', that probability; the code is stored on the document.
     Raises UserError for a code that the identifier does not know.
     """
+    if not 0 <= least <= 1 or characters < 1:
+        raise command.UserError(
+            f'language has least={least} and characters={characters}; least needs to '
+            'be in 0..1, characters >= 1.'
+        )
     identifier = _identifier()
     for code in keep or ():
         if code not in identifier.labels:

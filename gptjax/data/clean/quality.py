@@ -5,7 +5,7 @@ the probability calibrated by Platt's two numbers (1999). Every figure is of lab
 the model which judges them has not seen.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import io
 from pathlib import Path
@@ -30,8 +30,7 @@ def train(
     path: .jsonl, or a folder of them, with lines {"text": ..., "label": 0 or 1}; `id`
         says which fold a line belongs to, and is the text where there is none.
     bits: there are 2**bits weights. l2: half of it times the squared weights is added
-        to the mean loss. iterations: of L-BFGS over all labels, at
-        most: it ends where the loss does not fall any more.
+        to the mean loss. iterations: of L-BFGS, at most.
     folds: each label is judged by a model of the other folds, calibrated on them.
     Deterministic. Raises UserError for lines without text or label, and for fewer than
     20 labels of a class.
@@ -214,12 +213,9 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
 def summary(told: Mapping[str, Any]) -> str:
     """The figures as lines of text, with the majority class beside the accuracy."""
     labels, held = told['labels'], told['held_out']
-
-    def lines() -> Iterator[str]:
-        yield f'{labels["all"]:,} labels, {labels["good"]:,} of them good; held out:'
-        yield from (f'  {name:10}{value:8.3f}' for name, value in held.items())
-
-    return '\n'.join(lines())
+    rows = [f'  {name:10}{value:8.3f}' for name, value in held.items()]
+    head = f'{labels["all"]:,} labels, {labels["good"]:,} of them good; held out:'
+    return '\n'.join([head, *rows])
 
 
 def quality(*, path: str, least: float | None) -> steps.Step:
@@ -235,8 +231,8 @@ def quality(*, path: str, least: float | None) -> steps.Step:
             f'quality.path is {path!r}, which is no file; train one: python -m '
             'gptjax.data quality.'
         )
-    told = storage.read_json(file.with_suffix('.json'))
-    if told is None or told['sha256'] != storage.file_digest(file):
+    told = storage.read_json(file.with_suffix('.json')) or {}
+    if told.get('sha256') != storage.file_digest(file):
         raise command.UserError(
             f'{path} is not what {file.with_suffix(".json")} describes; train it again.'
         )

@@ -127,6 +127,11 @@ def boilerplate(*, gutenberg: bool, edges: int, repeated: int | None) -> steps.S
     repeated: a line of one to three words without an end mark that stands there so
         often ('Reply'); None keeps them.
     """
+    if edges < 0 or (repeated is not None and repeated < 2):
+        raise command.UserError(
+            f'boilerplate has edges={edges} and repeated={repeated}; edges needs to be '
+            '>= 0, and repeated >= 2 or None.'
+        )
 
     def change(text: str) -> str:
         if gutenberg and 'gutenberg' in text[:20_000].lower():
@@ -170,6 +175,10 @@ def _notice(line: str) -> bool:
 
 def length(*, least: int, most: int | None) -> steps.Step:
     """Rejects documents of fewer or more characters: 'short' and 'long'."""
+    if most is not None and most < least:
+        raise command.UserError(
+            f'length has least={least} and most={most}: no document is left.'
+        )
 
     def step(document: documents.Document) -> steps.Result:
         size = len(document.whole)

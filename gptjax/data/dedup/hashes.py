@@ -7,6 +7,7 @@ upper bits depend on all of the bytes, the lower ones on fewer: see `mixed`.
 """
 
 import functools
+import re
 from typing import NamedTuple
 
 from jaxtyping import Bool, Int64, UInt8, UInt64
@@ -20,6 +21,10 @@ _FACTOR = np.uint64(_BASES[2])  # joins hashes to one of their sequence
 _SHIFT = np.uint64(33)
 _MIX = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
 _SPACE, _WORD, _MARK = 0, 1, 2
+# Typography: of Latin, of all scripts, of CJK, and in full width.
+_MARKS = re.compile(
+    '[\u00a0-\u00bf\u2000-\u207f\u3000-\u303f\uff01-\uff0f\uff1a-\uff20]'
+)
 # First byte of a character and limits of its second: U+0E00 to U+0EFF, U+1000 to U+107F
 # and U+1780 to U+17FF.
 _SPACELESS = ((0xE0, 0xB8, 0xBB), (0xE1, 0x80, 0x81), (0xE1, 0x9E, 0x9F))
@@ -112,20 +117,15 @@ def words(text: str) -> Tokens:
     What is printed with other quotes, dashes or line breaks has the same words. Thai,
     Lao, Burmese and Khmer write no spaces either: each character is a word.
     """
-    raw = text.lower().encode('utf-8', 'surrogatepass')
+    plain, text = text.isascii(), text.lower()
+    raw = (text if plain else _MARKS.sub(' ', text)).encode('utf-8', 'surrogatepass')
     data = np.frombuffer(raw, np.uint8)
-    if text.isascii():  # faster: there are spaces and words in turn
+    if plain:  # faster: there are spaces and words in turn
         padded = np.frombuffer((b' %b ' % raw).translate(_WORDS), np.uint8)
         edge = np.flatnonzero(padded[1:] != padded[:-1])
         return Tokens(data, edge[::2], edge[1::2])
-    kinds = np.frombuffer(bytearray(raw.translate(_WORDS)), np.uint8)
+    kinds = np.frombuffer(raw.translate(_WORDS), np.uint8)
     second = np.frombuffer(raw[1:] + b' ', np.uint8)
-    latin = np.flatnonzero((data == 0xC2) & (second >= 0xA0))  # U+00A0 to U+00BF
-    general = (data == 0xE2) & (second & 0xFE == 0x80)  # U+2000 to U+207F
-    general |= (data == 0xE3) & (second == 0x80)  # U+3000 to U+303F
-    wide = np.flatnonzero(general)
-    for place in (latin, latin + 1, wide, wide + 1, wide + 2):
-        kinds[place] = _SPACE
     begins = data >= 0xE3
     for lead, low, high in _SPACELESS:
         if lead in raw:

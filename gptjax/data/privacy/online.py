@@ -13,7 +13,7 @@ _LETTER = 'A-Za-z0-9\u00c0-\u024f'
 _LOCAL = re.compile(rf"[{_LETTER}._%+'\-]{{1,64}}")
 _DOMAIN = re.compile(
     rf'@((?:[{_LETTER}](?:[{_LETTER}\-]{{0,62}})\.){{1,8}}'
-    rf'(?:[A-Za-z]{{2,24}}|xn--[a-z0-9\-]{{2,40}}))(?!{shapes.WORD}|[@(\[]|\.?-)',
+    rf'(?:[A-Za-z]{{2,24}}|xn--[a-z0-9\-]{{2,40}}))(?!{shapes.WORD}|[@(]|\.?-)',
 )
 # Domains of the first level that addresses have: countries (two letters that end no
 # names of files) and the common others. In code, '@' is a product: 'x@self.weight'.

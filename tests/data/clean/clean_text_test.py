@@ -159,3 +159,11 @@ def test_length():
     assert step(document('abcdef')) == documents.Reject('long', 6.0)
     assert step(document('abcde')).text == 'abcde'
     assert clean.length(least=0, most=None)(document('a' * 99)).text
+    with pytest.raises(command.UserError, match='no document is left'):
+        clean.length(least=5, most=3)
+
+
+def test_wrong_options_of_boilerplate():
+    for edges, repeated in ((-1, None), (0, 1)):
+        with pytest.raises(command.UserError, match=f'edges={edges}'):
+            clean.boilerplate(gutenberg=False, edges=edges, repeated=repeated)

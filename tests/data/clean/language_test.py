@@ -50,6 +50,8 @@ def test_only_the_start_is_looked_at():
     assert long(document(text)).language == 'fr'
 
 
-def test_an_unknown_language():
+def test_wrong_options_of_language():
     with pytest.raises(command.UserError, match="'english'"):
         language.language(keep=('english',), least=0.5, characters=100)
+    with pytest.raises(command.UserError, match='characters >= 1'):
+        language.language(keep=None, least=0.5, characters=0)

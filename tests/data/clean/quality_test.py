@@ -59,6 +59,9 @@ def test_training_is_deterministic_and_its_file_is_checked(labels, trained, tmp_
     again.write_bytes(again.read_bytes()[:-1])
     with pytest.raises(command.UserError, match='train it again'):
         quality.quality(path=str(again), least=None)
+    again.with_suffix('.json').write_text('{}')
+    with pytest.raises(command.UserError, match='train it again'):
+        quality.quality(path=str(again), least=None)
     with pytest.raises(command.UserError, match='no file'):
         quality.quality(path=str(tmp_path / 'none.npz'), least=None)
 

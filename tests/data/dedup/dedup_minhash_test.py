@@ -85,6 +85,7 @@ def told(tokens):
         ('\u201cIt\u2019s\u201d\u00a0so\u2014yes', ['it', 's', 'so', 'yes'], None),
         ('กิน აა ကက', ['ก', 'ิ', 'น', 'აა', 'က', 'က'], None),
         ('na\u00efve caf\u00e9', ['na\u00efve', 'caf\u00e9'], None),
+        ('\u4f60\uff0c\u4e16\u3002\uff41\uff01', [*'\u4f60\u4e16\uff41'], None),
         ('\u6211\u662f\u3002 a', [*'\u6211\u662fa'], [*'\u6211\u662f\u3002a']),
     ],
 )  # fmt: skip
