@@ -10,10 +10,8 @@ import numpy as np
 from gptjax.data import card, croissant, dataset, ledger
 
 _MOST = 20  # documents that are named
-_ORIGIN = (
-    'source', 'url', 'retrieved', 'licence', 'evidence', 'opt_out', 'language', 'steps',
-)  # fmt: skip
-NOT_READ = 'not in the raw files'
+NOT_READ = 'not in the raw files, or could not be read'
+UNKNOWN = 'not known: its documents/rejected is not there'
 
 
 def diff(old: Path | str, new: Path | str) -> dict[str, Any]:
@@ -21,43 +19,36 @@ def diff(old: Path | str, new: Path | str) -> dict[str, Any]:
 
     came, went and changed: by source and licence, how many documents and tokens.
     why: of those that went, how many for which reason: that they were removed, the
-    step and reason by which the pipeline of `new` rejected them, or NOT_READ.
+    step and reason by which the pipeline of `new` rejected them, NOT_READ or UNKNOWN.
     documents: of each that differs, [id, 'came', 'went' or 'changed', reason, value],
     where the value is what was measured, or the id of the document that stays instead.
-    The reason of a change names what of the origin changed, and 'text'.
+    The reason of a change names what changed: 'text', which of another tokenizer's is
+    told by its size, and what of the origin.
     """
     versions = [dataset.open(old), dataset.open(new)]
     digests = [_digests(one) for one in versions]
     ids = {i for one in digests for i in one if digests[0].get(i) != digests[1].get(i)}
     before, after = (_documents(one, ids) for one in versions)
+    gone = {i: rows[0] for i, rows in before.items() if i not in after}
+    reasons = _reasons(versions[1], gone)
     changes: list[list[Any]] = []
-    reasons = _reasons(versions[1], before.keys() - after.keys())
+    ways: dict[str, list[list[ledger.Entry]]] = {'came': [], 'went': [], 'changed': []}
     for identity in sorted(ids):
+        way, why = 'changed', ('', None)
         if identity not in before:
-            changes.append([identity, 'came', '', None])
-        elif identity not in after:
-            why = reasons.get(identity) or _removed(versions[1], before[identity])
-            changes.append([identity, 'went', *why])
+            way = 'came'
+        elif identity in gone:
+            way, why = 'went', reasons[identity]
         else:
-            names = _what(versions, before[identity], after[identity])
-            changes.append([identity, 'changed', ', '.join(names), None])
+            why = _what(versions, before[identity], after[identity]), None
+        ways[way].append((before if way == 'went' else after)[identity])
+        changes.append([identity, way, *why])
     return {
         'old': versions[0].manifest['digest'],
         'new': versions[1].manifest['digest'],
         'same': len(digests[0].keys() - ids),
-        **{
-            way: _counts(
-                [
-                    (after if way != 'went' else before)[identity]
-                    for identity, which, *_ in changes
-                    if which == way
-                ]
-            )
-            for way in ('came', 'went', 'changed')
-        },
-        'why': dict(
-            sorted(Counter(w for _, x, w, _ in changes if x == 'went').items())
-        ),
+        **{way: _counts(rows) for way, rows in ways.items()},
+        'why': dict(sorted(Counter(why for why, _ in reasons.values()).items())),
         'documents': changes,
     }
 
@@ -117,15 +108,17 @@ def _what(
     versions: Sequence[dataset.Dataset],
     old: list[ledger.Entry],
     new: list[ledger.Entry],
-) -> list[str]:
-    """What differs: fields, and 'text'; that by its tokens, or, of others, its size."""
-    digests = {one.manifest['tokenizer']['digest'] for one in versions}
+) -> str:
+    """What differs."""
+    same = len({one.manifest['tokenizer']['digest'] for one in versions}) == 1
     texts = [
-        [_tokens(built, e) if len(digests) == 1 else e.bytes for e in rows]
+        [_tokens(built, e) if same else e.bytes for e in rows]
         for built, rows in zip(versions, (old, new), strict=True)
     ]
-    names = [n for n in _ORIGIN if getattr(old[0], n) != getattr(new[0], n)]
-    return names if texts[0] == texts[1] else ['text', *names]
+    names = [] if texts[0] == texts[1] else ['text']
+    origin = (*ledger.ORIGIN[1:], 'steps')
+    names += [n for n in origin if getattr(old[0], n) != getattr(new[0], n)]
+    return ', '.join(names) or 'unit, label or signals'
 
 
 def _tokens(built: dataset.Dataset, entry: ledger.Entry) -> list[int]:
@@ -147,30 +140,27 @@ def _counts(found: list[list[ledger.Entry]]) -> list[dict[str, Any]]:
     ]
 
 
-def _removed(built: dataset.Dataset, rows: list[ledger.Entry]) -> tuple[str, None]:
-    """Why a document is not in a dataset whose pipeline did not reject it."""
-    for told in built.manifest.get('removed', ()):
-        named: dict[str, list[str]] = {}
-        for kind, value in told['wanted']:
-            named.setdefault(f'{kind}s', []).append(value)
-        if ledger.Wanted(**named).fits(rows[0]):
-            return 'removed', None
-    return NOT_READ, None
-
-
-def _reasons(built: dataset.Dataset, gone: set[str]) -> dict[str, tuple[str, Any]]:
-    """('STEP: REASON', value) of documents that the pipeline of a dataset rejected."""
+def _reasons(
+    built: dataset.Dataset, gone: Mapping[str, ledger.Entry]
+) -> dict[str, tuple[str, Any]]:
+    """Why these documents are not in a dataset: (reason, value) by id."""
     import pyarrow.parquet as pq
 
-    found = {}
-    columns = ['id', 'step', 'reason', 'value']
-    for path in sorted(
-        (built.folder / croissant.REFINED / 'rejected').glob('*.parquet')
-    ):
+    folder = built.folder / croissant.REFINED / 'rejected'
+    lost = 'refined' in built.manifest and not folder.is_dir()
+    told = built.manifest.get('removed', ())
+    removed = {(kind, name) for one in told for kind, name in one['wanted']}
+    reasons: dict[str, tuple[str, Any]] = {}
+    for identity, entry in gone.items():
+        taken = any(name in removed for name in ledger.names(entry))
+        other = UNKNOWN if lost else NOT_READ
+        reasons[identity] = 'removed' if taken else other, None
+    for path in sorted(folder.glob('*.parquet')):
         with pq.ParquetFile(path) as file:
+            columns = ['id', 'step', 'reason', 'value']
             for batch in file.iter_batches(columns=columns, use_threads=False):
                 for row in batch.to_pylist():
                     if row['id'] in gone:
                         why = f'{row["step"]}: {row["reason"]}'
-                        found[row['id']] = why, row['value']
-    return found
+                        reasons[row['id']] = why, row['value']
+    return reasons

@@ -4,19 +4,20 @@ It stands beside the shard, as Parquet, and the manifest vouches for it. Every t
 a dataset belongs to exactly one row.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 from dataclasses import dataclass
+import functools
 import hashlib
 import io
+import itertools
 from pathlib import Path
 from typing import Any
 
 from gptjax import command
 from gptjax.data import documents
 
-_ORIGIN = (
+ORIGIN = (
     'id', 'source', 'url', 'retrieved', 'licence', 'evidence', 'opt_out', 'language',
 )  # fmt: skip
 _BATCH = 1 << 14  # rows in memory at once
@@ -64,6 +65,15 @@ class Entry:
 _COLUMNS = [f.name for f in dataclasses.fields(Entry)][:-3]
 
 
+def names(entry: Entry) -> Iterator[tuple[str, str]]:
+    """By what a document may be named: its id or the digits of its key, and so on."""
+    yield 'document', entry.id
+    yield 'document', documents.key(entry.id).hex()
+    yield 'licence', entry.licence
+    for path in itertools.accumulate(entry.source.split('/'), '{}/{}'.format):
+        yield 'source', path
+
+
 @dataclass(frozen=True)
 class Wanted:
     """Documents by any of: id, source (a name, or a path below one), licence.
@@ -75,34 +85,29 @@ class Wanted:
     sources: Sequence[str] = ()
     licences: Sequence[str] = ()
 
+    @functools.cached_property
+    def named(self) -> dict[tuple[str, str], None]:
+        """(kind, name) of all that is wanted, in order."""
+        kinds = (self.documents, self.sources, self.licences)
+        words = ('document', 'source', 'licence')
+        both = zip(words, kinds, strict=True)
+        return {(word, name): None for word, kind in both for name in kind}
+
     def fits(self, entry: Entry) -> bool:
         """Whether the document of a row is among them."""
-        return (
-            entry.id in self.documents
-            or entry.licence in self.licences
-            or any(f'{entry.source}/'.startswith(f'{s}/') for s in self.sources)
-            or (bool(self.documents) and self._by_key(entry.id))
-        )
-
-    def _by_key(self, identity: str) -> bool:
-        return documents.key(identity).hex() in self.documents
+        return any(name in self.named for name in names(entry))
 
     def __bool__(self) -> bool:
-        return bool(self.documents or self.sources or self.licences)
+        return bool(self.named)
 
     def __str__(self) -> str:
-        kinds = {
-            'document': self.documents,
-            'source': self.sources,
-            'licence': self.licences,
-        }
-        return ' or '.join(f'{k} {v}' for k, named in kinds.items() for v in named)
+        return ' or '.join(f'{kind} {name}' for kind, name in self.named)
 
 
 def row(document: documents.Document) -> dict[str, Any]:
     """What the ledger says of a document, without its place in a shard."""
     return {
-        **{name: getattr(document, name) for name in _ORIGIN},
+        **{name: getattr(document, name) for name in ORIGIN},
         'steps': document.steps,
         'sha256': hashlib.sha256(document.content()).hexdigest(),
         'bytes': document.size,
@@ -167,64 +172,57 @@ def entries(built: Any, split: str) -> Iterator[Entry]:
         first += shard['tokens']
 
 
+_TABLES = {
+    'sources': ('source', 'licence'),
+    'languages': ('language',),
+    'opt_out': ('opt_out',),
+}
+
+
 def roll_up(built: Any) -> dict[str, Any]:
     """The counts of a dataset for its manifest: by source, language and opt-out.
 
     A document that the border of the splits cuts in two counts once.
     """
     cut = built.manifest['plan']['settings']['held_out']['by'] == 'tail'
-    counts: Counter[tuple[str, ...]] = Counter()
-    retrieved: list[str] = []
+    tables: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {t: {} for t in _TABLES}
+    between: list[str] = []
     times, last = 0, None
     for split in ('train', 'validation'):
         for entry in entries(built, split):
-            again = cut and entry.id == last
+            new = not (cut and entry.id == last)
             last = entry.id
-            for table, values in (
-                ('sources', (entry.group, entry.licence)),
-                ('languages', (entry.language or 'unknown',)),
-                ('opt_out', (entry.opt_out,)),
-            ):
-                counts[table, *values, 'documents'] += not again
-                counts[table, *values, 'bytes'] += entry.bytes
-                counts[table, *values, 'tokens'] += entry.tokens
-            if entry.retrieved and not again:
+            counts = {'documents': new, 'bytes': entry.bytes, 'tokens': entry.tokens}
+            language = entry.language or 'unknown'
+            keys = (entry.group, entry.licence), (language,), (entry.opt_out,)
+            for (name, table), key in zip(tables.items(), keys, strict=True):
+                head = dict(zip(_TABLES[name], key, strict=True))
+                row = table.setdefault(key, head | dict.fromkeys(counts, 0))
+                for unit, count in counts.items():
+                    row[unit] += count
+            if entry.retrieved and new:
                 times += 1
-                retrieved = [*retrieved, entry.retrieved]
-                retrieved = [min(retrieved), max(retrieved)]
-    heads = {
-        'sources': ('source', 'licence'),
-        'languages': ('language',),
-        'opt_out': ('opt_out',),
-    }
+                between = [*between, entry.retrieved]
+                between = [min(between), max(between)]
     return {
-        **{table: _table(counts, table, head) for table, head in heads.items()},
-        'retrieved': {'documents': times, 'between': retrieved},
+        **{name: [row for _, row in sorted(t.items())] for name, t in tables.items()},
+        'retrieved': {'documents': times, 'between': between},
     }
-
-
-def _table(
-    counts: Mapping[tuple[str, ...], int], table: str, head: Sequence[str]
-) -> list[dict[str, Any]]:
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    for (name, *values, unit), count in sorted(counts.items()):
-        if name == table:
-            row = rows.setdefault(tuple(values), dict(zip(head, values, strict=True)))
-            row[unit] = count
-    return list(rows.values())
 
 
 def find(built: Any, wanted: Wanted) -> list[Entry]:
-    """The rows of both splits that are wanted; UserError where there is none."""
+    """The rows of both splits that are wanted; UserError where one thing is nowhere."""
     found = [
         entry
         for split in built.manifest['splits']
         for entry in entries(built, split)
         if wanted.fits(entry)
     ]
-    if not found:
-        raise command.UserError(
-            f'{built.folder} holds no document of {wanted}; its ledger '
-            '(train/00000.parquet, ...) has the ids, sources and licences.'
-        )
+    there = {name for entry in found for name in names(entry)}
+    for kind, name in wanted.named:
+        if (kind, name) not in there:
+            raise command.UserError(
+                f'{built.folder} holds no document of {kind} {name}; its ledger '
+                '(train/00000.parquet, ...) has the ids, sources and licences.'
+            )
     return found

@@ -5,7 +5,6 @@ one that was trained on the documents may know words of theirs, and only a build
 the raw text makes it anew.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 import dataclasses
 from pathlib import Path
@@ -24,8 +23,6 @@ from gptjax.data import (
     trace,
 )
 
-_COUNTS = ('documents', 'bytes', 'tokens')
-
 
 def remove(
     data: Path | str,
@@ -37,7 +34,8 @@ def remove(
 
     output: a folder of its own. One that a kill left unfinished is finished. Of what is
     removed it holds counts, and of documents that were named, the keys of their ids; it
-    does not hold the refined documents, and a tokenizer as it was.
+    does not hold the refined documents, and a tokenizer as it was. What was left out
+    as a duplicate of a removed document stays out.
     workdirs: runs that are looked through, as `trace` does.
 
     Raises UserError where the dataset has no such document, or no other one.
@@ -53,13 +51,18 @@ def remove(
         raise command.UserError(
             f'without {wanted} the train split of {built.folder} would be empty.'
         )
-    made = without(built, wanted, output)
-    told = made.manifest['removed'][-1]
+    said = {'from': built.manifest['digest'], 'wanted': _said(wanted, found)}
+    gone = {
+        'documents': len({entry.id for entry in found}),
+        'bytes': sum(entry.bytes for entry in found),
+        'tokens': sum(entry.tokens for entry in found),
+    }
+    _build(built, wanted, output, said, gone)
     lines = [
-        f'{output}: {told["documents"]:,} documents removed, {told["bytes"]:,} bytes '
-        f'and {told["tokens"]:,} tokens of text',
+        f'{output}: {gone["documents"]:,} documents removed, {gone["bytes"]:,} bytes '
+        f'and {gone["tokens"]:,} tokens of text',
     ]
-    if 'vocab_size' in made.manifest['plan']['settings']['tokenizer']:
+    if 'vocab_size' in built.manifest['plan']['settings']['tokenizer']:
         lines.append(
             'the tokenizer is as it was, trained on them too; build from the raw text '
             'for a new one'
@@ -71,59 +74,58 @@ def remove(
     return '\n'.join(lines)
 
 
-def without(
-    built: dataset.Dataset, wanted: ledger.Wanted, output: Path
-) -> dataset.Dataset:
-    """Builds the dataset without what is wanted, or opens it where it was built."""
-    said = {'from': built.manifest['digest'], 'wanted': _said(wanted)}
-    plan = {'settings': {**built.manifest['plan']['settings'], 'removed': said}}
+def _said(
+    wanted: ledger.Wanted, found: Sequence[ledger.Entry]
+) -> list[tuple[str, str]]:
+    """What was asked for, as the manifest says it: an id only by its key."""
+    keys = {entry.id: documents.key(entry.id).hex() for entry in found}
+    return [
+        (kind, keys.get(name, name) if kind == 'document' else name)
+        for kind, name in wanted.named
+    ]
+
+
+def _build(
+    built: dataset.Dataset,
+    wanted: ledger.Wanted,
+    output: Path,
+    said: dict[str, Any],
+    gone: dict[str, int],
+) -> None:
+    """Builds the dataset without what is wanted, unless that was built before."""
+    before = {k: v for k, v in built.manifest.items() if k != 'digest'}
+    plan = {'settings': {**before['plan']['settings'], 'removed': said}}
+    work = output / build.PROGRESS
     with storage.lock(output):
         build.begun_in(output, plan['settings'])
         if not (output / 'manifest.json').exists():
-            (output / build.PROGRESS).mkdir(exist_ok=True)
-            storage.write_json(output / build.PROGRESS / 'plan.json', plan)
-            manifest = _write(built, wanted, output) | {'plan': plan}
-            manifest['removed'][-1] |= said
-            shutil.copytree(
-                built.folder / 'tokenizer', output / 'tokenizer', dirs_exist_ok=True
-            )
-            build.finish(output, manifest)
-        shutil.rmtree(output / build.PROGRESS, ignore_errors=True)
-        return dataset.open(output)
+            work.mkdir(exist_ok=True)
+            storage.write_json(work / 'plan.json', plan)
+            splits = {s: _split(built, s, wanted, output) for s in before['splits']}
+            removed = [*before.get('removed', ()), {**gone, **said}]
+            tokenizer = built.folder / 'tokenizer'
+            shutil.copytree(tokenizer, output / 'tokenizer', dirs_exist_ok=True)
+            made = {'plan': plan, 'splits': splits, 'removed': removed}
+            build.finish(output, {**before, **made})
+        shutil.rmtree(work, ignore_errors=True)
 
 
-def _said(wanted: ledger.Wanted) -> list[list[str]]:
-    """What was asked for, as the manifest says it: an id only by its key."""
-    named = [
-        ['document', documents.key(identity).hex()] for identity in wanted.documents
-    ]
-    named += [['source', source] for source in wanted.sources]
-    return named + [['licence', licence] for licence in wanted.licences]
-
-
-def _write(
-    built: dataset.Dataset, wanted: ledger.Wanted, output: Path
+def _split(
+    built: dataset.Dataset, split: str, wanted: ledger.Wanted, output: Path
 ) -> dict[str, Any]:
-    """Writes the shards that are not there yet, and returns the manifest."""
-    before = {k: v for k, v in built.manifest.items() if k != 'digest'}
-    size = before['plan']['settings']['shard_tokens']
-    gone: Counter[str] = Counter(dict.fromkeys(_COUNTS, 0))
-    splits = {}
-    for split in before['splits']:
-        writer = shards.Writer(
-            output, output / build.PROGRESS, split, before['dtype'], size
-        )
-        there = writer.documents
-        with progress.stage(f'writing {split}') as advance:
-            for entry, encoded, label in shards.read(built, split):
-                advance(1)
-                if wanted.fits(entry):
-                    gone.update(documents=1, bytes=entry.bytes, tokens=entry.tokens)
-                elif there:
-                    there -= 1
-                else:
-                    writer.append(dataclasses.asdict(entry), encoded, label)
-        writer.close()
-        splits[split] = writer.summary()
-    removed = [*before.get('removed', ()), dict(gone)]
-    return {**before, 'splits': splits, 'removed': removed}
+    """Writes the shards of a split that are not there yet; its part of the manifest."""
+    size = built.manifest['plan']['settings']['shard_tokens']
+    dtype = built.manifest['dtype']
+    writer = shards.Writer(output, output / build.PROGRESS, split, dtype, size)
+    there = writer.documents
+    with progress.stage(f'writing {split}') as advance:
+        for entry, encoded, label in shards.read(built, split):
+            advance(1)
+            if wanted.fits(entry):
+                continue
+            if there:
+                there -= 1
+            else:
+                writer.append(dataclasses.asdict(entry), encoded, label)
+    writer.close()
+    return writer.summary()

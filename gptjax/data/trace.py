@@ -1,7 +1,7 @@
 """Which shards hold a document, and which steps and checkpoints of runs saw it."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-import dataclasses
 from dataclasses import dataclass
 import json
 from pathlib import Path
@@ -23,17 +23,18 @@ class Seen:
 
     steps: those that trained on them (step 1 is the first), of the first `last` ones.
     rows: which rows hold them, in words.
-    after, before: checkpoints that did and that did not see them in this workdir.
+    checkpoints: the steps of those that are there.
+    others: the paths of other datasets that it read, in which nobody looked.
     through: the same of the workdir whose weights it began with. unknown: what cannot
     be told, if something cannot.
     """
 
     workdir: str
-    last: int = 0
+    last: int
     steps: tuple[int, ...] = ()
     rows: str = ''
-    after: tuple[int, ...] = ()
-    before: tuple[int, ...] = ()
+    checkpoints: tuple[int, ...] = ()
+    others: tuple[str, ...] = ()
     through: 'Seen | None' = None
     unknown: str = ''
 
@@ -42,22 +43,32 @@ class Seen:
         """Whether its weights have learned from the documents."""
         return bool(self.steps) or (self.through is not None and self.through.affected)
 
+    @property
+    def after(self) -> tuple[int, ...]:
+        """The checkpoints of this workdir that saw the documents."""
+        return tuple(c for c in self.checkpoints if self.steps and c >= self.steps[0])
+
     def __str__(self) -> str:
-        lines = [f'{self.workdir}: never trained on it in {self.last:,} steps']
+        lines = []
         if self.steps:
+            before = self.checkpoints[: len(self.checkpoints) - len(self.after)]
             lines = [
-                f'{self.workdir}: trained on it in {len(self.steps):,} of its '
-                f'{self.last:,} steps: {_spans(self.steps)}',
-                f'  {self.rows}',
-                f'  checkpoints that saw it: {_spans(self.after)}; '
-                f'from before: {_spans(self.before)}',
+                f'trained on it in {len(self.steps):,} of its {self.last:,} steps: '
+                f'{_spans(self.steps)}',
+                self.rows,
+                f'checkpoints that saw it: {_spans(self.after)}; '
+                f'from before: {_spans(before)}',
             ]
-        if self.unknown:
-            lines = [*lines[: bool(self.steps) * 3], f'{self.workdir}: {self.unknown}']
+        elif not self.unknown:
+            lines = [f'never trained on it in {self.last:,} steps']
+        lines += [self.unknown] if self.unknown else []
+        lines += [
+            f'it read {path} too, which may hold the same; ask with --data={path}'
+            for path in self.others
+        ]
         if self.through is not None:
-            lines.append('  it began with the weights of')
-            lines += [f'  {line}' for line in str(self.through).splitlines()]
-        return '\n'.join(lines)
+            lines += ['it began with the weights of', *str(self.through).splitlines()]
+        return f'{self.workdir}: ' + '\n  '.join(lines)
 
 
 def trace(
@@ -79,7 +90,7 @@ def trace(
     )
     built = dataset.open(data)
     found = ledger.find(built, wanted)
-    parts = [_places(found)]
+    parts = [places(found)]
     if document is not None:
         parts.insert(0, _origin(found[0]))
     parts += [str(seen) for seen in runs(built, found, workdirs)]
@@ -96,7 +107,7 @@ def runs(
     for workdir in workdirs:
         if not Path(workdir).is_dir():
             raise command.UserError(f'--workdir={workdir} is not there; name a folder.')
-        yield tracer.run(Path(workdir), None)
+        yield tracer.run(Path(workdir))
 
 
 class _Tracer:
@@ -105,61 +116,55 @@ class _Tracer:
         self._found = found
         self._rows: dict[Any, tuple[rows_lib.Rows, Int64[np.ndarray, ' rows']]] = {}
 
-    def run(self, workdir: Path, limit: int | None) -> Seen:
-        """What a run saw; limit: the step beyond which it does not matter."""
+    def run(
+        self,
+        workdir: Path,
+        limit: int | None = None,
+        recorded: Mapping[str, Any] | None = None,
+    ) -> Seen:
+        """What a run saw.
+
+        limit: the step beyond which it does not matter. recorded: its lineage, where
+        another run kept it; the workdir may be gone then.
+        """
         checkpoints = _checkpoints(workdir)
-        last = max([0, *checkpoints, _logged(workdir)])
-        last = last if limit is None else limit
-        known = lineage.read(workdir)
+        last = max([0, *checkpoints, _logged(workdir)]) if limit is None else limit
+        known = recorded or lineage.read(workdir)
         if known is None:
             unknown = 'it has no data.json, and what its weights learned is not known'
             return Seen(str(workdir), last, unknown=unknown)
-        steps, unknown = self._steps(known['trained_on'], last)
-        first = steps[0] if steps else last + 1
-        counted = [step for step in checkpoints if limit is None or step <= limit]
-        return Seen(
-            str(workdir),
-            last,
-            steps,
-            self._said(),
-            tuple(step for step in counted if step >= first),
-            tuple(step for step in counted if step < first),
-            self._through(known['began_with']),
-            unknown,
-        )
-
-    def _through(self, began: Mapping[str, Any] | None) -> Seen | None:
-        if began is None:
-            return None
-        workdir = Path(began['workdir'])
-        if (workdir / lineage.FILE).exists() or began['data'] is None:
-            return self.run(workdir, began['step'])
-        steps, unknown = self._steps(began['data']['trained_on'], began['step'])
-        before = self._through(began['data']['began_with'])
-        last, said = began['step'], self._said()
-        return Seen(str(workdir), last, steps, said, (), (), before, unknown)
-
-    def _steps(
-        self, parts: Sequence[Mapping[str, Any]], last: int
-    ) -> tuple[tuple[int, ...], str]:
-        """The steps up to `last` that read the documents, and what is not known."""
-        steps: set[int] = set()
+        parts, began = known['trained_on'], known['began_with']
         unknown = ''
         if parts and parts[0]['step']:
             unknown = f'what it read before step {parts[0]["step"]} is not known'
+        steps: set[int] = set()
+        shapes: dict[tuple[int, str | None], None] = {}
+        others: dict[str, None] = {}
         ends = [part['step'] for part in parts[1:]] + [last]
         for part, end in zip(parts, ends, strict=True):
             for number, one in enumerate(part['datasets']):
                 if one['digest'] == self._built.manifest['digest']:
-                    steps.update(self._part(part, number, min(end, last)).tolist())
+                    shapes[part['T'], part['packing']] = None
+                    steps.update(self._steps(part, number, min(end, last)).tolist())
                 elif Path(one['path']).resolve() == self._built.folder.resolve():
                     unknown = (
                         f'{one["path"]} was another dataset when it trained on it '
                         f'(digest {one["digest"][:12]})'
                     )
-        return tuple(sorted(steps)), unknown
+                else:
+                    others[one['path']] = None
+        return Seen(
+            str(workdir),
+            last,
+            tuple(sorted(steps)),
+            '; '.join(self._said(*shape) for shape in shapes),
+            tuple(step for step in checkpoints if step <= last),
+            tuple(others),
+            began and self.run(Path(began['workdir']), began['step'], began['data']),
+            unknown,
+        )
 
-    def _part(
+    def _steps(
         self, part: Mapping[str, Any], number: int, end: int
     ) -> Int64[np.ndarray, ' steps']:
         """The steps of a part, up to `end`, that read the documents.
@@ -188,14 +193,12 @@ class _Tracer:
         stream = stream[(first <= stream) & (stream < after)]
         return np.unique(part['step'] + 1 + (stream - first) // size)
 
-    def _said(self) -> str:
-        """The rows that were looked up so far, in words."""
-        parts = [
+    def _said(self, T: int, packing: str | None) -> str:
+        rows, chosen = self._of(T, packing)
+        return (
             f'rows of {T} tokens{", packed" if packing else ""}: '
             f'{_spans(chosen.tolist())} of {len(rows):,}'
-            for (T, packing), (rows, chosen) in self._rows.items()
-        ]
-        return '; '.join(parts)
+        )
 
     def _of(
         self, T: int, packing: str | None
@@ -210,9 +213,8 @@ class _Tracer:
 
 
 def _checkpoints(workdir: Path) -> list[int]:
-    return sorted(
-        int(p.parent.name) for p in workdir.glob('checkpoints/*/manifest.json')
-    )
+    found = (path.parent.name for path in workdir.glob('checkpoints/*/manifest.json'))
+    return sorted(int(name) for name in found if name.isdecimal())
 
 
 def _logged(workdir: Path) -> int:
@@ -228,29 +230,28 @@ def _logged(workdir: Path) -> int:
 
 def _origin(entry: ledger.Entry) -> str:
     """What the ledger says of a document."""
-    shown = dataclasses.asdict(entry)
+    shown = {name: getattr(entry, name) for name in (*ledger.ORIGIN, 'sha256')}
     shown['steps'] = ', '.join(entry.steps)
-    names = (
-        'id', 'source', 'licence', 'evidence', 'url', 'retrieved', 'opt_out',
-        'language', 'steps', 'sha256',
-    )  # fmt: skip
-    return '\n'.join(f'{name:10}{shown[name]}' for name in names if shown[name])
+    return '\n'.join(f'{name:10}{value}' for name, value in shown.items() if value)
 
 
-def _places(found: Sequence[ledger.Entry]) -> str:
-    """Where the documents are, by shard."""
-    lines = []
+def places(found: Sequence[ledger.Entry]) -> str:
+    """Where documents are: each of a few; of many, how many a shard has."""
     if len(found) <= _MOST:
         return '\n'.join(
             f'{e.shard}: {e.id}, tokens {e.start:,} to {e.end:,}'
             f'{"" if e.sequences == 1 else f", {e.sequences} sequences"}'
             for e in found
         )
-    for shard in dict.fromkeys(entry.shard for entry in found):
-        here = [entry for entry in found if entry.shard == shard]
-        tokens = sum(entry.tokens for entry in here)
-        lines.append(f'{shard}: {len(here):,} documents, {tokens:,} tokens')
-    return '\n'.join(lines)
+    counts: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+    for entry in found:
+        counts[entry.shard] += 1
+        tokens[entry.shard] += entry.tokens
+    return '\n'.join(
+        f'{shard}: {n:,} documents, {tokens[shard]:,} tokens'
+        for shard, n in counts.items()
+    )
 
 
 def _spans(numbers: Sequence[int]) -> str:

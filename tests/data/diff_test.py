@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gptjax.data import build, croissant, diff, ledger, remove
+from gptjax.data import build, croissant, diff, ledger, remove, storage
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_what_came_went_and_changed(two):
     assert json.loads(json.dumps(found)) == found
     shown = diff.text(found)
     assert 'documents 1 came, 1 went, 2 changed, and 18 are the same.' in shown
-    assert 'went     texts/00.txt  not in the raw files' in shown
+    assert f'went     texts/00.txt  {diff.NOT_READ}' in shown
     back = diff.diff(new.folder, old.folder)
     assert (back['came'], back['went']) == (found['went'], found['came'])
 
@@ -77,6 +77,18 @@ def test_the_reason_of_the_pipeline_is_found(two):
     ]  # fmt: skip
     assert found['why'] == {'minhash: duplicate': 1}
     assert 'minhash: duplicate texts/01.txt' in diff.text(found)
+
+
+def test_without_its_rejected_documents_the_reason_is_not_known(two):
+    old, new = two
+    for one, why in ((new, diff.UNKNOWN), (old, diff.NOT_READ)):
+        manifest = {k: v for k, v in one.manifest.items() if k != 'digest'}
+        if one is new:
+            manifest |= {'refined': {}}
+        manifest['digest'] = storage.json_digest(manifest)
+        storage.write_json(one.folder / 'manifest.json', manifest)
+        other = old if one is new else new
+        assert diff.diff(other.folder, one.folder)['why'] == {why: 1}
 
 
 def test_a_cut_document_is_one(tmp_path, options):

@@ -61,6 +61,20 @@ def test_it_equals_a_build_from_raw_files_without_them(tmp_path, options, texts,
     assert tokens in b''.join(shards(built.folder).values())
     left = {e.id for s in ('train', 'validation') for e in ledger.entries(made, s)}
     assert left == before.keys() - set(gone)
+    keys = ledger.Wanted([documents.key(x).hex() for x in gone])
+    remove.remove(built.folder, keys, tmp_path / 'by-key', [])
+    assert tree(tmp_path / 'by-key') == tree(tmp_path / 'out')
+
+
+def test_a_document_that_is_cut_in_two_is_one(tmp_path, options):
+    options['held_out'] = dict(fraction=0.1, by='tail')
+    whole = build.build(tmp_path / 'whole', **options)
+    ids = [{e.id for e in ledger.entries(whole, s)} for s in ('train', 'validation')]
+    (cut,) = ids[0] & ids[1]
+    wanted = ledger.Wanted(documents=[cut])
+    assert ': 1 documents' in remove.remove(whole.folder, wanted, tmp_path / 'out', [])
+    (told,) = dataset.open(tmp_path / 'out').manifest['removed']
+    assert told['documents'] == 1
 
 
 def test_a_source_or_a_licence_goes(tmp_path, built):
@@ -134,12 +148,15 @@ def test_masks_and_labels_stay_with_their_documents(tmp_path, kind):
 
 
 def test_a_removal_that_was_killed_is_finished(tmp_path, built, monkeypatch):
-    wanted = ledger.Wanted(documents=['texts/03.txt'])
-    remove.without(built, wanted, tmp_path / 'whole')
+    def run(output):
+        wanted = ledger.Wanted(documents=['texts/03.txt'])
+        remove.remove(built.folder, wanted, output, [])
+
+    run(tmp_path / 'whole')
     expected = tree(tmp_path / 'whole')
     write, number = storage.write, 0
     while True:
-        number += 3
+        number += 4
         left = number
 
         def killed(path, content):
@@ -152,16 +169,16 @@ def test_a_removal_that_was_killed_is_finished(tmp_path, built, monkeypatch):
         output = tmp_path / f'at-{number}'
         monkeypatch.setattr(storage, 'write', killed)
         try:
-            remove.without(built, wanted, output)
+            run(output)
             break
         except KeyboardInterrupt:
             monkeypatch.setattr(storage, 'write', write)
-            remove.without(built, wanted, output)
+            run(output)
             assert tree(output) == expected, number
-    assert number > 10
+    assert number > 12
     monkeypatch.undo()
     time = (output / 'manifest.json').stat().st_mtime_ns
-    remove.without(built, wanted, output)
+    run(output)
     assert (output / 'manifest.json').stat().st_mtime_ns == time
 
 
@@ -169,6 +186,7 @@ def test_mistakes_are_named(tmp_path, built, options):
     for wanted, message in (
         (ledger.Wanted(), 'one of --source'),
         (ledger.Wanted(sources=['text']), 'no document of source text'),
+        (ledger.Wanted(['texts/03.txt', 'a typo']), 'no document of document a typo'),
         (ledger.Wanted(licences=['CC0-1.0', 'MIT']), 'train split .* would be empty'),
     ):
         with pytest.raises(command.UserError, match=message):
