@@ -57,10 +57,10 @@ def read(item: item_lib.Item, opf: str, fetch: Fetch) -> item_lib.Found:
         chapters.append((name, extract(page, alt_texts=False)))
     if item.options.books == 'chapter':
         for name, text in chapters:
-            yield item.document(f'{item.name}/{name}', text, **fields)
+            yield item.document(f'{item.name}/{name}', text=text, **fields)
     else:
         text = '\n\n'.join(text for _, text in chapters)
-        yield item.document(item.name, text, **fields)
+        yield item.document(item.name, text=text, **fields)
 
 
 def _xml(data: bytes) -> ElementTree.Element:

@@ -54,7 +54,7 @@ def read(item: item_lib.Item) -> item_lib.Found:
     told = detect.from_text(head) if 'SPDX-License-Identifier' in head else None
     if told is not None:
         item = dataclasses.replace(item, licence=told[0], evidence=told[1])
-    yield item.document(item.name, text)
+    yield item.document(item.name, text=text)
 
 
 def foreign(name: str) -> bool:

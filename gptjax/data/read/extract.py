@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import logging
 
 from gptjax import command
@@ -40,7 +41,7 @@ def extract(*, by: str) -> steps.Step:
         if plain.nested(page):
             return documents.Reject('nesting')
         try:
-            text = take(page)
+            text = take(page).encode('utf-8', 'replace').decode()
             said = detect.from_html(page) if document.licence == 'unknown' else None
             asked = optout.from_html(page)
         except Exception as error:  # of the parsers, which are not ours
@@ -65,19 +66,16 @@ def _trafilatura() -> Callable[[str], str]:
         found = library.extract(
             page, favor_precision=True, include_comments=False, deduplicate=False
         )
-        return (found or '').encode('utf-8', 'replace').decode()
+        return found or ''
 
     return take
 
 
 def _resiliparse() -> Callable[[str], str]:
     library = extras.need('resiliparse.extract.html2text', 'data')
-
-    def take(page: str) -> str:
-        found = library.extract_plain_text(page, main_content=True, alt_texts=False)
-        return found.encode('utf-8', 'replace').decode()
-
-    return take
+    return functools.partial(
+        library.extract_plain_text, main_content=True, alt_texts=False
+    )
 
 
 _BY = {'trafilatura': _trafilatura, 'resiliparse': _resiliparse}

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 import gzip
 import io
+import json
 import lzma
 from typing import Any
 
 from gptjax.data import documents, extras
-from gptjax.data.corpora import files
+from gptjax.data.corpora import files, own
 
 # Bytes of a document, or of anything that is held whole. The longest book of Project
 # Gutenberg has 10 MB; what is longer is a dump of something.
@@ -82,21 +83,25 @@ class Item:
         return documents.Skipped(self.name, reason, offset)
 
     def document(
-        self, identity: str, text: str, offset: int | None = None, **fields: Any
+        self, identity: str, offset: int | None = None, **fields: Any
     ) -> documents.Document | documents.Skipped:
-        """The document of a text, or why it is none."""
-        if not text.strip():
-            return self.skipped('empty', offset)
-        if len(text) > LIMIT:
-            return self.skipped('too large', offset)
-        try:
-            f'{identity}{text}'.encode()
-        except UnicodeEncodeError:  # half of a surrogate pair
+        """The document of these fields, or why it is none; text: None if undecodable.
+
+        What does not name its own licence has that of the item.
+        """
+        if 'text' in fields and fields['text'] is None:
             return self.skipped(files.INVALID, offset)
-        fields.setdefault('source', self.name)
+        try:  # half of a surrogate pair
+            json.dumps([identity, fields], ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            return self.skipped(files.INVALID, offset)
         if 'licence' not in fields:
             fields |= {'licence': self.licence, 'evidence': self.evidence}
-        return documents.Document(identity, text=text, **fields)
+        made = documents.Document(identity, **{'source': self.name, **fields})
+        if own.empty(made):
+            return self.skipped('empty', offset)
+        large = sum(map(len, made.texts())) > LIMIT
+        return self.skipped('too large', offset) if large else made
 
 
 Found = Iterator[documents.Document | documents.Skipped]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import io
 import json
+from typing import Any
 
 from gptjax.data import extras
 from gptjax.data.corpora import files
@@ -18,10 +19,14 @@ def read(item: item_lib.Item) -> item_lib.Found:
     """A document a line that is not blank."""
     with item.stream() as stream:
         for number, (offset, line) in enumerate(lines(stream), 1):
-            if line is None:
-                yield item.skipped('line too long', offset)
-            elif line.strip():
-                yield from _parsed(item, line, number, offset)
+            if line is not None and not line.strip():
+                continue
+            try:
+                parsed = _parsed(line)
+            except item_lib.Broken as error:
+                yield item.skipped(error.reason, offset)
+            else:
+                yield record.document(item, f'{item.name}:{number}', parsed, offset)
 
 
 def lines(stream: io.BufferedIOBase) -> Iterator[tuple[int, bytes | None]]:
@@ -35,29 +40,21 @@ def lines(stream: io.BufferedIOBase) -> Iterator[tuple[int, bytes | None]]:
         offset += size
 
 
-def _parsed(
-    item: item_lib.Item, line: bytes, number: int, offset: int
-) -> item_lib.Found:
+def _parsed(data: bytes | None) -> Any:
+    if data is None:
+        raise item_lib.Broken('line too long')
     try:
-        parsed = json.loads(line.decode('utf-8-sig'))
-    except UnicodeError:
-        yield item.skipped(files.INVALID, offset)
-    except (ValueError, RecursionError):
-        yield item.skipped('not JSON', offset)
-    else:
-        yield record.document(item, f'{item.name}:{number}', parsed, offset)
+        return json.loads(data.decode('utf-8-sig'))
+    except UnicodeError as error:
+        raise item_lib.Broken(files.INVALID) from error
+    except (ValueError, RecursionError) as error:
+        raise item_lib.Broken('not JSON') from error
 
 
 def array(item: item_lib.Item) -> item_lib.Found:
     """A JSON file: a list of records, or one of them."""
-    try:
-        with item.stream() as stream:
-            data = item_lib.bounded(stream, _JSON)
-        parsed = json.loads(data.decode('utf-8-sig'))
-    except (ValueError, RecursionError) as error:
-        wrong = isinstance(error, UnicodeError)
-        yield item.skipped(files.INVALID if wrong else 'not JSON')
-        return
+    with item.stream() as stream:
+        parsed = _parsed(item_lib.bounded(stream, _JSON))
     for number, one in enumerate(parsed if isinstance(parsed, list) else [parsed]):
         yield record.document(item, f'{item.name}#{number}', one, None)
 

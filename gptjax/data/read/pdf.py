@@ -26,7 +26,7 @@ def read(item: item_lib.Item) -> item_lib.Found:
                 text = _text(pypdf, stream)
         except guard.ExecutionTimeout:
             raise item_lib.Broken('too slow') from None
-    yield item.document(item.name, text)
+    yield item.document(item.name, text=text)
 
 
 def _text(pypdf: Any, stream: io.BufferedIOBase) -> str:

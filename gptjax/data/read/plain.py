@@ -3,7 +3,6 @@
 import re
 
 from gptjax.data import extras
-from gptjax.data.corpora import files
 from gptjax.data.read import item as item_lib
 
 _MARKS = {
@@ -17,20 +16,13 @@ _LOST = 5
 
 def read(item: item_lib.Item) -> item_lib.Found:
     """The text of a file."""
-    text = decode(item.whole())
-    if text is None:
-        yield item.skipped(files.INVALID)
-    else:
-        yield item.document(item.name, text)
+    yield item.document(item.name, text=decode(item.whole()))
 
 
 def html(item: item_lib.Item) -> item_lib.Found:
     """A page; `extract` makes text of it."""
     page = decode(item.whole(), html=True)
-    if page is None:
-        yield item.skipped(files.INVALID)
-    else:
-        yield item.document(item.name, page, media='text/html')
+    yield item.document(item.name, text=page, media='text/html')
 
 
 def decode(data: bytes, declared: str | None = None, html: bool = False) -> str | None:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from gptjax.data import documents
-from gptjax.data.corpora import files, own
+from gptjax.data.corpora import own
 from gptjax.data.origin import spdx
 from gptjax.data.read import item as item_lib
 
@@ -30,23 +30,16 @@ def document(
         given = {name: value for name, value in record.items() if value is not None}
         content = own.CONTENT[kind](place, _ALIKE[kind](given))
         fields = origin(given)
-        named = given.get('id')
-        json.dumps([content, fields, named], ensure_ascii=False).encode()
-    except UnicodeError:
-        return item.skipped(files.INVALID, offset)
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
         return item.skipped(f'no {kind}', offset)  # UserError among them
     if kind == 'translation' and 'translation' not in given:
         fields.pop('source', None)  # it is a text
-    if 'licence' not in fields:
-        fields |= {'licence': item.licence, 'evidence': item.evidence}
-    identity = named if isinstance(named, str) and named else None
-    fields.setdefault('source', item.name if identity is None else item.group)
-    made = documents.Document(identity or place, **content, **fields)
-    if own.empty(made):
-        return item.skipped('empty', offset)
-    large = sum(map(len, made.texts())) > item_lib.LIMIT
-    return item.skipped('too large', offset) if large else made
+    identity = given.get('id')
+    if isinstance(identity, str) and identity:
+        fields.setdefault('source', item.group)
+    else:
+        identity = place
+    return item.document(identity, offset, **content, **fields)
 
 
 def origin(record: Mapping[str, Any]) -> dict[str, Any]:

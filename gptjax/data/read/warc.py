@@ -9,7 +9,6 @@ import re
 from typing import NamedTuple
 from urllib import parse
 
-from gptjax.data.corpora import files
 from gptjax.data.origin import archive, optout
 from gptjax.data.read import http, plain, record
 from gptjax.data.read import item as item_lib
@@ -152,12 +151,9 @@ def _page(item: item_lib.Item, found: Record) -> item_lib.Found:
         yield item.skipped('wrong digest', found.offset)
         return
     text = plain.decode(data, response.charset, html=response.media == 'text/html')
-    if text is None:
-        yield item.skipped(files.INVALID, found.offset)
-        return
     yield item.document(
-        _identity(item, found, url), text, found.offset,
-        media=response.media, source=f'{item.group}/{_host(url)}', url=url or None,
+        _identity(item, found, url), found.offset, text=text, media=response.media,
+        source=f'{item.group}/{_host(url)}', url=url or None,
         retrieved=record.utc(headers.get('warc-date')),
         opt_out=_opt_out(headers, response),
     )  # fmt: skip

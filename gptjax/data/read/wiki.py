@@ -103,7 +103,7 @@ def _article(
     name = about.get('dbname') or item.group
     yield item.document(
         f'{name}/{found.get("id") or title}',
-        f'{title}\n\n{body}' if (body := plain(text, spaces)) else '',
+        text=f'{title}\n\n{body}' if (body := plain(text, spaces)) else '',
         source=f'{item.group}/{name}',
         url=f'{base}/{parse.quote(title.replace(" ", "_"))}' if slash else None,
     )

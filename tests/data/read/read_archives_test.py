@@ -206,7 +206,7 @@ def test_a_name_that_is_no_text_is_reported(tmp_path, read):
 
 def test_what_breaks_a_library_is_reported(tmp_path, read, monkeypatch):
     def broken(item):
-        yield item.document(item.name, 'before')
+        yield item.document(item.name, text='before')
         raise RecursionError
 
     monkeypatch.setitem(table.FORMATS['text'], '.md', broken)
