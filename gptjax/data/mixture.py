@@ -5,10 +5,9 @@ depend on the seed and on what the source holds. A row of the mixture is the nex
 one source, and which one is a pure function of (weights, seed, row):
 
 - The stream has a phase for each set of weights, from `step * batch_size` on.
-- Of the first x rows of a phase, each source has a count that follows its weight, for
-  every x: to half a row with two sources, to one or two with many (`_counts`).
-- A phase is read in blocks of BLOCK rows. In a block each source has as many rows as
-  its count grows by, and `permute` says where.
+- A phase is read in blocks of BLOCK rows. Up to the end of each block, every source has
+  as many rows as its weight says: to half a row with two sources, to one or two with
+  many (`_counts`). Where in the block they stand, `permute` says.
 
 So a later phase, or a source that joins in one, changes no row before it, and the
 streams of the other sources go on where they were.
@@ -67,7 +66,7 @@ class Mixture:
                         for step in steps]  # fmt: skip
         # What was worked out lately: a batch is a small part of a block.
         self._block = functools.lru_cache(32)(self._made_block)
-        self._base = functools.lru_cache(1024)(self._made_base)
+        self._bases = functools.lru_cache(4)(self._made_bases)
 
     def __len__(self) -> int:
         return int(self._offsets[-1])
@@ -130,54 +129,58 @@ class Mixture:
 
     def _place(self, seed: int, source: int, number: int, until: int) -> int:
         """The place in the stream of a source's row `number`, which is before until."""
-        phases = range(len(self._starts))
-
-        def base(phase: int) -> int:
-            return int(self._base(seed, phase)[source])
+        bases = self._bases(seed)[:, source]
+        phase = int(np.searchsorted(bases, number, side='right')) - 1
+        number -= int(bases[phase])
 
         def count(block: int) -> int:
             return self._counts(phase, block * BLOCK)[source]
 
-        phase = bisect.bisect_right(phases, number, key=base) - 1
-        number -= base(phase)
         blocks = range(until // BLOCK + 1)
         block = bisect.bisect_right(blocks, number, key=count) - 1
-        sources, _ = self._block(seed, phase, block)
-        place = np.flatnonzero(sources == source)[number - count(block)]
+        order = self._order(seed, phase, block)
+        place = np.flatnonzero(order == source)[number - count(block)]
         return int(self._starts[phase] + block * BLOCK + place)
 
     def _before(self, seed: int, row: int) -> Numbers:
         """How many rows of each source are among the first `row` of the stream."""
-        phase = int(np.searchsorted(self._starts, row)) - 1  # that of the row before
-        return self._within(seed, max(phase, 0), row)
+        phase = max(int(np.searchsorted(self._starts, row)) - 1, 0)
+        return self._bases(seed)[phase] + self._within(seed, phase, row)
+
+    def _made_bases(self, seed: int) -> Int64[np.ndarray, 'phases sources']:
+        """How many rows of each source there are before each phase."""
+        grown = [np.zeros(len(self._sources), np.int64)]
+        for phase, end in enumerate(self._starts[1:].tolist()):
+            grown.append(self._within(seed, phase, end))
+        return np.cumsum(grown, axis=0)
 
     def _within(self, seed: int, phase: int, row: int) -> Numbers:
+        """How many rows of each source a phase has before this row of the stream."""
         block, rest = divmod(row - int(self._starts[phase]), BLOCK)
-        counts = self._base(seed, phase) + self._counts(phase, block * BLOCK)
+        counts = np.array(self._counts(phase, block * BLOCK))
         if rest:  # the block that a later phase cuts off is the one that it was
-            begun, _ = self._block(seed, phase, block)
-            counts += np.bincount(begun[:rest], minlength=len(counts))
+            begun = self._order(seed, phase, block)[:rest]
+            counts += np.bincount(begun, minlength=len(counts))
         return counts
-
-    def _made_base(self, seed: int, phase: int) -> Numbers:
-        """How many rows of each source there are before a phase."""
-        if not phase:
-            return np.zeros(len(self._sources), np.int64)
-        return self._within(seed, phase - 1, int(self._starts[phase]))
 
     def _made_block(self, seed: int, phase: int, block: int) -> tuple[Numbers, Numbers]:
         """The source of each row of a block, and its number in that source's stream."""
-        before = np.array(self._counts(phase, block * BLOCK))
-        quotas = np.array(self._counts(phase, (block + 1) * BLOCK)) - before
+        sources, numbers = self._order(seed, phase, block), np.empty(BLOCK, np.int64)
+        first = self._bases(seed)[phase] + self._counts(phase, block * BLOCK)
+        for source, begin in enumerate(first.tolist()):
+            mine = np.flatnonzero(sources == source)
+            numbers[mine] = begin + np.arange(len(mine))
+        return sources, numbers
+
+    def _order(self, seed: int, phase: int, block: int) -> Numbers:
+        """The source of each row of a block: as many of each as its count grows by."""
+        quotas = np.diff(
+            [self._counts(phase, (block + i) * BLOCK) for i in (0, 1)], axis=0
+        )
         start = int(self._starts[phase]) + block * BLOCK
         key = permute.mix(permute.mix(seed, start // 2**32), start % 2**32)
         image = permute.permute(np.arange(BLOCK), BLOCK, key)
-        sources = np.repeat(np.arange(len(quotas)), quotas)[image]
-        numbers = np.empty(BLOCK, np.int64)
-        first = self._base(seed, phase) + before
-        for source, quota in enumerate(quotas.tolist()):
-            numbers[sources == source] = first[source] + np.arange(quota)
-        return sources, numbers
+        return np.repeat(np.arange(len(self._sources)), quotas[0])[image]
 
     def _counts(self, phase: int, rows: int) -> list[int]:
         """How many of the first `rows` rows of a phase each source has.
@@ -213,18 +216,20 @@ class Entry:
     """One entry of `data.mixture`: a built dataset, and ((step, weight), ...)."""
 
     path: str
-    weights: Sequence[Any]
+    weights: Any
 
     def __post_init__(self) -> None:
         steps: list[Any] = []
-        for knot in self.weights:
-            fits = isinstance(knot, Sequence) and len(knot) == 2
-            if not fits or not isinstance(knot[0], int) or not 0 <= knot[1] < math.inf:
-                raise command.UserError(
-                    f'data.mixture has the weight {knot!r} for {self.path}; write '
-                    '(step, weight), such as (0, 0.7).'
-                )
-            steps.append(knot[0])
+        given = isinstance(self.weights, Sequence)
+        for knot in self.weights if given else [self.weights]:
+            match knot:
+                case [int(step), int() | float() as weight] if 0 <= weight < math.inf:
+                    steps.append(step)
+                case _:
+                    raise command.UserError(
+                        f'data.mixture has the weight {knot!r} for {self.path}; write '
+                        '(step, weight), such as (0, 0.7).'
+                    )
         if not steps or steps[0] or steps != sorted(set(steps)):
             raise command.UserError(
                 f'data.mixture has weights of {self.path} at the steps {steps}; they '
@@ -286,5 +291,7 @@ class Mixed:
         for (one, weights), name in zip(pairs, names, strict=True):
             known_by = name if names.count(name) == 1 else str(one.folder)
             key = int(one.manifest['digest'][:16], 16)
-            sources.append(Source(of(one), key, weights, known_by))
+            # An evaluation has no steps: a source that joins later is there as well.
+            knots = weights if split == 'train' else [(0, 1)]
+            sources.append(Source(of(one), key, knots, known_by))
         return Mixture(sources, self._batch_size)

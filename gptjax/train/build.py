@@ -89,6 +89,12 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     loss_fn = command.splat(objective.make, 'objective', of_loss, model=model)
     trained = trained_of(settings, model)
     built = _dataset(data, workdir, objective)  # which may take long, so it comes last
+    datasets = built.datasets if isinstance(built, mixture.Mixed) else [built]
+    if data.packing and all(one.kind != 'text' for one in datasets):
+        raise command.UserError(
+            f'data.packing is {data.packing!r}, which is for text, and has no effect '
+            f'on {datasets[0].kind}; set it to None.'
+        )
     tokenizer = built.tokenizer()
     _check_tokenizer(tokenizer, arch, settings['model'])
     _check_labels(built, arch)
@@ -114,7 +120,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         labels=built.labels,
         data=data,
         T=T,
-        datasets=built.datasets if isinstance(built, mixture.Mixed) else [built],
+        datasets=datasets,
         rows=rows,
         # The same draws in every run: evaluations of runs with other seeds compare.
         eval_rows=of_split('validation', seed=0),
@@ -319,7 +325,7 @@ def _rows(
     seed: int,
 ) -> rows_lib.Rows:
     def of(one: dataset.Dataset) -> rows_lib.Rows:
-        rows = one.rows(split, T, data.packing)
+        rows = one.rows(split, T, data.packing if split == 'train' else None)
         if not objective.masks:
             return rows
         also = dict(rows=rows, tokenizer=one.tokenizer(), seed=seed)

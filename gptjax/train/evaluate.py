@@ -23,7 +23,7 @@ def evaluate(
     """Means over `rows` (evenly spread `limit` of them, or all); sums are in float64.
 
     `loss` is the sum of the terms, `weight` the total weight of the first: the number
-    of tokens, or of pairs. Of a mixture, each source has a `loss_NAME` too.
+    of tokens, or of pairs. Of a mixture, each source with any has a `loss_NAME` too.
     """
     parts = rows.parts() if isinstance(rows, mixture.Mixture) else {'': rows}
     sums: dict[str, Any] = {}  # (total, weight) of each name
@@ -36,8 +36,8 @@ def evaluate(
             terms = list(loss.terms)
             for name, pair in {**loss.terms, **loss.metrics}.items():
                 sums[name] = sums.get(name, 0) + np.array(pair, np.float64)
-        if part:
-            mine = [sums[name] - before.get(name, 0) for name in terms]
+        mine = [sums[name] - before.get(name, 0) for name in terms]
+        if part and mine[0][1]:
             own[f'loss_{part}'] = sum(t / w if w else 0.0 for t, w in mine)
     if not sums or not sums[terms[0]][1]:
         raise command.UserError(

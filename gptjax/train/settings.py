@@ -29,7 +29,9 @@ class Data:
     mixture: Sequence[Mapping[str, Any]] | None = None  # or several, as `mixture.Entry`
     build: Mapping[str, Any] | None = None  # a data config, for a raw `path`
     T: int | None = None  # tokens in a row, where it is not to be model.T
-    packing: str | None = None  # 'best_fit': documents of a text whole where they fit
+    # 'best_fit': documents of a text are whole in training, where they fit into a row.
+    # Evaluations read their stream, so that those of all runs compare.
+    packing: str | None = None
     licences: Sequence[str] | None = None  # SPDX identifiers; others are refused
 
     def __post_init__(self) -> None:

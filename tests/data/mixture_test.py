@@ -151,12 +151,41 @@ def test_loaders_and_owners_read_the_same(loader):
         made.close()
 
 
+def test_a_curriculum_of_many_steps():
+    """Weights that change with each of 480 steps are followed, and rows found again."""
+    weights = [(step, 1 + step % 3) for step in range(480)]
+    rows, until = mix((1, 100, weights), (2, 100, [(0, 2)])), 480 * BATCH
+    found = rows.positions(1, np.arange(3), until, SEED)
+    whole = stream(rows, until)
+    for weight in (1, 2, 3):
+        part = whole[:, 0].reshape(160, 3, BATCH)[:, weight - 1]
+        assert (part == 1).mean() == pytest.approx(weight / (weight + 2), abs=0.07)
+    expected = np.flatnonzero((whole[:, 0] == 2) & (whole[:, 1] < 3))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_an_evaluation_reads_one_source_after_another():
     rows = mix((1, 3, [(0, 1)]), (2, 4, [(0, 1)]))
     found = rows.read(np.array([6, 0, 3, 2]))
     np.testing.assert_array_equal(found['tokens'], [[2, 3], [1, 0], [2, 0], [1, 2]])
     assert (found['epoch'] == -1).all()
     assert len(rows) == 7
+
+
+def test_an_evaluation_has_a_source_that_joins_later(built, tmp_path, options):
+    """Also where the others hold nothing out."""
+    options['held_out'] = dict(fraction=0.0, by='document')
+    options['tokenizer'] = dict(name='folder', path=str(built.folder / 'tokenizer'))
+    other = build.build(tmp_path / 'other', **options)
+    mixed = mixture.Mixed(
+        [
+            dict(path=str(other.folder), weights=[(0, 1)]),
+            dict(path=str(built.folder), weights=[(0, 0), (5, 1)]),
+        ],
+        BATCH,
+    )
+    rows = mixed.mix('validation', lambda one: one.rows('validation', 8))
+    assert list(rows.parts()) == [built.folder.name]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +197,8 @@ def test_an_evaluation_reads_one_source_after_another():
         ([(0, -1)], r'\(0, -1\) for'),
         ([(0, float('nan'))], r'write \(step, weight\)'),
         ([0.5], r'the weight 0\.5'),
+        (0.5, r'the weight 0\.5'),
+        ([(0, '0.5')], r"the weight \(0, '0\.5'\)"),
         ([], r'at the steps \[\]'),
     ],
 )

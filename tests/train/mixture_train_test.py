@@ -1,5 +1,7 @@
 """Training on a mixture: resume to the same bits, and sources that join a run."""
 
+import json
+
 import numpy as np
 import pytest
 import tiny_config
@@ -36,9 +38,7 @@ def folders(tmp_path_factory):
 
 
 def run(folders, workdir, **data):
-    config = tiny_config.get_config()
-    config.steps, config.eval.every, config.checkpoint.every = 6, 6, 4
-    config.model.L = 1
+    config = tiny_config.get_config()  # as it is, for its programs are compiled already
     config.data = dict(
         mixture=(
             dict(path=folders['numbers'], weights=((0, 1), (3, 0.5))),
@@ -59,10 +59,10 @@ def test_a_run_that_lost_steps_makes_them_again(folders, tmp_path):
         made = run(folders, tmp_path, **options)
         assert loop.train(made)
         newest = checkpoint.Checkpoints(tmp_path, keep=1).newest()
-        assert newest['step'] == 6
+        assert newest['step'] == 12
         arrays.append(newest['arrays'])
         losses.append([r['loss'] for r in log.read(tmp_path)])
-        (tmp_path / 'checkpoints' / '00000006' / 'manifest.json').unlink()
+        (tmp_path / 'checkpoints' / '00000012' / 'manifest.json').unlink()
     assert arrays[0] == arrays[1]
     assert losses[0] == losses[1]
     # Held-out loss of each source, and of both by their tokens.
@@ -76,15 +76,29 @@ def test_a_run_that_lost_steps_makes_them_again(folders, tmp_path):
         run({**folders, 'words': folders['numbers']}, tmp_path)
 
 
-def test_held_out_rows_are_those_of_all_sources(folders, tmp_path):
-    made = run(folders, tmp_path)
+@pytest.mark.parametrize('packing', [None, 'best_fit'])
+def test_held_out_rows_are_those_of_all_sources(folders, tmp_path, packing):
+    """However they are packed in training: so python -m gptjax.evals reads them too."""
+    made = run(folders, tmp_path, packing=packing)
     assert len(made.datasets) == 2
+    packed = len(made.rows) != sum(len(d.rows('train', made.T)) for d in made.datasets)
+    assert packed == (packing is not None)
     found = made.eval_rows.read(np.arange(len(made.eval_rows)))
     both = [one.rows('validation', made.T) for one in made.datasets]
     assert len(made.eval_rows) == sum(map(len, both))
     for key in found:
         parts = [rows.read(np.arange(len(rows)))[key] for rows in both]
         np.testing.assert_array_equal(found[key], np.concatenate(parts))
+
+
+def test_packing_is_refused_where_it_has_no_effect(tmp_path):
+    turns = [{'role': role, 'content': 'ab'} for role in ('user', 'assistant')]
+    (tmp_path / 'chat.jsonl').write_text(f'{json.dumps({"messages": turns})}\n' * 20)
+    config = tiny_config.get_config()
+    config.data.path, config.data.packing = str(tmp_path / 'chat.jsonl'), 'best_fit'
+    config.data.build.corpus.name, config.data.build.held_out.by = 'chat', 'document'
+    with pytest.raises(command.UserError, match=r"'best_fit', .* no effect on chat"):
+        build.build(config, tmp_path / 'run')
 
 
 @pytest.mark.parametrize(
