@@ -68,7 +68,7 @@ def _read(item: item_lib.Item, members: Members) -> item_lib.Found:
         data = item.seekable().read()
         item = dataclasses.replace(item, open=lambda: io.BytesIO(data))
     packages, files, whole = _survey(item, members)
-    licences: nearby.Licences = {}
+    licences: dict[str, nearby.Told] = {}
     if item.options.licence == 'unknown':
         licences = {'': ('unknown', None)} if not whole else _licences(files)
     if len(packages) == 1 or (packages and item.name.lower().endswith('.epub')):
@@ -108,15 +108,15 @@ def _survey(
 
 
 def _licensed(
-    item: item_lib.Item, name: str, licences: nearby.Licences
+    item: item_lib.Item, name: str, licences: dict[str, nearby.Told]
 ) -> item_lib.Item:
-    told = nearby.above(posixpath.dirname(name), licences)
+    told = nearby.above(posixpath.dirname(name), licences.get)
     if told is None:
         return item
     return dataclasses.replace(item, licence=told[0], evidence=told[1])
 
 
-def _licences(files: dict[str, bytes]) -> nearby.Licences:
+def _licences(files: dict[str, bytes]) -> dict[str, nearby.Told]:
     folders: dict[str, list[tuple[str, bytes]]] = {}
     for name, data in files.items():
         folders.setdefault(posixpath.dirname(name), []).append((name, data))

@@ -85,7 +85,9 @@ class Reader:
             return
         told: nearby.Told = (self.options.licence, 'option read.licence')
         if self.options.licence == 'unknown':
-            told = self._nearby(unit) or ('unknown', None)
+            root = self.path.parent if self.path.is_file() else self.path
+            near = functools.partial(_licence, root)
+            told = nearby.above(posixpath.dirname(unit), near) or ('unknown', None)
         yield from table.read(
             item_lib.Item(name, self._open(unit), self.options, *told)
         )
@@ -130,23 +132,15 @@ class Reader:
         base = os.path.basename(os.path.abspath(self.path))
         return base if self.path.is_file() else posixpath.join(base, unit)
 
-    def _nearby(self, unit: str) -> nearby.Told | None:
-        """The licence of the nearest folder, up to the path, with a licence file."""
-        root = self.path.parent if self.path.is_file() else self.path
-        folder = self._file(unit).parent
-        while (told := _licence(folder, root)) is None and folder != root:
-            folder = folder.parent
-        return told
-
 
 @functools.lru_cache(maxsize=1000)
-def _licence(folder: Path, root: Path) -> nearby.Told | None:
+def _licence(root: Path, folder: str) -> nearby.Told | None:
     """What the licence files of a folder say; links count as nothing."""
     found = []
-    for name in sorted(filter(nearby.named, os.listdir(folder))):
-        file = folder / name
+    for name in sorted(filter(nearby.named, os.listdir(root / folder))):
+        file = root / folder / name
         if file.is_file() and not file.is_symlink():
             with file.open('rb') as stream:
                 data = stream.read(nearby.READ)
-            found.append((file.relative_to(root).as_posix(), data))
+            found.append((posixpath.join(folder, name), data))
     return nearby.of_folder(found)

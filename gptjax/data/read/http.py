@@ -146,10 +146,9 @@ def digest_matches(given: str, *forms: bytes) -> bool | None:
     name = name.strip().lower().replace('-', '')
     if name not in _DIGESTS:
         return None
-    value = value.strip().rstrip('=')
-    for form in forms:
-        digest = hashlib.new(name, form, usedforsecurity=False).digest()
-        base32 = base64.b32encode(digest).decode().rstrip('=')
-        if value.upper() == base32 or value.lower() == digest.hex():
-            return True
-    return False
+    value = value.strip().rstrip('=').lower()
+    digests = [hashlib.new(name, form, usedforsecurity=False) for form in forms]
+    base32 = [base64.b32encode(one.digest()).decode().lower() for one in digests]
+    return value in [one.hexdigest() for one in digests] + [
+        x.rstrip('=') for x in base32
+    ]

@@ -1,6 +1,6 @@
 """The licence of what lies in a folder: that of the nearest licence file above it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 import posixpath
 import re
 
@@ -15,7 +15,6 @@ _SOURCE = tuple(one for one in code.SUFFIXES if one not in code.PROSE)
 READ = 1 << 17  # bytes; the GPL has 35,000
 
 Told = tuple[str, str | None]  # the licence, and its evidence
-Licences = Mapping[str, Told]
 
 
 def named(name: str) -> bool:
@@ -44,10 +43,8 @@ def of_folder(files: Iterable[tuple[str, bytes]]) -> Told | None:
     return licence, '; '.join(evidence for _, evidence in told)
 
 
-def above(folder: str, licences: Licences) -> Told | None:
-    """The entry of `licences` of this folder, or of the nearest one above it."""
-    while folder not in licences:
-        if not folder:
-            return None
+def above(folder: str, licences: Callable[[str], Told | None]) -> Told | None:
+    """The licence of this folder, or of the nearest one above it that has one."""
+    while (told := licences(folder)) is None and folder:
         folder = posixpath.dirname(folder)
-    return licences[folder]
+    return told
