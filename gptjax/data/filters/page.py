@@ -109,11 +109,6 @@ class Page:
         return self.text.split()
 
     @functools.cached_property
-    def lines(self) -> list[str]:
-        """Divided by each of Unicode's line ends, as str.splitlines does."""
-        return self.text.splitlines()
-
-    @functools.cached_property
     def filled(self) -> list[str]:
         """The lines that are not blank, divided at line feeds."""
         parts = self.text.split('\n')

@@ -41,8 +41,12 @@ _DATATROVE: Mapping[str, rules.Measure] = {
     'word_length': lambda p: rules.share(int(p.plain.sum()), len(p.plain)),
     'hashes': lambda p: _symbols(p, ('#',), len(p.lengths)),
     'ellipses': lambda p: _symbols(p, ('...', _ELLIPSIS), len(p.lengths)),
-    'bullet_lines': lambda p: _starting(map(str.lstrip, p.lines), ('\u2022', '-')),
-    'ellipsis_lines': lambda p: _ending(map(str.rstrip, p.lines), ('...', _ELLIPSIS)),
+    'bullet_lines': lambda p: _starting(
+        map(str.lstrip, p.text.splitlines()), ('\u2022', '-')
+    ),
+    'ellipsis_lines': lambda p: _ending(
+        map(str.rstrip, p.text.splitlines()), ('...', _ELLIPSIS)
+    ),
     'alphabetic': lambda p: rules.share(p.lettered, len(p.lengths)),
     'stop_words': lambda p: sum(
         pattern.search(p.text) is not None for pattern in _STOP_WORDS

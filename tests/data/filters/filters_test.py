@@ -11,7 +11,7 @@ import pytest
 
 from gptjax import command
 from gptjax.data import documents
-from gptjax.data.filters import quality, repetition, table
+from gptjax.data.filters import quality, repetition, signals, table
 
 FRODO = (
     "I wish it need not have happened in my time,' said Frodo. 'So do I,' said "
@@ -196,8 +196,8 @@ def test_addresses_of_hosts_and_below_them_are_blocked(tmp_path):
 )
 def test_words_of_addresses_and_texts_are_blocked(tmp_path, url, text, reason, value):
     lists = dict(
-        hard='casino\n', soft='cam\nescort\n', strict='porn\n', urls='https://a.org/Exactly?this=1\n',
-        words='buy now\n\u0130zmir\n',
+        hard='casino\n', soft='cam\nescort\n', strict='porn\n',
+        urls='https://a.org/Exactly?this=1\n', words='buy now\n\u0130zmir\n',
     )  # fmt: skip
     paths = {}
     for name, entries in lists.items():
@@ -221,16 +221,15 @@ def test_many_phrases_cost_no_time_per_phrase(tmp_path):
 
 
 def test_thresholds_decide_later_on_stored_signals():
-    stored = table.STEPS['signals'](sets=['gopher', 'redpajama', 'fineweb'])(
+    stored = table.STEPS['signals'](sets=list(signals.SETS))(
         document('The river is wide. The river IS deep.\nJavaScript { }')
     )
-    assert 35 <= len(stored.signals) <= 45
     known = {
-        'gopher.words': 9, 'redpajama.sentences': 3, 'redpajama.words': 9,
+        'gopher.words': 9, 'redpajama.sentences': 3,
+        'redpajama.uppercase': (4 / 37 + 2 / 14) / 2,
         'redpajama.unique_words': 6 / 9, 'redpajama.capital_words': 1 / 13,
-        'redpajama.javascript': 0.5, 'redpajama.ended_lines': 0.5,
-        'redpajama.curly_brackets': 2 / 52, 'redpajama.top_2': 16 / 38,
-        'redpajama.top_3': 20 / 38, 'redpajama.line_words': 5.5,
+        'redpajama.javascript': 0.5, 'redpajama.curly_brackets': 2 / 52,
+        'redpajama.line_words': 5.5, 'redpajama.no_letter_words': 4 / 13,
     }  # fmt: skip
     assert {name: stored.signals[name] for name in known} == pytest.approx(known)
 
@@ -287,7 +286,7 @@ def test_every_step_takes_every_text_in_linear_time(text, tmp_path):
         'c4_code': [dict(bad_words_file=str(words))],
         'c4_paper': [dict(variant='paper'), dict(variant='fineweb')],
         'block_list': [dict(off, words=str(words), strict=str(words), soft_least=2)],
-        'signals': [dict(sets=['gopher', 'gopher_repetition', 'fineweb', 'redpajama'])],
+        'signals': [dict(sets=list(signals.SETS))],
         'threshold': [dict(signal='x', least=0.0, most=1.0)],
     }
     page = document(text, url='https://example.org', signals={'x': 0.5})

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from gptjax.data.filters import grams, page, signals
+from gptjax.data.filters import grams, page
 
 
 def counted(words, n):
@@ -23,17 +23,6 @@ def again(words, n):
         place += n if gram in seen else 1
         seen.add(gram)
     return total
-
-
-def covered(words, n):
-    counts = counted(words, n)
-    inside = {
-        place + more
-        for place in range(len(words) - n + 1)
-        if counts[tuple(words[place : place + n])] > 1
-        for more in range(n)
-    }
-    return sum(len(words[place]) for place in inside)
 
 
 @pytest.fixture(params=['hashes', 'one hash'])
@@ -68,17 +57,6 @@ def test_n_grams_are_those_of_counting(size):
             assert grams.most_frequent(counts) == found.top(n)
         for n in range(5, 11):
             assert found.again(n) == again(words, n)
-
-
-def test_characters_in_repeated_n_grams_count_once():
-    rng = random.Random(0)
-    for size in (0, 1, 9, 40, 300):
-        words = rng.choices(['a', 'b', 'ab', '😀', 'no', 'now', 'where'], k=size)
-        seen = page.Page('. '.join(words))
-        for n in (5, 6, 10):
-            share = covered(words, n) / max(len(''.join(words)), 1)
-            found = signals.REDPAJAMA[f'repeated_{n}'](seen)
-            assert found == pytest.approx(share, abs=1e-12)
 
 
 def test_words_are_found_alike_by_pattern_and_in_arrays():
