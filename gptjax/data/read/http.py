@@ -60,9 +60,14 @@ def parse(block: bytes) -> Response:
 def complete(block: bytes) -> bool:
     """Whether a block that is cut off holds all that the response says it holds."""
     response = parse(block)
-    length = response.headers.get('content-length', '')
-    known = length.isascii() and length.isdigit() and len(length) < 16
-    return known and len(response.body) >= int(length)
+    told = length(response.headers)
+    return told is not None and len(response.body) >= told
+
+
+def length(headers: Mapping[str, str]) -> int | None:
+    """What Content-Length says, if that is a number."""
+    told = headers.get('content-length', '')
+    return int(told) if told.isascii() and told.isdigit() and len(told) < 16 else None
 
 
 def headers(lines: list[bytes]) -> dict[str, str]:
@@ -149,6 +154,5 @@ def digest_matches(given: str, *forms: bytes) -> bool | None:
     value = value.strip().rstrip('=').lower()
     digests = [hashlib.new(name, form, usedforsecurity=False) for form in forms]
     base32 = [base64.b32encode(one.digest()).decode().lower() for one in digests]
-    return value in [one.hexdigest() for one in digests] + [
-        x.rstrip('=') for x in base32
-    ]
+    known = [one.hexdigest() for one in digests] + [one.rstrip('=') for one in base32]
+    return value in known

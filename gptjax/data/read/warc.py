@@ -59,15 +59,14 @@ def records(source: Input) -> Iterator[Record | item_lib.Broken]:
                     yield item_lib.Broken('no record begins here', start)
                 lost = True
                 continue
-            length = headers.get('content-length', '')
-            lost = not (length.isascii() and length.isdigit() and len(length) < 16)
-            if lost:
+            length = http.length(headers)
+            lost = length is None or item_lib.LIMIT < length > source.most()
+            if length is None:
                 yield item_lib.Broken('no length', start)
-            elif lost := int(length) > item_lib.LIMIT and int(length) > source.most():
+            elif lost:
                 yield item_lib.Broken('truncated, or of a wrong length', start)
-            if lost:
-                continue
-            yield from _block(source, headers, int(length), start)
+            else:
+                yield from _block(source, headers, length, start)
         except item_lib.Broken as error:
             yield error
             source.recover()

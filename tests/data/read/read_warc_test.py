@@ -6,9 +6,11 @@ import hashlib
 import logging
 import zlib
 
+import brotli
 import pytest
 from raw_files import PAGE, record, response
 from warcio.archiveiterator import ArchiveIterator
+import zstandard
 
 from gptjax.data.origin import archive
 
@@ -131,6 +133,8 @@ def chunked(data):
         ('Content-Encoding: gzip', gzip.compress),
         ('Content-Encoding: deflate', zlib.compress),
         ('Content-Encoding: deflate', lambda x: zlib.compress(x, wbits=-15)),
+        ('Content-Encoding: br', brotli.compress),
+        ('Content-Encoding: zstd', zstandard.compress),
         ('Content-Encoding: gzip', lambda x: x),  # it only says so
         ('Transfer-Encoding: chunked', chunked),
         ('Transfer-Encoding: chunked', lambda x: x),
