@@ -73,17 +73,21 @@ class Input:
 
     def unread(self, data: bytes) -> None:
         """Puts bytes back, to be read next."""
-        self._again += len(data)
-        if self._again > _AGAIN:
-            raise item_lib.Broken('too many wrong lengths')
+        self._twice(len(data))
         self._buffer, self._at = data + self._buffer[self._at :], 0
 
+    def _twice(self, size: int) -> None:
+        self._again += size
+        if self._again > _AGAIN:
+            raise item_lib.Broken('too much damage')
+
     def recover(self) -> None:
-        """Goes to where the next member seems to begin."""
+        """Goes to where the next member seems to begin; `Broken` to end there."""
         if not self._zipped:
             return
         self._buffer, self._at, self._inflate = b'', 0, None
         at, data = self._start + 1, b''
+        self._twice(self._end - at)
         self._file.seek(at)
         while piece := self._file.read(_CHUNK):
             data = data[-2:] + piece

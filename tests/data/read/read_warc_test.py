@@ -13,6 +13,7 @@ from warcio.archiveiterator import ArchiveIterator
 import zstandard
 
 from gptjax.data.origin import archive
+from gptjax.data.read import packed
 
 GOOD = [
     'example.warc', 'example.warc.gz', 'example.arc', 'example.arc.gz', 'warcfile.warc',
@@ -193,16 +194,16 @@ def test_reading_goes_on_behind_what_is_broken(tmp_path, read):
     assert [one.offset for one in skipped] == offsets
 
 
-@pytest.mark.parametrize('packed', [bytes, gzip.compress])
-def test_a_length_beyond_the_file_costs_one_record(tmp_path, read, packed):
+@pytest.mark.parametrize('pack', [bytes, gzip.compress])
+def test_a_length_beyond_the_file_costs_one_record(tmp_path, read, pack):
     records = [response(number=n) for n in range(4)]
     records[1] = records[1].replace(b'Content-Length: ', b'Content-Length: 9999999')
-    (tmp_path / 'a.warc').write_bytes(b''.join(map(packed, records)))
+    (tmp_path / 'a.warc').write_bytes(b''.join(map(pack, records)))
     made, skipped = read(tmp_path)
     assert [one.id[-1] for one in made] == ['0', '2', '3']
     (one,) = skipped
     assert one.reason == 'truncated, or of a wrong length'
-    assert one.offset == len(packed(records[0]))
+    assert one.offset == len(pack(records[0]))
 
 
 def test_a_page_that_the_fetcher_wrote_says_so(tmp_path, read):
@@ -212,6 +213,18 @@ def test_a_page_that_the_fetcher_wrote_says_so(tmp_path, read):
     (tmp_path / 'a.warc').write_bytes(plain + asks)
     made, _ = read(tmp_path)
     assert [one.opt_out for one in made] == ['none', 'tdmrep']
+
+
+def test_a_file_that_seems_to_begin_again_everywhere_ends_soon(
+    tmp_path, read, monkeypatch
+):
+    """Each of these headers has a name that ends nowhere."""
+    monkeypatch.setattr(packed, '_AGAIN', 1 << 20)
+    (tmp_path / 'a.warc').write_bytes(response() + b'\x1f\x8b\x08' * 20_000)
+    (tmp_path / 'b.warc.gz').write_bytes(b'\x1f\x8b\x08' * 20_000)
+    made, skipped = read(tmp_path)
+    assert (len(made), len(skipped)) == (1, 20)
+    assert skipped[-1].reason == 'too much damage'
 
 
 def test_a_bomb_in_a_member_is_left(tmp_path, read):
