@@ -9,8 +9,6 @@ from pathlib import Path
 import pprint
 from typing import Any
 
-import numpy as np
-
 from gptjax import command
 from gptjax.data import croissant, dataset, diversity, documents, shards, storage
 from gptjax.data.dedup import table as dedup
@@ -39,12 +37,6 @@ def write(built: dataset.Dataset) -> None:
 def diversity_of(built: dataset.Dataset) -> dict[str, Any]:
     """How diverse the documents are, out of their tokens; see `diversity`."""
     measured, tokenizer = diversity.Diversity(), built.tokenizer()
-    control = np.array(sorted(tokenizer.control.values()))
-
-    def decode(encoded: shards.Encoded) -> str:
-        tokens = np.concatenate(encoded.sequences)
-        return tokenizer.decode(tokens[~np.isin(tokens, control)].tolist())
-
     for split in built.manifest['splits']:
         for entry, encoded, _ in shards.read(built, split):
             stored = _Stored(
@@ -54,7 +46,7 @@ def diversity_of(built: dataset.Dataset) -> dict[str, Any]:
                 text='',
                 language=entry.language,
                 url=entry.url,
-                decode=functools.partial(decode, encoded),
+                decode=functools.partial(shards.decode, tokenizer, encoded),
             )
             measured.add(stored, entry.tokens)
     return measured.result()
@@ -116,12 +108,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> 
 
 
 def _cell(cell: str) -> str:
-    return ' '.join(cell.replace('\\', '\\\\').replace('|', '\\|').split())
-
-
-def _totals(manifest: Mapping[str, Any]) -> dict[str, int]:
-    """Documents, bytes and tokens of a whole dataset."""
-    return {k: sum(row[k] for row in manifest['sources']) for k in _COUNTS}
+    for mark in '\\|`<':
+        cell = cell.replace(mark, f'\\{mark}')
+    return ' '.join(cell.split())
 
 
 def _size(count: int) -> str:
@@ -133,9 +122,9 @@ def _size(count: int) -> str:
 
 
 def _summary(manifest: Mapping[str, Any]) -> str:
-    total, sources = _totals(manifest), manifest['sources']
+    total, sources = croissant.totals(manifest), manifest['sources']
     tokenizer = manifest['tokenizer']
-    licences = sorted({row['licence'] for row in sources})
+    licences = [_cell(name) for name in croissant.licences(manifest)]
     groups = {row['source'] for row in sources}
     return (
         f'**{total["documents"]:,} {_KINDS[manifest["kind"]]}**: '
@@ -189,7 +178,7 @@ def _languages(manifest: Mapping[str, Any]) -> str:
 
 
 def _collection(manifest: Mapping[str, Any]) -> str:
-    times, documents = manifest['retrieved'], _totals(manifest)['documents']
+    times, documents = manifest['retrieved'], croissant.totals(manifest)['documents']
     said = 'No document has a record of when it was fetched.'
     if times['documents']:
         first, last = times['between']
@@ -247,21 +236,16 @@ def _steps(refined: Mapping[str, Any]) -> Iterator[str]:
     ]
     head = ('step', 'settings', 'why rejected', 'documents', 'changed', 'rejected')
     yield table(head, rows, left=3)
-    counts = dict(_duplicates(refined, labels))
+    counts = {
+        step['name']: step['documents_in'] - step['documents_out']
+        for step in steps
+        if step['name'] in labels and step['name'].partition('-')[0] in dedup.STEPS
+    }
     if counts:
         told = ', '.join(f'{step} {n:,}' for step, n in sorted(counts.items()))
         yield f'Duplicates: {sum(counts.values()):,} documents were left out ({told}).'
     if 'decontaminate' not in labels:
         yield 'Texts of evaluation sets were not looked for.'
-
-
-def _duplicates(
-    refined: Mapping[str, Any], labels: Sequence[str]
-) -> Iterator[tuple[str, int]]:
-    """How many documents each step of deduplication rejected."""
-    for step in refined['steps']:
-        if step['name'] in labels and step['name'].partition('-')[0] in dedup.STEPS:
-            yield step['name'], step['documents_in'] - step['documents_out']
 
 
 def _options(options: Mapping[str, Any]) -> str:
@@ -274,11 +258,9 @@ def _options(options: Mapping[str, Any]) -> str:
 
 def _privacy(manifest: Mapping[str, Any]) -> str:
     """What of personal data was found, where it was looked for."""
-    refined = manifest.get('refined')
-    names = [s['name'] for s in refined['settings']['steps']] if refined else []
-    if not any(name in privacy.STEPS for name in names):
+    refined = manifest.get('refined', {'settings': {'steps': ()}})
+    if not any(step['name'] in privacy.STEPS for step in refined['settings']['steps']):
         return 'Personal data were not looked for.'
-    assert refined is not None
     rows = [
         (name.removeprefix('privacy.'), f'{told["sum"]:,.0f}', f'{told["documents"]:,}')
         for name, told in sorted(refined['signals'].items())
@@ -294,7 +276,7 @@ def _diversity(manifest: Mapping[str, Any]) -> str:
     told = manifest['diversity']
     domains = told['domains']
     ranked = sorted(domains['top'].items(), key=lambda item: (-item[1], item[0]))
-    most = ', '.join(f'{name} {share:.1%}' for name, share in ranked[:10])
+    most = ', '.join(f'{_cell(name)} {share:.1%}' for name, share in ranked[:10])
     rows = [
         (f'{n} word{"" if n == "1" else "s"}', f'{one["entropy"]:.2f}',
          f'{one["distinct"]:.1%}')
@@ -308,7 +290,7 @@ def _diversity(manifest: Mapping[str, Any]) -> str:
     )
     if domains['count'] == 1:
         return said
-    sample = _totals(manifest)['documents'] > diversity.LOOKED
+    sample = croissant.totals(manifest)['documents'] > diversity.LOOKED
     where = f'In {diversity.LOOKED:,} documents, ' if sample else ''
     return (
         f'{said}\n\n{where}{domains["count"]:,} domains, or sources where no address '
@@ -320,15 +302,16 @@ def _diversity(manifest: Mapping[str, Any]) -> str:
 def _removed(manifest: Mapping[str, Any]) -> str:
     lines = [
         f'- {_plural(one["documents"], "document")} of {one["tokens"]:,} tokens: '
-        f'{", ".join(f"{k} {v}" for k, v in one["wanted"])}, from the dataset '
+        f'{", ".join(f"{k} {_cell(v)}" for k, v in one["wanted"])}, from the dataset '
         f'`{one["from"][:16]}`'
         for one in manifest.get('removed', ())
     ]
     if not lines:
         return ''
     return (
-        'Taken out after the dataset was built; counts of cleaning above are from '
-        'before, and the tokenizer may have learned from them:\n\n' + '\n'.join(lines)
+        'Taken out after the dataset was built; counts of cleaning and of personal '
+        'data above are from before, and the tokenizer may have learned from them:\n\n'
+        + '\n'.join(lines)
     )
 
 
@@ -352,15 +335,25 @@ def _rebuilt(manifest: Mapping[str, Any]) -> str:
     removed = settings.pop('removed', None)
     if 'refined' in manifest:
         settings |= manifest['refined']['settings']
-        settings['run'] = {'shards': settings.pop('shards')}
+        run = {'shards': settings.pop('shards'), 'workers': 1, 'most_bad': 1.0}
+        settings['run'] = run
         del settings['corpus']
     lines = [
-        f'config.{name} = {pprint.pformat(value, width=72, compact=True)}'
+        f'config.{name} = {pprint.pformat(_tuples(value), width=72, compact=True)}'
         for name, value in sorted(settings.items())
     ]
+    path = 'config.path' if 'refined' in manifest else 'config.corpus.path'
     then = ', and then what was removed, by `python -m gptjax.data remove`'
     return (
-        'By `python -m gptjax.data --config=FILE.py`, from the same raw files and '
-        f'these settings{then if removed else ""}, to the same bytes and digest:\n\n'
+        f'By `python -m gptjax.data --config=FILE.py --{path}=FOLDER`, from the same '
+        f'raw files and these settings{then if removed else ""}, to the same bytes and '
+        'digest. Paths do not matter, nor does the number of workers:\n\n'
         '```python\n' + '\n'.join(lines) + '\n```'
     )
+
+
+def _tuples(value: Any) -> Any:
+    """A value out of JSON as configs have it: with tuples, where that has lists."""
+    if isinstance(value, dict):
+        return {name: _tuples(one) for name, one in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

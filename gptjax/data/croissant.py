@@ -28,7 +28,7 @@ _CONTEXT = {
     'examples': {'@id': 'cr:examples', '@type': '@json'},
     **{term: f'cr:{term}' for term in _TERMS},
 }
-_COLUMNS = {
+_ORIGIN = {
     'id': 'Stable, and unique in its corpus.',
     'source': 'A path below the name of the source.',
     'url': 'Where it was fetched.',
@@ -38,30 +38,22 @@ _COLUMNS = {
     'opt_out': 'Whether its owner asks that it is not trained on.',
     'language': 'ISO 639-1.',
     'steps': 'What changed the text, and by how many characters.',
-    'sha256': 'Of the text with all that is known of it.',
+}
+_NUMBERS = {
     'bytes': 'UTF-8 bytes of what a model learns to write.',
     'start': 'Where its tokens begin in the shard.',
     'end': 'Where they end.',
     'sequences': 'How many sequences they are.',
 }
+_LEDGER = {**_ORIGIN, 'sha256': 'Of the text with all that is known of it.', **_NUMBERS}
 _DOCUMENTS = {
-    'id': _COLUMNS['id'],
+    **_ORIGIN,
     'text': 'The text, where it is one; else see messages, pair and translation.',
-    **{
-        name: _COLUMNS[name]
-        for name in (
-            'source', 'url', 'retrieved', 'licence', 'evidence', 'opt_out', 'language',
-            'steps',
-        )
-    },
     'messages': 'A conversation, as JSON.',
     'pair': 'A preference pair, as JSON.',
     'translation': 'A source and a target, as JSON.',
-}  # fmt: skip
-_SAID = {REFINED: 'The documents that the dataset was built of.'}
-_LISTS = ('steps',)
-_NUMBERS = ('bytes', 'start', 'end', 'sequences')
-_FORMATS = {'parquet': 'application/x-parquet'}
+}
+_PARQUET = 'application/x-parquet'
 
 
 def describe(manifest: Mapping[str, Any], refined: bool) -> dict[str, Any]:
@@ -69,33 +61,60 @@ def describe(manifest: Mapping[str, Any], refined: bool) -> dict[str, Any]:
 
     refined: whether its folder holds the documents that it was built of.
     """
-    splits = {name: (f'{name}/*.parquet', _COLUMNS) for name in _ledgers(manifest)}
-    if refined:
-        splits[REFINED] = (f'{REFINED}/[0-9]*.parquet', _DOCUMENTS)
-    counts = {
-        k: sum(row[k] for row in manifest['sources']) for k in ('documents', 'tokens')
+    sets = {
+        name: (f'{name}/*.parquet', f'The ledger of the {name} split.', _LEDGER)
+        for name, split in sorted(manifest['splits'].items())
+        if split['documents']
     }
+    if refined:
+        said = 'The documents that the dataset was built of.'
+        sets[REFINED] = (f'{REFINED}/[0-9]*.parquet', said, _DOCUMENTS)
+    total = totals(manifest)
     described = {
         '@context': _CONTEXT,
         '@type': 'sc:Dataset',
         'conformsTo': 'http://mlcommons.org/croissant/1.0',
         'name': f'gptjax-{manifest["digest"][:12]}',
         'description': (
-            f'{counts["documents"]:,} documents ({manifest["kind"]}) of '
-            f'{counts["tokens"]:,} tokens, built by gptjax; card.md says more.'
+            f'{total["documents"]:,} documents ({manifest["kind"]}) of '
+            f'{total["tokens"]:,} tokens, built by gptjax; card.md says more.'
         ),
         'version': '1.0.0',
         'license': [licence_address(x) for x in licences(manifest)],
         'citeAs': f'A dataset built by gptjax, digest {manifest["digest"]}',
         'distribution': [
             *_files(manifest, refined),
-            *(_set(name, files) for name, (files, _) in splits.items()),
+            *(
+                {
+                    '@type': 'cr:FileSet',
+                    '@id': f'{name}-files',
+                    'name': f'{name}-files',
+                    'encodingFormat': _PARQUET,
+                    'includes': files,
+                }
+                for name, (files, *_) in sets.items()
+            ),
         ],
-        'recordSet': [_records(name, columns) for name, (_, columns) in splits.items()],
+        'recordSet': [
+            {
+                '@type': 'cr:RecordSet',
+                '@id': name,
+                'name': name,
+                'description': said,
+                'field': [_field(name, *column) for column in columns.items()],
+            }
+            for name, (_, said, columns) in sets.items()
+        ],
     }
     if manifest['retrieved']['documents']:
         described['datePublished'] = manifest['retrieved']['between'][1]
     return described
+
+
+def totals(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Documents, bytes and tokens of a whole dataset."""
+    counts = ('documents', 'bytes', 'tokens')
+    return {k: sum(row[k] for row in manifest['sources']) for k in counts}
 
 
 def licences(manifest: Mapping[str, Any]) -> list[str]:
@@ -111,11 +130,6 @@ def licence_address(licence: str) -> str:
     return f'https://spdx.org/licenses/{licence}.html'
 
 
-def _ledgers(manifest: Mapping[str, Any]) -> list[str]:
-    """The splits that hold something."""
-    return [name for name, s in sorted(manifest['splits'].items()) if s['documents']]
-
-
 def _files(manifest: Mapping[str, Any], refined: bool) -> Iterator[dict[str, Any]]:
     digests = {
         name: digest
@@ -128,46 +142,27 @@ def _files(manifest: Mapping[str, Any], refined: bool) -> Iterator[dict[str, Any
         if 'documents_sha256' in one:
             digests[f'{REFINED}/{one["file"]}'] = one['sha256']
     for name, digest in digests.items():
-        kind = _FORMATS.get(name.rsplit('.', 1)[1], 'application/octet-stream')
+        parquet = name.endswith('.parquet')
         yield {
             '@type': 'cr:FileObject',
             '@id': name,
             'name': name,
             'contentUrl': name,
-            'encodingFormat': kind,
+            'encodingFormat': _PARQUET if parquet else 'application/octet-stream',
             'sha256': digest,
         }
 
 
-def _set(name: str, files: str) -> dict[str, Any]:
+def _field(records: str, name: str, description: str) -> dict[str, Any]:
     return {
-        '@type': 'cr:FileSet',
-        '@id': f'{name}-files',
-        'name': f'{name}-files',
-        'encodingFormat': _FORMATS['parquet'],
-        'includes': files,
-    }
-
-
-def _records(split: str, columns: Mapping[str, str]) -> dict[str, Any]:
-    def field(name: str, description: str) -> dict[str, Any]:
-        return {
-            '@type': 'cr:Field',
-            '@id': f'{split}/{name}',
-            'name': name,
-            'description': description,
-            'dataType': 'sc:Integer' if name in _NUMBERS else 'sc:Text',
-            **({'repeated': True} if name in _LISTS else {}),
-            'source': {
-                'fileSet': {'@id': f'{split}-files'},
-                'extract': {'column': name},
-            },
-        }
-
-    return {
-        '@type': 'cr:RecordSet',
-        '@id': split,
-        'name': split,
-        'description': _SAID.get(split, f'The ledger of the {split} split.'),
-        'field': [field(*column) for column in columns.items()],
+        '@type': 'cr:Field',
+        '@id': f'{records}/{name}',
+        'name': name,
+        'description': description,
+        'dataType': 'sc:Integer' if name in _NUMBERS else 'sc:Text',
+        **({'repeated': True} if name == 'steps' else {}),
+        'source': {
+            'fileSet': {'@id': f'{records}-files'},
+            'extract': {'column': name},
+        },
     }

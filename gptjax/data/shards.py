@@ -103,6 +103,13 @@ def _encode_translation(
     return Encoded([np.array(ids, np.uint32) for ids in sequences], [])
 
 
+def decode(tokenizer: tokenizer_lib.Tokenizer, encoded: Encoded) -> str:
+    """The text of all tokens of a document, without those of control."""
+    tokens = np.concatenate(encoded.sequences)
+    kept = tokens[~np.isin(tokens, list(tokenizer.control.values()))]
+    return tokenizer.decode(kept.tolist())
+
+
 def read(built: Any, split: str) -> Iterator[tuple[ledger.Entry, Encoded, int | None]]:
     """The documents of a split of a `dataset.Dataset`, each with its class's number.
 

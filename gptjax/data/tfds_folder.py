@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 
 from gptjax import command
-from gptjax.data import croissant, dataset, pipeline, shards
+from gptjax.data import croissant, dataset, ledger, pipeline, shards
 
 _VERSION = '1.0.0'
-_STRINGS = (
-    'id', 'source', 'licence', 'url', 'retrieved', 'evidence', 'opt_out', 'language',
-    'sha256',
-)  # fmt: skip
+_STRINGS = (*ledger.ORIGIN, 'sha256')
 
 
 def write(data: Path | str, data_dir: Path | str, name: str) -> str:
@@ -85,15 +82,12 @@ def _keyed(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The examples of a split, with their numbers."""
     tokenizer = built.tokenizer()
-    control = np.array(sorted(tokenizer.control.values()))
     for number, (entry, encoded, label) in enumerate(shards.read(built, split)):
-        tokens = np.concatenate(encoded.sequences).astype(np.int64)
         example: dict[str, Any] = {key: getattr(entry, key) or '' for key in _STRINGS}
-        example['tokens'] = tokens
+        example['tokens'] = np.concatenate(encoded.sequences).astype(np.int64)
         example['lengths'] = np.array([len(x) for x in encoded.sequences], np.int64)
         if 'text' in names:
-            kept = tokens[~np.isin(tokens, control)]
-            example['text'] = tokenizer.decode(kept.tolist())
+            example['text'] = shards.decode(tokenizer, encoded)
         if 'mask' in names:
             example['mask'] = np.concatenate(encoded.masks)
         if 'label' in names:

@@ -4,6 +4,7 @@ from collections import Counter
 import json
 import logging
 
+from ml_collections import ConfigDict
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -134,7 +135,20 @@ def test_the_cleaning_is_that_of_the_files(refined, raw):
     assert mails
     assert 'jane.roe' not in text
     assert 'evaluation sets were not looked for' in text
-    assert "config.licences = ['MIT', 'CC0-1.0']" in text
+    assert "config.licences = ('MIT', 'CC0-1.0')" in text
+
+
+def test_the_settings_on_the_card_build_it_again(refined, raw, tmp_path):
+    text = (refined.folder / card.FILE).read_text()
+    config = ConfigDict()
+    exec(text.partition('```python\n')[2].partition('```')[0], {'config': config})
+    options = config.to_dict()
+    names = ('read', 'steps', 'licences', 'run')
+    given = {name: options.pop(name) for name in names}
+    runner.refine(tmp_path / 'out' / 'documents', path=str(raw), **given)
+    corpus = dict(name='refined', path=str(tmp_path / 'out' / 'documents'))
+    made = build.build(tmp_path / 'out', corpus=corpus, **options)
+    assert made.manifest == refined.manifest
 
 
 @pytest.mark.filterwarnings('ignore')  # of the packages that mlcroissant uses
@@ -188,8 +202,25 @@ def test_a_card_is_written_again(built):
 
 
 def test_cells_do_not_break_out_of_a_table():
-    made = card.table(('a', 'b'), [('x|y', 'line\nbreak'), ('\\|', '')])
+    made = card.table(('a', 'b'), [('x|y', 'line\nbreak'), ('\\|', '<b>`')])
     assert made.splitlines()[2:] == [
         r'| x\|y | line break |',
-        r'| \\\| |            |',
+        r'| \\\| |     \<b>\` |',
     ]
+
+
+def test_names_do_not_break_out_of_the_text(tmp_path):
+    line = {'text': 'a', 'licence': 'X\n## Y'}
+    (tmp_path / 'x.jsonl').write_text(json.dumps(line))
+    made = build.build(
+        tmp_path / 'out',
+        corpus=dict(name='text', path=str(tmp_path / 'x.jsonl'), licence='MIT'),
+        tokenizer=dict(name='bytes'),
+        held_out=dict(fraction=0.0, by='document'),
+        shard_tokens=1000,
+    )
+    domains = {'count': 2, 'entropy': 0.0, 'top': {'a\n## z': 1.0}}
+    made.manifest['diversity']['domains'] = domains
+    for title in ('Y', 'z'):
+        assert f'## {title}' in card.text(made.manifest)
+        assert f'\n## {title}' not in card.text(made.manifest)
