@@ -21,10 +21,15 @@ def write(path: Path, content: bytes) -> str:
     partial = path.with_name(path.name + '.partial')
     with partial.open('wb') as file:
         file.write(content)
-        file.flush()
+    rename(partial, path)
+    return hashlib.sha256(content).hexdigest()
+
+
+def rename(partial: Path, path: Path) -> None:
+    """Gives a file its name once it is on the disk, also when the power fails."""
+    with partial.open('rb') as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
-    return hashlib.sha256(content).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

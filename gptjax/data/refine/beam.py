@@ -7,7 +7,6 @@ of the built-in runner, and so are the bytes of the result.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import json
 from pathlib import Path
-import pickle
 import shutil
 import tempfile
 from typing import Any
@@ -51,7 +50,7 @@ def refine(
         with beam.Pipeline(
             options=pipeline_options.PipelineOptions(list(flags))
         ) as pipeline:
-            _build(pipeline, made, pickle.dumps(settings), plan['settings'], output)
+            _build(pipeline, made, json.dumps(settings), plan['settings'], output)
         with filesystems.open(target) as file:
             manifest = json.load(file)
     progress.say(report.table(manifest))
@@ -60,21 +59,21 @@ def refine(
 
 
 def _build(
-    pipeline: Any, made: chain.Chain, pickled: bytes, settings: Any, output: str
+    pipeline: Any, made: chain.Chain, told: str, settings: Any, output: str
 ) -> None:
     import apache_beam as beam
 
     rejected, tallies = [], []
 
     def each(name: str, function: Any, given: Any, *arguments: Any, more: Any = ()):
-        outputs = given | name >> beam.FlatMap(
-            function, pickled, *arguments
-        ).with_outputs('rejected', 'tally', *more, main='main')
+        outputs = given | name >> beam.FlatMap(function, told, *arguments).with_outputs(
+            'rejected', 'tally', *more, main='main'
+        )
         rejected.append(outputs.rejected)
         tallies.append(outputs.tally)
         return outputs
 
-    tasks = pipeline | 'tasks' >> beam.Create(range(made.tasks)) | beam.Reshuffle()
+    tasks = pipeline | 'tasks' >> beam.Create(made.parts()) | beam.Reshuffle()
     first = each('read', _read, tasks, more=('skipped',))
     kept = each('ids', _unique, first.main | 'by id' >> beam.GroupByKey()).main
     for number, (label, group) in enumerate(made.groups):
@@ -85,7 +84,7 @@ def _build(
             pairs = (given[stream], *last) | f'{label}: pairs {index}' >> beam.Flatten()
             grouped = pairs | f'{label}: sort {index}' >> beam.GroupByKey()
             name = f'{label}: round {index}'
-            last = [grouped | name >> beam.FlatMap(_reduce, pickled, number, index)]
+            last = [grouped | name >> beam.FlatMap(_reduce, told, number, index)]
         joined = {
             'documents': given.main,
             'found': (*last,) | f'{label}: end' >> beam.Flatten(pipeline=pipeline),
@@ -142,11 +141,11 @@ def _document(value: bytes) -> documents.Document:
     return records.decode(value[32:])
 
 
-def _read(task: int, pickled: bytes) -> Iterator[Any]:
+def _read(units: list[str], given: str) -> Iterator[Any]:
     import apache_beam as beam
 
-    made, tally = chain.load(pickled), chain.Tally()
-    for found in made.read(task, tally):
+    made, tally = chain.load(given), chain.Tally()
+    for found in made.read(units, tally):
         if isinstance(found, documents.Skipped):
             piece = beam.pvalue.TaggedOutput('skipped', (0, records.skipped(found)))
             yield piece
@@ -155,8 +154,8 @@ def _read(task: int, pickled: bytes) -> Iterator[Any]:
     yield from _counted(tally)
 
 
-def _unique(found: tuple[bytes, Iterable[bytes]], pickled: bytes) -> Iterator[Any]:
-    made, tally = chain.load(pickled), chain.Tally()
+def _unique(found: tuple[bytes, Iterable[bytes]], given: str) -> Iterator[Any]:
+    made, tally = chain.load(given), chain.Tally()
     first, *others = map(_document, sorted(found[1]))
     yield from _told(first, made)
     for outcome in made.unique(first, others, tally):
@@ -164,10 +163,10 @@ def _unique(found: tuple[bytes, Iterable[bytes]], pickled: bytes) -> Iterator[An
     yield from _counted(tally)
 
 
-def _emit(found: tuple[bytes, bytes], pickled: bytes, number: int) -> Iterator[Any]:
+def _emit(found: tuple[bytes, bytes], given: str, number: int) -> Iterator[Any]:
     import apache_beam as beam
 
-    made, tally = chain.load(pickled), chain.Tally()
+    made, tally = chain.load(given), chain.Tally()
     pairs = made.emit(number, _document(found[1]), tally)
     if isinstance(pairs, tuple):
         yield from _told(pairs, made)
@@ -179,9 +178,9 @@ def _emit(found: tuple[bytes, bytes], pickled: bytes, number: int) -> Iterator[A
 
 
 def _reduce(
-    found: tuple[bytes, Iterable[bytes]], pickled: bytes, number: int, index: int
+    found: tuple[bytes, Iterable[bytes]], given: str, number: int, index: int
 ) -> Iterator[Any]:
-    made = chain.load(pickled)
+    made = chain.load(given)
     rounds = made.groups[number][1].rounds
     for key, value in rounds[index].reduce(found[0], iter(sorted(found[1]))):
         last = index == len(rounds) - 1
@@ -189,9 +188,9 @@ def _reduce(
 
 
 def _apply(
-    found: tuple[bytes, Mapping[str, Iterable[bytes]]], pickled: bytes, number: int
+    found: tuple[bytes, Mapping[str, Iterable[bytes]]], given: str, number: int
 ) -> Iterator[Any]:
-    made, tally = chain.load(pickled), chain.Tally()
+    made, tally = chain.load(given), chain.Tally()
     said = sorted(found[1]['found'])
     for value in found[1]['documents']:
         yield from _told(made.group(number, _document(value), said, tally), made)
@@ -214,22 +213,18 @@ def _write(found: tuple[int, Iterable[Any]], output: str) -> tuple[int, Any]:
             if value is not None:
                 what, *record = value
                 sorters[what].add(*record)
-        partial, path = folder / 'partial', folder / f'{bucket:05}.parquet'
+        partial, name = folder / 'partial', f'{bucket:05}.parquet'
+        (folder / 'rejected').mkdir()
         kept = (_document(value) for _, value in sorters['documents'])
+        rejected = (line for _, line in sorters['rejected'])
         written = {
-            'documents': {
-                'file': path.name,
-                **files.documents_file(partial, path, kept),
-            }
+            'documents': files.documents_file(partial, folder, name, kept),
+            'rejected': files.rejected_file(
+                partial, folder, f'rejected/{name}', rejected
+            ),
         }
-        _copy(path, output, path.name)
-        lines = (line for _, line in sorters['rejected'])
-        name = f'rejected/{path.name}'
-        written['rejected'] = {
-            'file': name,
-            **files.rejected_file(partial, path, lines),
-        }
-        _copy(path, output, 'rejected', path.name)
+        for one in written.values():
+            _copy(folder, output, one['file'])
     return bucket, written
 
 
@@ -241,7 +236,7 @@ def _write_bad(found: tuple[int, Iterable[Any]], output: str) -> dict[str, Any]:
             if record is not None:
                 sorter.add(*record)
         told = report.bad_file(folder, (line for _, line in sorter))
-        _copy(folder / report.BAD, output, report.BAD)
+        _copy(folder, output, report.BAD)
     return told
 
 
@@ -252,14 +247,13 @@ def _finish(
     ordered = [one for _, one in sorted(written)]
     manifest = report.manifest(settings, names, tally, ordered, bad)
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / 'manifest.json'
-        storage.write_json(path, manifest)
-        _copy(path, output, path.name)
+        storage.write_json(Path(scratch) / 'manifest.json', manifest)
+        _copy(Path(scratch), output, 'manifest.json')
 
 
-def _copy(path: Path, output: str, *names: str) -> None:
+def _copy(folder: Path, output: str, name: str) -> None:
     from apache_beam.io.filesystems import FileSystems
 
-    target = FileSystems.join(output, *names)
-    with path.open('rb') as source, FileSystems.create(target) as file:
+    target = FileSystems.join(output, *name.split('/'))
+    with (folder / name).open('rb') as source, FileSystems.create(target) as file:
         shutil.copyfileobj(source, file)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import functools
-import pickle
+import json
 from typing import Any
 
 from gptjax import command
@@ -63,21 +63,19 @@ class Chain:
         self.segments[0].append((POLICY, lambda d: policy.check(d, allowed)))
         self.names += [POLICY, IDS]
 
-    @functools.cached_property
-    def units(self) -> list[str]:
-        """The units of the input, in order."""
-        return self._reader.units()
+    def parts(self) -> list[list[str]]:
+        """The units of the input, for each task that reads some of them.
 
-    @property
-    def tasks(self) -> int:
-        """How many tasks read the units; it depends on nothing but these."""
-        return min(len(self.units), _TASKS)
+        How many tasks these are depends on nothing but the units.
+        """
+        units = self._reader.units()
+        return [units[n::_TASKS] for n in range(min(len(units), _TASKS))]
 
     def read(
-        self, task: int, tally: Tally
+        self, units: Iterable[str], tally: Tally
     ) -> Iterator[documents.Document | documents.Skipped]:
-        """What the units of a task hold, counted."""
-        for unit in self.units[task :: self.tasks]:
+        """What units hold, counted."""
+        for unit in units:
             for found in self._read(unit):
                 if isinstance(found, documents.Skipped):
                     tally['skipped', found.reason] += 1
@@ -187,9 +185,9 @@ def _count(label: str, way: str, document: documents.Document, tally: Tally) -> 
 
 
 @functools.lru_cache(maxsize=2)
-def load(pickled: bytes) -> Chain:
-    """The chain of pickled settings, made once in each process."""
-    return Chain(pickle.loads(pickled))
+def load(settings: str) -> Chain:
+    """The chain of settings in JSON, made once in each process."""
+    return Chain(json.loads(settings))
 
 
 def _named(given: Mapping[str, Any], section: str) -> tuple[str, dict[str, Any]]:

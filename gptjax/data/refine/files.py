@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,12 @@ ROLLED_UP = ('kind', 'licence', 'group', 'language')  # counted in the manifest
 
 
 def documents_file(
-    partial: Path, path: Path, found: Iterable[documents.Document]
+    partial: Path, folder: Path, name: str, found: Iterable[documents.Document]
 ) -> dict[str, Any]:
     """Writes documents in their order, and says what they are: counts and digests.
 
-    partial: where the file is until it is whole. Characters are of all texts.
+    partial: where the file is until it is whole and `name` in the folder. Characters
+    are of all texts.
     """
     import pyarrow as pa
 
@@ -53,7 +53,7 @@ def documents_file(
             digest.update(hashlib.sha256(one.content()).digest())
             yield size, _row(one)
 
-    written = _write(partial, path, schema, rows())
+    written = _write(partial, folder, name, schema, rows())
     return {
         **written,
         'documents_sha256': digest.hexdigest(),
@@ -62,7 +62,9 @@ def documents_file(
     }
 
 
-def rejected_file(partial: Path, path: Path, found: Iterable[bytes]) -> dict[str, Any]:
+def rejected_file(
+    partial: Path, folder: Path, name: str, found: Iterable[bytes]
+) -> dict[str, Any]:
     """Writes rejections, each a value of `records.rejected`, in their order."""
     import pyarrow as pa
 
@@ -71,11 +73,15 @@ def rejected_file(partial: Path, path: Path, found: Iterable[bytes]) -> dict[str
         (len(line), dict(zip(records.REJECTED, json.loads(line), strict=True)))
         for line in found
     )
-    return _write(partial, path, schema, rows)
+    return _write(partial, folder, name, schema, rows)
 
 
 def _write(
-    partial: Path, path: Path, schema: Any, rows: Iterable[tuple[int, dict[str, Any]]]
+    partial: Path,
+    folder: Path,
+    file: str,
+    schema: Any,
+    rows: Iterable[tuple[int, dict[str, Any]]],
 ) -> dict[str, Any]:
     import pyarrow as pa
     from pyarrow import parquet
@@ -104,8 +110,8 @@ def _write(
                 size = 0
         flush()
     digest = storage.file_digest(partial)
-    os.replace(partial, path)
-    return {'sha256': digest, 'rows': count, 'characters': characters}
+    storage.rename(partial, folder / file)
+    return {'file': file, 'sha256': digest, 'rows': count, 'characters': characters}
 
 
 def _plain(one: documents.Document) -> documents.Document:

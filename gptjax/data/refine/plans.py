@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,43 @@ from gptjax.data import storage
 WORK = '.progress'
 RAW = 'raw.json'  # the path, and names, sizes and times of the input: in no digest
 
+# The options of steps that name what they load: models, lists, evaluation sets.
+_FILES = frozenset({
+    'path', 'bad_words_file', 'hosts', 'urls', 'hard', 'soft', 'strict', 'words',
+})  # fmt: skip
+
 Plan = Mapping[str, Any]
 
 
 def make(settings: Mapping[str, Any]) -> Plan:
-    """The plan of settings: they themselves without the path, and what lies there."""
+    """The plan of settings: they themselves without the path, and what lies there.
+
+    Files that steps load stand there with what they hold, wherever they lie.
+    """
     path = settings['path']
     there = bool(path) and Path(path).exists()
     kept = {name: value for name, value in settings.items() if name != 'path'}
+    kept['steps'] = [_loaded(one) for one in kept['steps']]
     return {
         'settings': json.loads(json.dumps(kept)),
         'raw': {'path': path, 'files': storage.listing(Path(path)) if there else None},
     }
+
+
+def _loaded(value: Any, option: str = '') -> Any:
+    """Options of a step, in which 'NAME sha256:...' stands for a file or folder."""
+    if isinstance(value, Mapping):
+        return {name: _loaded(one, name) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_loaded(one, option) for one in value]
+    if option not in _FILES or not isinstance(value, str) or not os.path.exists(value):
+        return value
+    root = Path(os.path.abspath(value))
+    digest = storage.file_digest(root) if root.is_file() else storage.json_digest({
+        file.relative_to(root).as_posix(): storage.file_digest(file)
+        for file in root.rglob('*') if file.is_file()
+    })  # fmt: skip
+    return f'{root.name} sha256:{digest}'
 
 
 def finished(output: Path, plan: Plan) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import process
+import contextlib
 import multiprocessing
 from multiprocessing import connection
 import os
@@ -19,13 +20,26 @@ class Pool:
     At the end of its `with`, none of them is left; an exception ends them at once.
     """
 
-    def __init__(self, workers: int):
-        self._workers = workers
+    def __init__(self, workers: int, *prepare: Any):
+        """prepare: a function and arguments, with which each process begins."""
+        self._workers, self._prepare = workers, prepare
         self._executor: futures.ProcessPoolExecutor | None = None
         self._others = set(multiprocessing.active_children())
 
     def __enter__(self) -> 'Pool':
+        if self._workers > 1:
+            self._start()
         return self
+
+    def _start(self) -> futures.ProcessPoolExecutor:
+        if self._executor is None:
+            spawn = multiprocessing.get_context('spawn')
+            self._executor = futures.ProcessPoolExecutor(
+                self._workers, spawn, _begin, self._prepare
+            )
+            for _ in range(self._workers):  # each starts a process
+                self._executor.submit(int)
+        return self._executor
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop(at_once=kind is not None)
@@ -53,16 +67,11 @@ class Pool:
         for again in (False, True):
             if again:
                 progress.say(f'a process died; {len(tasks)} tasks begin again')
-            self._executor = self._executor or futures.ProcessPoolExecutor(
-                self._workers,
-                multiprocessing.get_context('spawn'),
-                initializer=_begin,
-            )
-            lost = []
+            executor, lost = self._start(), []
             given: dict[futures.Future, tuple[Any, ...]] = {}
             for task in tasks:
                 try:
-                    given[self._executor.submit(function, *task)] = task
+                    given[executor.submit(function, *task)] = task
                 except process.BrokenProcessPool:
                     lost.append(task)
             for future in futures.as_completed(given):
@@ -83,7 +92,7 @@ class Pool:
         )
 
 
-def _begin() -> None:
+def _begin(*prepare: Any) -> None:
     """In a worker: Ctrl-C is for its parent, and the end of that is its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -94,3 +103,6 @@ def _begin() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    with contextlib.suppress(Exception):  # the tasks raise it again
+        if prepare:
+            prepare[0](*prepare[1:])

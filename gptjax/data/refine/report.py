@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def bad_file(output: Path, lines: Iterable[bytes]) -> dict[str, Any]:
             file.write(line + b'\n')
             digest.update(line + b'\n')
             count += 1
-    os.replace(partial, output / BAD)
+    storage.rename(partial, output / BAD)
     return {'file': BAD, 'sha256': digest.hexdigest(), 'rows': count}
 
 

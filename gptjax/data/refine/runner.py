@@ -1,23 +1,26 @@
 """The built-in engine: a pipeline over processes, by sorting, with everything on disk.
 
 Phases, each of them tasks that need nothing of one another:
-- read: units of the input through the steps before the first group, to sorted files
+- read: units of the input through the steps before the first group, to sorted files;
+  a unit, which is a file of it, is never divided: cut a huge one
 - documents: a bucket (a range of keys) of these, merged; what they give to the rounds
   of the next group
 - round: pairs of a bucket, merged, reduced, and sorted for the round that follows
 - documents again, joined with what the last round says of them, and so on; the last
   time they are written
 
-A task's files appear by renames, and a record of them last. A run that is killed at any
-moment and started again goes on after the last finished task, to the same bytes.
+A task's files appear by renames once they are on the disk, and a record of them last. A
+run that is killed at any moment and started again goes on after the last finished task,
+to the same bytes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+import errno
 import itertools
+import json
 import os
 from pathlib import Path
-import pickle
 import shutil
 from typing import Any
 
@@ -25,9 +28,10 @@ from gptjax import command
 from gptjax.data import documents, progress, storage
 from gptjax.data.refine import chain, files, plans, pool, records, report, spill
 
-_BUCKETS = 512  # files that may be open at once bound the shards
+_SHARDS = 512  # each task reads files of all others
 
 Options = Mapping[str, Any]
+Range = tuple[str, int, int]  # of a file: path, begin, end
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,9 @@ class Run:
             raise command.UserError(
                 f'run.workers is {self.workers}; it needs to be >= 1.'
             )
-        if not 1 <= self.shards <= _BUCKETS:
+        if not 1 <= self.shards <= _SHARDS:
             raise command.UserError(
-                f'run.shards is {self.shards}; it needs to be 1 to {_BUCKETS}.'
+                f'run.shards is {self.shards}; it needs to be 1 to {_SHARDS}.'
             )
         if not 0 <= self.most_bad <= 1:
             raise command.UserError(
@@ -94,16 +98,7 @@ def refine(
     plan = plans.make(given)
     with storage.lock(output):
         if not plans.finished(output, plan):
-            made = chain.Chain(given)
-            plans.begin(output, plan)
-            with pool.Pool(how.workers) as workers:
-                tallies, written = _phases(output, given, made, workers)
-            skipped = _streams(output / plans.WORK, (('read', 'skipped'),), 0)
-            bad = report.bad_file(output, (line for _, line in spill.merge(skipped)))
-            manifest = report.manifest(
-                plan['settings'], made.names, tallies, written, bad
-            )
-            plans.finish(output, plan, manifest)
+            _refine(output, json.dumps(given), plan, how.workers)
         shutil.rmtree(output / plans.WORK, ignore_errors=True)
         manifest = storage.read_json(output / 'manifest.json')
     progress.say(report.table(manifest))
@@ -128,18 +123,39 @@ def settings(
     }
 
 
+def _refine(output: Path, given: str, plan: plans.Plan, workers: int) -> None:
+    try:
+        with pool.Pool(workers, chain.load, given) as processes:
+            made = chain.load(given)
+            plans.begin(output, plan)
+            tally, written, skipped = _phases(output, given, made, processes)
+        bad = report.bad_file(output, (line for _, line in spill.merge(skipped)))
+        manifest = report.manifest(plan['settings'], made.names, tally, written, bad)
+        plans.finish(output, plan, manifest)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise command.UserError(
+            f'the disk of {output} is full; what is finished is kept, and the same '
+            'command goes on from there once there is room.'
+        ) from None
+
+
 def phases(made: chain.Chain) -> Iterator[Phase]:
     """The phases of a chain in order."""
     yield Phase('read', 'reading', 'read')
     before: tuple[tuple[str, str], ...] = (('read', 'documents'),)
+    rejected = [('read', 'rejected')]
     for number in range(len(made.groups) + 1):
         name = f'documents-{number}'
         label = made.groups[number][0] if number < len(made.groups) else None
         title = 'writing documents' if label is None else f'{label}: documents'
+        if label is None:
+            yield Phase(name, title, 'documents', (*before, *rejected), number)
+            return
         yield Phase(name, title, 'documents', before, number)
         before = ((name, 'documents'),)
-        if label is None:
-            return
+        rejected.append((name, 'rejected'))
         last: tuple[tuple[str, str], ...] = ()
         rounds = made.groups[number][1].rounds
         for index, one in enumerate(rounds):
@@ -152,64 +168,66 @@ def phases(made: chain.Chain) -> Iterator[Phase]:
 
 
 def _phases(
-    output: Path, given: Options, made: chain.Chain, workers: pool.Pool
-) -> tuple[chain.Tally, list[dict[str, Any]]]:
-    """Runs what is not done yet; returns all counts, and the files of the end."""
-    work, pickled = output / plans.WORK, pickle.dumps(given)
-    tally: chain.Tally = chain.Tally()
-    done: list[dict[str, Any]] = []
+    output: Path, given: str, made: chain.Chain, processes: pool.Pool
+) -> tuple[chain.Tally, list[Any], list[Iterator[spill.Record]]]:
+    """Runs what is not done yet; returns counts, files of the end, and bad pieces."""
+    work, tally = output / plans.WORK, chain.Tally()
+    streams: dict[tuple[str, str], dict[int, list[Range]]] = {}
     for phase in phases(made):
         folder = work / phase.name
         folder.mkdir(exist_ok=True)
-        for pattern in ('*.partial', '*.run'):
-            for left in folder.glob(pattern):
-                left.unlink()
-        count = made.tasks if phase.kind == 'read' else made.shards
-        known = [storage.read_json(_record(folder, task)) for task in range(count)]
-        missing = [task for task, record in enumerate(known) if record is None]
-        tasks = [(pickled, str(output), phase, task) for task in missing]
-        what = 'keys' if phase.kind == 'round' else 'documents'
-        with progress.stage(phase.title, what=what) as advance:
-            for record in known:
-                advance(0 if record is None else record['count'])
-            for record in workers.run(_task, tasks):
-                advance(record['count'])
-        done = [storage.read_json(_record(folder, task)) for task in range(count)]
-        for record in done:
+        for left in (*folder.glob('*.partial'), *folder.glob('*.run')):
+            left.unlink()
+        parts = made.parts() if phase.kind == 'read' else [[]] * made.shards
+        known = [storage.read_json(_record(folder, n)) for n in range(len(parts))]
+        tasks = [
+            (given, str(output), phase, number, parts[number], {
+                read: streams.get(read, {}).get(number, []) for read in phase.reads
+            })
+            for number, record in enumerate(known) if record is None
+        ]  # fmt: skip
+        sizes = [len(part) or 1 for part in parts]
+        what = 'files' if phase.kind == 'read' else 'parts'
+        with progress.stage(phase.title, sum(sizes), what) as advance:
+            advance(sum(n for n, one in zip(sizes, known, strict=True) if one))
+            for number, record in processes.run(_task, tasks):
+                known[number] = record
+                advance(sizes[number])
+        for number, record in enumerate(known):
             tally.update({tuple(key): n for *key, n in record['tally']})
+            for stream, ranges in record['streams'].items():
+                buckets = streams.setdefault((phase.name, stream), {})
+                path = str(folder / f'{number:05}.{stream}')
+                for bucket, begin, end in ranges:
+                    buckets.setdefault(bucket, []).append((path, begin, end))
         for source, stream in phase.reads:
-            for path in (work / source).glob(f'*.{stream}'):
-                path.unlink()
-    return tally, [record['files'] for record in done]
+            streams.pop((source, stream), None)
+            for left in (work / source).glob(f'*.{stream}'):
+                left.unlink()
+    skipped = streams.get(('read', 'skipped'), {}).get(0, [])
+    return tally, [record['files'] for record in known], _opened(skipped)
 
 
 def _record(folder: Path, task: int) -> Path:
     return folder / f'{task:05}.json'
 
 
-def _streams(
-    work: Path, reads: Sequence[tuple[str, str]], bucket: int
-) -> list[Iterator[spill.Record]]:
-    """What the tasks of other phases wrote for a bucket."""
-    found: list[Iterator[spill.Record]] = [iter(())]
-    for source, stream in reads:
-        for path in sorted((work / source).glob('*.json')):
-            streams = storage.read_json(path)['streams']
-            for part, begin, end in streams.get(stream, ()):
-                if part == bucket:
-                    found.append(spill.read(path.with_suffix(f'.{stream}'), begin, end))
-    return found
+def _opened(ranges: Sequence[Range]) -> list[Iterator[spill.Record]]:
+    found = [spill.read(Path(path), begin, end) for path, begin, end in ranges]
+    return found or [iter(())]
 
 
 class _Task:
     """One task: what it reads, and the streams that it writes."""
 
-    def __init__(self, made: chain.Chain, output: Path, phase: Phase, number: int):
+    def __init__(
+        self, made: chain.Chain, output: Path, phase: Phase, number: int,
+        units: Sequence[str], reads: Mapping[tuple[str, str], Sequence[Range]],
+    ):  # fmt: skip
         self.made, self.output, self.phase, self.number = made, output, phase, number
-        self.work = output / plans.WORK
-        self.stem = self.work / phase.name / f'{number:05}'
+        self.units, self.reads = units, reads
+        self.stem = output / plans.WORK / phase.name / f'{number:05}'
         self.tally: chain.Tally = chain.Tally()
-        self.count = 0
         self.files: dict[str, Any] = {}
         self.sorters: dict[str, spill.Sorter] = {}
         self.streams: dict[str, list[list[int]]] = {}
@@ -221,10 +239,17 @@ class _Task:
             self.sorters[stream] = spill.Sorter(path, spill.MEMORY // share)
         return self.sorters[stream]
 
-    def incoming(self, stream: str) -> Iterator[spill.Record]:
+    def incoming(
+        self, stream: str, *more: Iterator[spill.Record]
+    ) -> Iterator[spill.Record]:
         """The records for this bucket, of the streams whose name begins so."""
-        reads = [one for one in self.phase.reads if one[1].startswith(stream)]
-        return spill.merge(_streams(self.work, reads, self.number))
+        found = [
+            one
+            for (_, name), ranges in self.reads.items()
+            if name.startswith(stream)
+            for one in _opened(ranges)
+        ]
+        return spill.merge([*found, *more])
 
     def reject(self, outcome: chain.Rejected) -> None:
         """Takes note of a rejection."""
@@ -242,7 +267,6 @@ class _Task:
             self.write(stream, iter(sorter))
             sorter.close()
         record = {
-            'count': self.count,
             'files': self.files,
             'streams': self.streams,
             'tally': [[*key, n] for key, n in sorted(self.tally.items())],
@@ -251,20 +275,21 @@ class _Task:
         return record
 
 
-def _task(pickled: bytes, output: str, phase: Phase, number: int) -> dict[str, Any]:
-    """Runs a task, in whatever process; returns its record."""
-    task = _Task(chain.load(pickled), Path(output), phase, number)
+def _task(
+    given: str, output: str, phase: Phase, number: int, *what: Any
+) -> tuple[int, dict[str, Any]]:
+    """Runs a task, in whatever process; returns its number and record."""
+    task = _Task(chain.load(given), Path(output), phase, number, *what)
     {'read': _read, 'documents': _documents, 'round': _round}[phase.kind](task)
-    return task.finish()
+    return number, task.finish()
 
 
 def _read(task: _Task) -> None:
     made = task.made
-    for found in made.read(task.number, task.tally):
+    for found in made.read(task.units, task.tally):
         if isinstance(found, documents.Skipped):
             task.sorter('skipped', 8).add(*records.skipped(found))
             continue
-        task.count += 1
         outcome = made.segment(0, found, task.tally)
         if isinstance(outcome, documents.Document):
             record = records.document(outcome, made.shards)
@@ -280,7 +305,6 @@ def _round(task: _Task) -> None:
     grouped = itertools.groupby(task.incoming('pairs'), lambda record: record[0])
     for key, found in grouped:
         values = (value for _, value in found)
-        task.count += 1
         for after, value in group.rounds[task.phase.round].reduce(key[2:], values):
             task.sorter('pairs').add(bucketed(after, task.made.shards), value)
 
@@ -291,21 +315,15 @@ def _documents(task: _Task) -> None:
     if number < len(made.groups):
         task.write('documents', _given(task, kept))
         return
-    path = task.output / f'{task.number:05}.parquet'
-    task.files['documents'] = {
-        'file': path.name,
-        **files.documents_file(_partial(task, 'documents'), path, kept),
-    }
-    earlier = [(p.name, 'rejected') for p in phases(made) if p != task.phase]
-    found = [*_streams(task.work, earlier, task.number)]
-    found += [iter(task.sorters['rejected'])] if 'rejected' in task.sorters else []
-    path = task.output / 'rejected' / path.name
-    path.parent.mkdir(exist_ok=True)
-    lines = (line for _, line in spill.merge(found))
-    task.files['rejected'] = {
-        'file': f'rejected/{path.name}',
-        **files.rejected_file(_partial(task, 'rejected'), path, lines),
-    }
+    name = f'{task.number:05}.parquet'
+    partial = _partial(task, 'documents')
+    task.files['documents'] = files.documents_file(partial, task.output, name, kept)
+    own = task.sorters.pop('rejected', None)
+    rejected = task.incoming('rejected', *(() if own is None else (iter(own),)))
+    lines = (line for _, line in rejected)
+    (task.output / 'rejected').mkdir(exist_ok=True)
+    partial, name = _partial(task, 'rejected'), f'rejected/{name}'
+    task.files['rejected'] = files.rejected_file(partial, task.output, name, lines)
 
 
 def _partial(task: _Task, stream: str) -> Path:
@@ -320,7 +338,6 @@ def _kept(task: _Task) -> Iterator[documents.Document]:
         task.incoming('documents'), lambda record: record[0][: records.HEAD]
     )
     for key, found in same:
-        task.count += 1
         document = records.decode(next(found)[1])
         if task.phase.group == 0:
             others = (records.decode(body) for _, body in found)

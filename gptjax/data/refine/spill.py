@@ -10,11 +10,13 @@ import os
 from pathlib import Path
 import struct
 
+from gptjax import command
+from gptjax.data import storage
+
 Record = tuple[bytes, bytes]
 
 MEMORY = 128 << 20  # bytes of records that a task holds
 _OVERHEAD = 170  # bytes of a tuple and two strings in Python
-_FAN_IN = 64  # runs that are merged at once
 _LENGTHS = struct.Struct('<II')
 _BUFFER = 1 << 16
 
@@ -25,9 +27,15 @@ def write(path: Path, records: Iterable[Record]) -> list[list[int]]:
     The first two bytes of a key are its bucket. The file appears by a rename.
     """
     partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    parts = _put(partial, records)
+    storage.rename(partial, path)
+    return parts
+
+
+def _put(path: Path, records: Iterable[Record]) -> list[list[int]]:
     parts: list[list[int]] = []
     place = 0
-    with partial.open('wb', buffering=_BUFFER) as file:
+    with path.open('wb', buffering=_BUFFER) as file:
         for key, value in records:
             bucket = key[0] << 8 | key[1]
             if not parts or parts[-1][0] != bucket:
@@ -37,24 +45,36 @@ def write(path: Path, records: Iterable[Record]) -> list[list[int]]:
             file.write(value)
             place += _LENGTHS.size + len(key) + len(value)
             parts[-1][2] = place
-    os.replace(partial, path)
     return parts
 
 
 def read(path: Path, begin: int, end: int) -> Iterator[Record]:
-    """The records of a range of a file. Raises OSError where it was cut short."""
-    with path.open('rb', buffering=_BUFFER) as file:
-        file.seek(begin)
-        while begin < end:
-            head = file.read(_LENGTHS.size)
-            if len(head) < _LENGTHS.size:
-                raise OSError(f'{path} ends at {begin}, before {end}.')
-            split, length = _LENGTHS.unpack(head)
-            record = file.read(split + length)
-            if len(record) < split + length:
-                raise OSError(f'{path} ends within the record at {begin}.')
-            yield record[:split], record[split:]
-            begin += _LENGTHS.size + split + length
+    """The records of a range of a file, which is open only while a block is read.
+
+    So there may be more of them than a process may have open. Raises UserError where
+    the file was cut short.
+    """
+    block, needed = b'', _BUFFER
+    while begin < end:
+        with path.open('rb') as file:
+            file.seek(begin)
+            more = file.read(min(needed, end - begin))
+        if not more:
+            raise command.UserError(
+                f'{path} ends at {begin}, before {end}: it was damaged after it was '
+                'written. Delete the folder that it is in and begin again.'
+            )
+        begin += len(more)
+        block, at, needed = block + more, 0, _BUFFER
+        while at + _LENGTHS.size <= len(block):
+            split, length = _LENGTHS.unpack_from(block, at)
+            middle = at + _LENGTHS.size + split
+            if middle + length > len(block):
+                needed = max(_BUFFER, middle + length - len(block))
+                break
+            yield block[middle - split : middle], block[middle : middle + length]
+            at = middle + length
+        block = block[at:]
 
 
 def merge(streams: Sequence[Iterator[Record]]) -> Iterator[Record]:
@@ -75,28 +95,21 @@ class Sorter:
         self._records: list[Record] = []
         self._held = 0
         self._runs: list[tuple[Path, int]] = []
-        self._made = 0
 
     def add(self, key: bytes, value: bytes) -> None:
         """Takes one record."""
         self._records.append((key, value))
         self._held += len(key) + len(value) + _OVERHEAD
         if self._held > self._memory:
-            self._records.sort()
-            self._run(iter(self._records))
-            self._records = []
-            self._held = 0
-            if len(self._runs) == _FAN_IN:
-                runs, self._runs = self._runs, []
-                self._run(merge([read(path, 0, size) for path, size in runs]))
-                for path, _ in runs:
-                    path.unlink()
+            self._run()
 
-    def _run(self, records: Iterator[Record]) -> None:
-        path = self._stem.with_name(f'{self._stem.name}.{os.getpid()}.{self._made}.run')
-        self._made += 1
-        parts = write(path, records)
+    def _run(self) -> None:
+        self._records.sort()
+        name = f'{self._stem.name}.{os.getpid()}.{len(self._runs)}.run'
+        path = self._stem.with_name(name)
+        parts = _put(path, self._records)
         self._runs.append((path, parts[-1][2]))
+        self._records, self._held = [], 0
 
     def __iter__(self) -> Iterator[Record]:
         self._records.sort()

@@ -1,5 +1,6 @@
 """The built-in engine against the definition, and what it does with bad input."""
 
+import errno
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import pytest
 import toy_pipeline
 
 from gptjax import command
-from gptjax.data import build, documents, steps
+from gptjax.data import build, documents, steps, storage
 from gptjax.data.corpora import refined
 from gptjax.data.origin import policy
 from gptjax.data.refine import files, runner, spill
@@ -308,7 +309,7 @@ def test_mistakes_are_told(raw, tmp_path, changed, message):
         runner.refine(tmp_path / 'out', **toy_pipeline.options(raw, **changed))
 
 
-def test_too_much_that_is_bad_fails_the_run_at_its_end(raw, tmp_path):
+def test_too_much_that_is_bad_fails_the_run_at_its_end(raw, tmp_path, monkeypatch):
     run = dict(workers=1, shards=4, most_bad=0.01)
     wrong = toy_pipeline.options(raw, run=run)
     message = r'(\d+) of 303 pieces are bad, more than run.most_bad=0.01'
@@ -316,6 +317,73 @@ def test_too_much_that_is_bad_fails_the_run_at_its_end(raw, tmp_path):
         with pytest.raises(command.UserError, match=message):
             runner.refine(tmp_path / 'out', **wrong)
     assert (tmp_path / 'out' / 'manifest.json').exists()
+    monkeypatch.setattr(runner, '_refine', None)  # to allow more is not to do it again
+    run = dict(workers=1, shards=4, most_bad=0.5)
+    runner.refine(tmp_path / 'out', **toy_pipeline.options(raw, run=run))
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on(raw, tmp_path, monkeypatch):
+    options, real, left = toy_pipeline.options(raw), storage.rename, [20]
+
+    def rename(*paths):
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        real(*paths)
+
+    runner.refine(tmp_path / 'whole', **options)
+    monkeypatch.setattr(storage, 'rename', rename)
+    with pytest.raises(command.UserError, match=r'disk of .*out is full; what is fini'):
+        runner.refine(tmp_path / 'out', **options)
+    runner.refine(tmp_path / 'out', **options)
+    assert contents(tmp_path / 'out') == contents(tmp_path / 'whole')
+
+
+def test_what_steps_load_is_a_setting_and_where_it_lies_is_not(raw, tmp_path):
+    (tmp_path / 'words').write_text('nowhere')
+    (tmp_path / 'sets').mkdir()
+    (tmp_path / 'sets' / 'a.txt').write_text('one two three four')
+    lists = dict.fromkeys(('hosts', 'urls', 'hard', 'soft', 'strict'))
+
+    def refine():
+        block = dict(words=str(tmp_path / 'words'), soft_least=1, **lists)
+        fields = dict(query='text', answer=None, right=None)
+        sets = [dict(path=str(tmp_path / 'sets'), **fields)]
+        steps = (
+            dict(name='block_list', **block),
+            dict(name='decontaminate', path=sets, find=('query',), ngram=3, shortest=3),
+        )
+        return runner.refine(tmp_path / 'out', **toy_pipeline.options(raw, steps=steps))
+
+    first = refine()
+    digest = hashlib.sha256(b'nowhere').hexdigest()
+    assert first['settings']['steps'][0]['words'] == f'words sha256:{digest}'
+    assert str(tmp_path) not in json.dumps(first['settings'])
+    assert refine() == first
+    (tmp_path / 'sets' / 'a.txt').write_text('one two three five')
+    with pytest.raises(command.UserError, match=r'steps.1.path.0.path=.sets sha256:'):
+        refine()
+
+
+def test_nothing_and_no_files(tmp_path):
+    raw = tmp_path / 'raw'
+    raw.mkdir()
+    (raw / 'empty.jsonl').touch()
+    for _ in range(2):
+        with pytest.raises(command.UserError, match='holds nothing that can be read'):
+            runner.refine(tmp_path / 'out', **toy_pipeline.options(raw))
+    os.mkfifo(raw / 'pipe.txt')
+    os.symlink('/dev/zero', raw / 'zero.txt')
+    (raw / 'good.txt').write_text('A good text.')
+    read = dict(name='files', licence='MIT', kind='text', books='whole', verify=True)
+    given = toy_pipeline.options(raw, read=read, steps=())
+    manifest = runner.refine(
+        tmp_path / 'more', **{**given, 'run': dict(workers=1, shards=1, most_bad=0.9)}
+    )
+    assert manifest['documents'] == 1
+    assert dict(manifest['skipped']) == {
+        'no regular file': 1, 'link out of the folder': 1
+    }  # fmt: skip
 
 
 def test_a_folder_with_something_else_is_left_alone(raw, tmp_path):
