@@ -49,10 +49,11 @@ def opt_out(*, unknown: str) -> steps.Step:
 def known(licences: Collection[str]) -> frozenset[str]:
     """The licences of a config as SPDX identifiers; UserError for one that is none."""
     for one in licences:
-        if spdx.identifier(one) is None and spdx.parse(one) == spdx.UNKNOWN:
+        written = spdx.parse(one)
+        if written == spdx.UNKNOWN or ' OR ' in written or ' AND ' in written:
             raise command.UserError(
                 f'licences has {one!r}, which is no SPDX identifier that is known; '
-                f"write it as in spdx.org/licenses, or as 'LicenseRef-NAME'."
+                f"name one licence each as spdx.org/licenses, or 'LicenseRef-NAME'."
             )
     return frozenset(map(spdx.parse, licences))
 

@@ -1,4 +1,4 @@
-"""Licences by their SPDX identifiers: names, addresses, kinds and expressions.
+"""Licences by their SPDX identifiers: names, addresses and expressions.
 
 Identifiers and the grammar are those of the SPDX specification, annex D. What the list
 of SPDX lacks has a LicenseRef: LicenseRef-Public-Domain for works that are in the
@@ -8,23 +8,22 @@ public domain, LicenseRef-CC-BY-SA for a Creative Commons licence without a vers
 from collections.abc import Collection
 import functools
 import re
+from typing import Any
 
 UNKNOWN = 'unknown'
 PUBLIC_DOMAIN = 'LicenseRef-Public-Domain'
 
-# By kind, with other names as `_key` makes them. Creative Commons and the licences of
-# GNU are not listed: they follow rules.
-_KINDS = {
-    'public domain': """
+# With other names as `_key` makes them. Creative Commons and the licences of GNU are
+# not listed: they follow rules.
+_NAMES = """
     CC0-1.0 CC-PDDC=creativecommonspublicdomaindedicationandcertification
     CC-PDM-1.0=ccpdm=pdm=publicdomainmark=publicdomainmark1=ccpublicdomainmark1
     PDDL-1.0=publicdomaindedicationand1=pddl Unlicense=unlicence 0BSD
     MIT-0=mitnoattribution WTFPL SAX-PD LicenseRef-Public-Domain=publicdomain
-    """,
-    'permissive': """
     AFL-2.1 AFL-3.0 Apache-1.1 Apache-2.0=apachesoftware2 Artistic-1.0 Artistic-2.0
     BlueOak-1.0.0=blueoakmodel1 BSD-1-Clause
-    BSD-2-Clause=bsd2=2clausebsd=simplifiedbsd=bsd2clausesimplified BSD-2-Clause-Patent
+    BSD-2-Clause=bsd2=2clausebsd=simplifiedbsd=bsd2clausesimplified
+    BSD-2-Clause-Patent
     BSD-3-Clause=bsd3=3clausebsd=newbsd=modifiedbsd=bsd3clauseneworrevised
     BSD-3-Clause-Clear=clearbsd BSD-3-Clause-LBNL
     BSD-4-Clause=originalbsd=4clausebsd=bsd4clauseoriginalorold
@@ -36,25 +35,17 @@ _KINDS = {
     OGL-UK-3.0=opengovernment3 OLDAP-2.8 OPL-UK-3.0=openparliament OpenSSL
     ODC-By-1.0=odcby=opendatacommonsattribution1 etalab-2.0 DL-DE-BY-2.0 PHP-3.01
     PostgreSQL PSF-2.0=pythonsoftwarefoundation=pythonsoftwarefoundation2 Python-2.0
-    Ruby TCL TU-Berlin Unicode-3.0 Unicode-DFS-2016 UPL-1.0=universalpermissive1 Vim W3C
-    X11 XFree86-1.1 Xnet Zlib=zliblibpng ZPL-2.1 curl bzip2-1.0.6
-    """,
-    'share-alike': """
+    Ruby TCL TU-Berlin Unicode-3.0 Unicode-DFS-2016 UPL-1.0=universalpermissive1 Vim
+    W3C X11 XFree86-1.1 Xnet Zlib=zliblibpng ZPL-2.1 curl bzip2-1.0.6
     OPUBL-1.0=openpublication=openpublication1=openpub
     ODbL-1.0=opendatabase1=opendatacommonsopendatabase1=odbl CDLA-Sharing-1.0 DSL
-    FreeImage
-    """,
-    'copyleft': """
-    CC-SA-1.0 CDDL-1.0 CDDL-1.1 CECILL-2.1 CERN-OHL-S-2.0 CERN-OHL-W-2.0 CPL-1.0
-    EPL-1.0=eclipsepublic1 EPL-2.0=eclipsepublic2 EUPL-1.1
+    FreeImage CC-SA-1.0 CDDL-1.0 CDDL-1.1 CECILL-2.1 CERN-OHL-S-2.0 CERN-OHL-W-2.0
+    CPL-1.0 EPL-1.0=eclipsepublic1 EPL-2.0=eclipsepublic2 EUPL-1.1
     EUPL-1.2=europeanunionpublic1.2 IPL-1.0 LPPL-1.3c MPL-1.1=mozillapublic1.1
     MPL-2.0=mozillapublic2 MPL-2.0-no-copyleft-exception MS-RL=microsoftreciprocal
-    OFL-1.1=silopenfont1.1=openfont1.1 OSL-3.0 QPL-1.0 SISSL Sleepycat
-    """,
-    'proprietary': """
-    BUSL-1.1 Elastic-2.0 SSPL-1.0 LicenseRef-Proprietary=proprietary=allrightsreserved
-    """,
-}
+    OFL-1.1=silopenfont1.1=openfont1.1 OSL-3.0 QPL-1.0 SISSL Sleepycat BUSL-1.1
+    Elastic-2.0 SSPL-1.0 LicenseRef-Proprietary=proprietary=allrightsreserved
+"""
 _EXCEPTIONS = (
     'Autoconf-exception-3.0 Bison-exception-2.2 Classpath-exception-2.0 '
     'Font-exception-2.0 GCC-exception-3.1 LLVM-exception '
@@ -105,23 +96,6 @@ _SUFFIX = re.compile(r'(?:\.en)?\.(?:html?|txt|php|json)$')
 _PATHS = ('', 'licenses', 'license', 'version', 'legal', 'old-licenses', 'copyleft')
 
 
-def kind(licence: str) -> str:
-    """What an identifier is: 'permissive', 'public domain', 'share-alike', 'copyleft',
-    'non-commercial', 'no-derivatives', 'proprietary' or 'unknown'.
-    """
-    base = licence.partition(' WITH ')[0]
-    if '-CC-BY-' in f'-{base}-':
-        flags = f'{base}-'
-        if '-NC-' in flags:
-            return 'non-commercial'
-        if '-ND-' in flags:
-            return 'no-derivatives'
-        return 'share-alike' if '-SA-' in flags else 'permissive'
-    if base.startswith(('GPL', 'LGPL', 'AGPL')):
-        return 'copyleft'
-    return 'share-alike' if base[:4] == 'GFDL' else _tables()[1].get(base, UNKNOWN)
-
-
 @functools.lru_cache(4096)
 def parse(text: str) -> str:
     """The SPDX expression for an expression, name or address; 'unknown' if any part is.
@@ -150,7 +124,7 @@ def _allowed(expression: str, allowed_ids: frozenset[str]) -> bool:
 
 
 # An expression is an identifier or (operator, expressions).
-Tree = str | tuple[str, list['Tree']]
+Tree = str | tuple[str, list[Any]]
 
 
 def _holds(tree: Tree, known: set[str]) -> bool:
@@ -161,7 +135,8 @@ def _holds(tree: Tree, known: set[str]) -> bool:
         family, later, _ = base.partition('-or-later')
         name = family.rpartition('-')[0]
         return bool(later) and any(
-            one.startswith(f'{name}-') and one >= family for one in known
+            one.startswith(f'{name}-') and one >= family and ' ' not in one
+            for one in known
         )
     operator, parts = tree
     return (any if operator == 'OR' else all)(_holds(part, known) for part in parts)
@@ -231,6 +206,8 @@ def _operand(tokens: list[str]) -> Tree | None:
 def identifier(text: str) -> str | None:
     """The SPDX identifier of one licence by its identifier, name or address."""
     text = text.strip().strip('.,;').rpartition(' :: ')[2]
+    if not text.isascii():  # '不MIT' is not MIT
+        return None
     match = _URL.match(text)
     if match:
         return _of_url(match[1].lower(), match[2])
@@ -240,7 +217,7 @@ def identifier(text: str) -> str | None:
     key = _key(text)
     if _CC0.fullmatch(key):
         return 'CC0-1.0'
-    return _creative_commons(lowered) or _gnu(lowered) or _tables()[0].get(key)
+    return _creative_commons(lowered) or _gnu(lowered) or _names().get(key)
 
 
 def _of_url(host: str, path: str) -> str | None:
@@ -302,13 +279,10 @@ def _key(name: str) -> str:
 
 
 @functools.cache
-def _tables() -> tuple[dict[str, str], dict[str, str]]:
-    """Identifiers by the key of each name, and kinds by identifier."""
+def _names() -> dict[str, str]:
+    """Identifiers by the key of each name."""
     names: dict[str, str] = {}
-    kinds: dict[str, str] = {}
-    for kind, known in _KINDS.items():
-        for entry in known.split():
-            licence, *aliases = entry.split('=')
-            kinds[licence] = kind
-            names |= dict.fromkeys([_key(licence), *aliases], licence)
-    return names, kinds
+    for entry in _NAMES.split():
+        licence, *aliases = entry.split('=')
+        names |= dict.fromkeys([_key(licence), *aliases], licence)
+    return names

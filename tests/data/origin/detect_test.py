@@ -99,6 +99,24 @@ def test_the_snippets_of_dolma(snippet, kind, version):
         ),
         (f'<footer><a rel=license href="{CC}by/">x</a></footer>', 'LicenseRef-CC-BY'),
         ('<p>A page without a licence', None),
+        # Links of one picture, of footnotes, lists, samples, negations, other things.
+        (f'<img src=a.jpg><p><a href="{CC}by/2.0/">CC BY 2.0</a></p><p>Text', None),
+        (f'<div><img src=a.jpg><a rel=license href="{CC}by/2.0/">x</a></div>', None),
+        (f'<table><td><img src=a><td><a rel=license href="{CC}by/2.0/">x</a>', None),
+        (f'<p><a rel=license href="{CC}by/2.0/">CC BY</a> image by Ann', None),
+        (f'<div class=footnotes><p>See <a href="{CC}by/2.0/">it</a></div>', None),
+        (f'<h1>Which to choose</h1><ul><li><a href="{CC}by/4.0/">BY</a></ul>', None),
+        (f'<footer>This page is not under <a href="{CC}by/4.0/">BY</a></footer>', None),
+        (f'<q>This page is under <a href="{CC}by/4.0/">CC BY</a></q>', None),
+        ('<div class=license><pre>This work is under CC BY 4.0</pre></div>', None),
+        ('<div id=license>This software is licensed under the MIT license.', None),
+        ('<footer>© Ann. Powered by X. Licensed under the MIT license.', None),
+        (f'<footer><a rel=license href="{CC}by/4.0/">x</a> <a rel=license '
+         'href="https://example.org/mine">mine</a></footer>', None),
+        (f'<meta name=dc.rights content="© X. All rights reserved."><p><a rel=license '
+         f'href="{CC}by/4.0/">x</a>', 'LicenseRef-Proprietary'),
+        (f'<p><a rel=license href="{CC}by/4.0/"><img src=/badge.png></a> This work is '
+         f'licensed under <a rel=license href="{CC}by/4.0/">CC BY</a>', 'CC-BY-4.0'),
         ('', None),
     ],
 )  # fmt: skip
@@ -148,6 +166,38 @@ GNU = (
         ('This software is licensed under the BSD license.', None),  # which?
         ('This work is licensed under the GPL with exceptions.', None),
         ('', None),
+        # Negated, doubted, quoted, past, of a part, an example, restricted elsewhere.
+        ('This software is not licensed under MIT.', None),
+        ('This work is never in the public domain.', None),
+        ('If this work is licensed under the MIT license, copy it.', None),
+        ('Could this code be licensed under the MIT license?', None),
+        ('Whether this code is licensed under the MIT license is disputed.', None),
+        ('This package was licensed under the MIT license until 2019.', None),
+        ('Prior versions of this software were licensed under the MIT license. This '
+         'software is now licensed under the BUSL-1.1.', 'BUSL-1.1'),
+        ('Parts of this software are licensed under the MIT license.', None),
+        ('Write "This work is licensed under the MIT license." in a README.', None),
+        ('Put this in a file: This code is licensed under the MIT license.', None),
+        ('A tutorial\n\n```\nSPDX-License-Identifier: MIT\n```\nThat is it.', None),
+        ('To choose, write SPDX-License-Identifier: MIT in the first line.', None),
+        ('```yaml\nlicense: MIT\n```\n', None),
+        ('setup.cfg:\n\n    license = x\n    license: MIT\n', None),
+        ('> This work is licensed under the MIT license.', None),
+        ('We use React. Licensed under the MIT license, it is popular.', None),
+        ('The text was released under the MIT license by X.', None),
+        ('## Licence\n\nMIT is a popular choice; others are not.', None),
+        ('Pythia\nLicense: Apache-2.0\n\nLlama\nLicense: Meta\n', None),
+        ('License: MIT\n\nLicense: GPL-3.0\n', None),
+        ('This book is in the public domain in Canada.', None),
+        ('Many say that one can copy it under the terms of the GNU General Public '
+         'License as published by the Free Software Foundation; version 2', None),
+        ('This dataset is available under CC BY 4.0. Commercial use is prohibited.',
+         None),
+        ('This code is licensed under the MIT license and the Commons Clause.', None),
+        ('This code is licensed under the MIT license. This program is licensed under '
+         'my own terms.', None),
+        ('Talk. ' * 2000 + 'This work is licensed under MIT. ' + 'Talk. ' * 2000, None),
+        ('Talk. ' * 4000 + 'This work is licensed under MIT.', 'MIT'),
     ],
 )  # fmt: skip
 def test_texts(text, expected):
@@ -162,6 +212,10 @@ def test_a_long_text_takes_linear_time():
         'license:' + ' ' * 200_000 + '\n' * 200_000,
         '/*' * 300_000 + 'license',
         'a ' * 300_000 + 'public domain',
+        '# licence\n' + '#' * 5000 + '\n' + '=' * 5000,
+        '`' * 50_000 + 'licence' + '`this' * 9000,
+        'this is under licence ' + 'is ' * 30_000,
+        'licence' + '\n ' * 50_000 + '. ' * 5000,
     ]
     for text in hostile:
         detect.from_text(text)
@@ -255,7 +309,16 @@ def test_books(real_data):
         (page,) = (m for m in archive.getmembers() if 'uncopyright' in m.name)
         html = archive.extractfile(page).read().decode()
     plain = re.sub('<[^>]+>', '', html)
-    assert licence(detect.from_text(plain)) == 'LicenseRef-Public-Domain AND CC0-1.0'
+    said = 'this ebook are believed to be in the United States public domain'
+    assert detect.from_text(plain) == ('LicenseRef-Public-Domain AND CC0-1.0', said)
+
+
+def test_the_words_that_say_so_are_given_in_short():
+    text = 'Intro. This work is licensed under CC BY 4.0 by its author. More.'
+    said = 'This work is licensed under CC BY 4.0 by its author.'
+    assert detect.from_text(text) == ('CC-BY-4.0', said)
+    text = 'This work is licensed under the MIT license ' + 'and so on ' * 50
+    assert len(detect.from_text(text)[1]) < 170
 
 
 def document(text, **also):
