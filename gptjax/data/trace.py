@@ -22,7 +22,6 @@ class Seen:
     """What a run had of some documents.
 
     steps: those that trained on them (step 1 is the first), of the first `last` ones.
-    rows: which rows hold them, in words.
     checkpoints: the steps of those that are there.
     others: the paths of other datasets that it read, in which nobody looked.
     through: the same of the workdir whose weights it began with. unknown: what cannot
@@ -32,7 +31,6 @@ class Seen:
     workdir: str
     last: int
     steps: tuple[int, ...] = ()
-    rows: str = ''
     checkpoints: tuple[int, ...] = ()
     others: tuple[str, ...] = ()
     through: 'Seen | None' = None
@@ -55,7 +53,6 @@ class Seen:
             lines = [
                 f'trained on it in {len(self.steps):,} of its {self.last:,} steps: '
                 f'{_spans(self.steps)}',
-                self.rows,
                 f'checkpoints that saw it: {_spans(self.after)}; '
                 f'from before: {_spans(before)}',
             ]
@@ -63,7 +60,7 @@ class Seen:
             lines = [f'never trained on it in {self.last:,} steps']
         lines += [self.unknown] if self.unknown else []
         lines += [
-            f'it read {path} too, which may hold the same; ask with --data={path}'
+            f'it also read {path}, which may hold the same; ask with --data={path}'
             for path in self.others
         ]
         if self.through is not None:
@@ -114,7 +111,7 @@ class _Tracer:
     def __init__(self, built: dataset.Dataset, found: Sequence[ledger.Entry]):
         self._built = built
         self._found = found
-        self._rows: dict[Any, tuple[rows_lib.Rows, Int64[np.ndarray, ' rows']]] = {}
+        self._known: dict[Any, tuple[rows_lib.Rows, Int64[np.ndarray, ' rows']]] = {}
 
     def run(
         self,
@@ -138,13 +135,11 @@ class _Tracer:
         if parts and parts[0]['step']:
             unknown = f'what it read before step {parts[0]["step"]} is not known'
         steps: set[int] = set()
-        shapes: dict[tuple[int, str | None], None] = {}
         others: dict[str, None] = {}
         ends = [part['step'] for part in parts[1:]] + [last]
         for part, end in zip(parts, ends, strict=True):
             for number, one in enumerate(part['datasets']):
                 if one['digest'] == self._built.manifest['digest']:
-                    shapes[part['T'], part['packing']] = None
                     steps.update(self._steps(part, number, min(end, last)).tolist())
                 elif Path(one['path']).resolve() == self._built.folder.resolve():
                     unknown = (
@@ -157,7 +152,6 @@ class _Tracer:
             str(workdir),
             last,
             tuple(sorted(steps)),
-            '; '.join(self._said(*shape) for shape in shapes),
             tuple(step for step in checkpoints if step <= last),
             tuple(others),
             began and self.run(Path(began['workdir']), began['step'], began['data']),
@@ -171,7 +165,7 @@ class _Tracer:
 
         number: of the dataset among those of the part.
         """
-        rows, chosen = self._of(part['T'], part['packing'])
+        rows, chosen = self._rows(part['T'], part['packing'])
         n, first, size = len(rows), part['row'], part['batch_size']
         after, seed = first + (end - part['step']) * size, part['seed']
         if part['mixture'] is None:
@@ -193,23 +187,16 @@ class _Tracer:
         stream = stream[(first <= stream) & (stream < after)]
         return np.unique(part['step'] + 1 + (stream - first) // size)
 
-    def _said(self, T: int, packing: str | None) -> str:
-        rows, chosen = self._of(T, packing)
-        return (
-            f'rows of {T} tokens{", packed" if packing else ""}: '
-            f'{_spans(chosen.tolist())} of {len(rows):,}'
-        )
-
-    def _of(
+    def _rows(
         self, T: int, packing: str | None
     ) -> tuple[rows_lib.Rows, Int64[np.ndarray, ' rows']]:
         """The rows of T tokens, and the numbers of those that hold the documents."""
-        if (T, packing) not in self._rows:
+        if (T, packing) not in self._known:
             rows: Any = self._built.rows('train', T, packing)
             found = [rows.rows_of(e.place, e.place + e.tokens) for e in self._found]
             none = np.zeros(0, np.int64)
-            self._rows[T, packing] = rows, np.unique(np.concatenate([none, *found]))
-        return self._rows[T, packing]
+            self._known[T, packing] = rows, np.unique(np.concatenate([none, *found]))
+        return self._known[T, packing]
 
 
 def _checkpoints(workdir: Path) -> list[int]:
