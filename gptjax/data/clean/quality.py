@@ -118,7 +118,7 @@ def _fitter(
 
     used = np.unique(np.concatenate([buckets for buckets, _ in rows]))
     place = np.concatenate([np.searchsorted(used, buckets) for buckets, _ in rows])
-    value = jnp.asarray(np.concatenate([values for _, values in rows]), jnp.float32)
+    value = np.concatenate([values for _, values in rows]).astype(np.float32)
     owner = np.repeat(np.arange(len(rows)), [len(buckets) for buckets, _ in rows])
     sign = jnp.asarray(2 * labels - 1, jnp.float32)
 
@@ -126,7 +126,9 @@ def _fitter(
     solver = optax.lbfgs(linesearch=search)
 
     @jax.jit
-    def minimise(share: jax.Array) -> jax.Array:
+    def minimise(
+        share: jax.Array, place: jax.Array, value: jax.Array, owner: jax.Array
+    ) -> jax.Array:
         def loss(weights: jax.Array) -> jax.Array:
             score = jax.ops.segment_sum(weights[place] * value, owner, len(rows))
             margin = sign * (score + weights[-1])
@@ -152,7 +154,7 @@ def _fitter(
         return jax.lax.while_loop(going, step, start)[0]
 
     def fit(seen: np.ndarray) -> np.ndarray:
-        found = np.asarray(minimise(jnp.asarray(seen / seen.sum(), jnp.float32)))
+        found = np.asarray(minimise(seen / seen.sum(), place, value, owner))
         weights = np.zeros(2**bits + 1, np.float32)
         weights[used], weights[-1] = found[:-1], found[-1]
         return weights

@@ -33,15 +33,11 @@ class MinHash:
     a band, each document is paired with the first 16 others of its bucket, so that
     pages of one template, which may fill a bucket with millions, cost linear time.
 
-    Why candidates are verified: pages of one template about different things share
-    bands now and then, and chains of such pairs join whole sites. Of 1,018 merges of
-    LSH alone that were reviewed by hand, 63.6 % joined different things (marin, change
-    7591, which answers with: no longer than the kept one and all word trigrams in it,
-    or a Jaccard similarity of character 5-grams of 0.9). One changed word changes five
-    word 5-grams, but about ten of six times as many character 5-grams: 0.8 here allows
-    one word in 45, 0.9 there one in 32. Word 5-grams at 0.8 are the stricter rule, so
-    one rule suffices; excerpts of a longer document are the business of `substring`.
-    What differs in fewer words, a date in a long page, is a near duplicate to both.
+    Why candidates are verified: of 1,018 merges of LSH alone that were reviewed by
+    hand, 63.6 % joined different things, as pages of one template (marin, change 7591,
+    which asks for a Jaccard similarity of character 5-grams of 0.9). Word 5-grams at
+    0.8 are stricter: they allow one changed word in 45, where those allow one in 32.
+    Excerpts of a longer document are the business of `substring`.
     """
 
     def __init__(
@@ -55,13 +51,10 @@ class MinHash:
                 f'permutations={permutations}; all need to be >= 1, and bands x rows '
                 'at most permutations.'
             )
-        if not 0 <= jaccard <= 1:
+        if not 0 <= jaccard <= 1 or not 0 <= seed < 1 << 32:
             raise command.UserError(
-                f'minhash.jaccard is {jaccard}; it needs to be in 0..1.'
-            )
-        if not 0 <= seed < 1 << 32:
-            raise command.UserError(
-                f'minhash.seed is {seed}; it needs to be in 0..4294967295.'
+                f'minhash has jaccard={jaccard} and seed={seed}; jaccard needs to be '
+                'in 0..1, and seed in 0..4294967295.'
             )
         self._ngram, self._jaccard = ngram, jaccard
         self._signer = minhash.Signer(*minhash.permutations(permutations, seed))

@@ -138,7 +138,7 @@ def _de_id(digits: str) -> bool:
     """One digit of the first ten stands twice or thrice, and the check digit holds."""
     repeated = sorted(digits[:10].count(d) for d in set(digits[:10]))
     one = repeated[-1] in (2, 3) and repeated[-2] == 1
-    return one and digits[0] != '0' and checks.mod11_10(digits)
+    return one and checks.mod11_10(digits)
 
 
 _ODD = dict(
@@ -162,10 +162,6 @@ def _cpf(digits: str) -> bool:
     first = checks.weighted(digits, range(10, 1, -1)) * 10 % 11 % 10
     second = checks.weighted(digits, range(11, 1, -1)) * 10 % 11 % 10
     return len(set(digits)) > 1 and digits[9:] == f'{first}{second}'
-
-
-def _aadhaar(digits: str) -> bool:
-    return digits[0] not in '01' and checks.verhoeff(digits)
 
 
 # ISO 3166 and the name. Most need a word that tells of them: among ten digits one in
@@ -197,7 +193,7 @@ NATIONAL = {
     ),
     'br_cpf': shapes.shape('[0-9]', r'[0-9]{2}(?:\.[0-9]{3}){2}-[0-9]{2}', _cpf),
     'in_aadhaar': shapes.shape(
-        '[2-9]', r'[0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}', _aadhaar,
+        '[2-9]', r'[0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}', checks.verhoeff,
         ('aadhaar', 'aadhar', 'uidai'),
     ),
 }  # fmt: skip

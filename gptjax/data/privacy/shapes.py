@@ -55,25 +55,20 @@ class Shape:
                 yield place
 
 
-def checked(valid: Callable[[str], bool]) -> Callable[[re.Match[str]], Place | None]:
-    """All that matched, where it is valid without its separators."""
-
-    def check(match: re.Match[str]) -> Place | None:
-        return match.span() if valid(_SEPARATORS.sub('', match[0])) else None
-
-    return check
-
-
 def shape(
     first: str, rest: str, valid: Callable[[str], bool], words: tuple[str, ...] = ()
 ) -> Shape:
     """A shape of a number.
 
     first: the set of its first character, which is searched for quickly; what may stand
-    before it is asked next.
+    before it is asked next. valid: of the number without its separators.
     """
+
+    def check(match: re.Match[str]) -> Place | None:
+        return match.span() if valid(_SEPARATORS.sub('', match[0])) else None
+
     pattern = re.compile(first + BEFORE + rest + AFTER)
-    return Shape(pattern, checked(valid), words, told_by(words) if words else None)
+    return Shape(pattern, check, words, told_by(words) if words else None)
 
 
 def told_by(words: tuple[str, ...]) -> re.Pattern[str]:

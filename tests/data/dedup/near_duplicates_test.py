@@ -186,8 +186,8 @@ def test_short_and_empty_texts():
     [
         ({'bands': 15}, 'bands x rows at most permutations'),
         ({'ngram': 0}, 'need to be >= 1'),
-        ({'jaccard': 1.5}, 'needs to be in 0..1'),
-        ({'seed': -1}, 'seed is -1'),
+        ({'jaccard': 1.5}, 'jaccard=1.5 and seed=1; jaccard needs to be in 0..1'),
+        ({'seed': -1}, 'seed=-1'),
     ],
 )
 def test_options_that_make_no_sense(change, told):

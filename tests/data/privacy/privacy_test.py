@@ -169,15 +169,15 @@ def test_replacing_leaves_nothing_to_find_and_is_stable():
 
 @pytest.mark.parametrize('tag', [True, False])
 def test_no_surrogate_is_found_again_whatever_word_precedes(tag):
+    spans = [
+        [find.Span(0, 1, kind), find.Span(2, 3, kind)] for kind in (*ALL, 'person')
+    ]
+    hidden = {find.hide(f'{x} {x}', one, tag) for one in spans for x in 'abcdefgh'}
     for word in ('call', 'NHS number', 'SSN', 'DNI', 'Steuer-ID', 'Aadhaar', 'ip'):
-        for kind in (*ALL, 'person'):
-            spans = [find.Span(0, 1, kind), find.Span(2, 3, kind)]
-            for letter in 'abcdefghijklmnopqrstuvwxyz':
-                text = f'{word} ' + find.hide(f'{letter} {letter}', spans, tag)
-                assert find.find(text, ALL) == [], text
-                assert not tag or len(find.find(f'{text} 1234567', ALL)) == (
-                    word == 'call'
-                )
+        for shown in hidden:
+            assert find.find(f'{word} {shown}', ALL) == []
+            after = find.find(f'{word} {shown} 1234567', ALL)
+            assert not tag or len(after) == (word == 'call')
 
 
 def test_every_text_of_a_chat_is_tagged_and_counted():
