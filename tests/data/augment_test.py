@@ -5,6 +5,7 @@ import http.server
 import itertools
 import json
 import threading
+import time
 
 import pytest
 
@@ -22,7 +23,7 @@ class Server:
     """An endpoint whose `reply` says the status and the content."""
 
     def __init__(self):
-        self.bodies, self.headers = [], []
+        self.bodies, self.headers, self.pause, self.lost = [], [], 0, 0
         self.reply = lambda body: (200, body['messages'][-1]['content'].upper())
         server = self
 
@@ -36,9 +37,17 @@ class Server:
                 status, content = server.reply(body)
                 message = {'role': 'assistant', 'content': content}
                 sent = {'choices': [{'message': message}]} if status == 200 else content
+                content = json.dumps(sent).encode()
                 self.send_response(status)
+                self.send_header('Content-Length', str(len(content) + server.lost))
                 self.end_headers()
-                self.wfile.write(json.dumps(sent).encode())
+                step = 1 if server.pause else len(content)
+                for at in range(0, len(content), step):
+                    time.sleep(server.pause)
+                    try:
+                        self.wfile.write(content[at : at + step])
+                    except OSError:
+                        return  # who asked has gone
 
             def log_message(self, *args):
                 pass
@@ -74,6 +83,9 @@ def synonyms(tmp_path):
     return str(tmp_path / 'synonyms.txt')
 
 
+KEY_AT_500 = 'hidden ' + 'x' * 487 + 'hidden'
+
+
 def labelled(text=TEXT, identity='one'):
     return documents.Document(identity, 'set/a.txt', 'MIT', text=text, label='good')
 
@@ -82,10 +94,6 @@ def chat():
     turns = [('user', 'one two three'), ('assistant', 'four'), ('user', 'five six')]
     messages = [{'role': role, 'content': content} for role, content in turns]
     return documents.Document('talk', 'set/b', 'MIT', messages=messages)
-
-
-def user(content):
-    return [{'role': 'user', 'content': content}]
 
 
 def edit(documents_, synonyms, operation=None, **options):
@@ -133,6 +141,13 @@ def test_deletion_leaves_its_share_and_at_least_a_word(synonyms):
     assert made.text == 'word'
 
 
+def test_a_long_word_takes_no_long_time():
+    """A megabyte of punctuation in one word: with a regular expression once hours."""
+    word = 'a' + '!' * 1_000_000 + 'b'
+    ((number, core),) = eda._cores(['...', f'({word})'])
+    assert (number, core[0]) == (1, word)
+
+
 def test_draws_depend_on_seed_document_and_copy_alone(synonyms):
     found = [labelled(identity=name) for name in 'abc']
     whole = edit(found, synonyms, copies=8)
@@ -176,7 +191,7 @@ def test_what_is_made_tells_of_its_parent(synonyms):
     [
         (dict(operation='swop'), "did you mean 'swap'"),
         (dict(rate=0.0), r'rate=0\.0'),
-        (dict(synonyms=None), 'need method.synonyms'),
+        (dict(synonyms=None), r'need method\.synonyms'),
         (dict(synonyms='nowhere.txt'), "'nowhere.txt', which cannot be read"),
     ],
 )
@@ -188,7 +203,7 @@ def test_wrong_options_are_refused(synonyms, options, message):
 def test_nothing_is_asked_twice(server, tmp_path):
     """Within a call, in another one, and after a kill in the middle of a line."""
     ask = server.endpoint(tmp_path)
-    prompts = [user(c) for c in 'abca']
+    prompts = list('abca')
     assert ask.ask(prompts, [0] * 4) == ['A', 'B', 'C', 'A']
     assert len(server.bodies) == 3
     assert server.bodies[0].keys() == {
@@ -197,9 +212,9 @@ def test_nothing_is_asked_twice(server, tmp_path):
     with (tmp_path / 'answers.jsonl').open('a') as file:
         file.write('{"digest": "12')
     again = server.endpoint(tmp_path)
-    assert again.ask([user('b'), user('d')], [0, 0]) == ['B', 'D']
+    assert again.ask(['b', 'd'], [0, 0]) == ['B', 'D']
     assert len(server.bodies) == 4
-    assert again.ask([user('b')], [1]) == ['B']  # another seed is another request
+    assert again.ask(['b'], [1]) == ['B']  # another seed is another request
     assert len(server.bodies) == 5
     assert server.endpoint(tmp_path).ask(prompts, [0] * 4) == ['A', 'B', 'C', 'A']
     assert len(server.bodies) == 5
@@ -208,12 +223,20 @@ def test_nothing_is_asked_twice(server, tmp_path):
 def test_a_busy_server_is_asked_again_and_a_refusal_is_kept(server, tmp_path):
     count = itertools.count()
     server.reply = lambda body: (429, 'slow') if next(count) < 2 else (200, 'yes')
-    assert server.endpoint(tmp_path).ask([user('x')], [0]) == ['yes']
+    assert server.endpoint(tmp_path).ask(['x'], [0]) == ['yes']
     assert len(server.bodies) == 3
     server.reply = lambda body: (400, 'too long')
     for _ in range(2):
-        assert server.endpoint(tmp_path).ask([user('y')], [0]) == [None]
+        assert server.endpoint(tmp_path).ask(['y'], [0]) == [None]
     assert len(server.bodies) == 4
+
+
+@pytest.mark.parametrize('status', [200, 400, 503])
+def test_an_answer_that_breaks_off_is_asked_for_again(server, tmp_path, status):
+    server.reply, server.lost = lambda body: (status, 'half'), 10
+    with pytest.raises(command.UserError, match='IncompleteRead'):
+        server.endpoint(tmp_path, retries=1).ask(['x'], [0])
+    assert len(server.bodies) == 2
 
 
 def test_what_was_answered_before_a_failure_stays(server, tmp_path):
@@ -222,10 +245,10 @@ def test_what_was_answered_before_a_failure_stays(server, tmp_path):
     )
     ask = server.endpoint(tmp_path, at_once=1, retries=1)
     with pytest.raises(command.UserError, match=r'503.* goes on from there'):
-        ask.ask([user(c) for c in 'abcd'], [0] * 4)
+        ask.ask(list('abcd'), [0] * 4)
     asked = len(server.bodies)
     server.reply = lambda body: (200, 'yes')
-    found = server.endpoint(tmp_path).ask([user(c) for c in 'abcd'], [0] * 4)
+    found = server.endpoint(tmp_path).ask(list('abcd'), [0] * 4)
     assert found == ['yes'] * 4
     assert len(server.bodies) - asked <= 2
 
@@ -233,25 +256,59 @@ def test_what_was_answered_before_a_failure_stays(server, tmp_path):
 def test_the_key_is_sent_and_not_kept(server, tmp_path, monkeypatch):
     with pytest.raises(command.UserError, match=r'OUR_KEY.*is not set'):
         server.endpoint(tmp_path, key_variable='OUR_KEY')
+    monkeypatch.setenv('OUR_KEY', 'hid\nden')
+    with pytest.raises(command.UserError, match='more than one line') as told:
+        server.endpoint(tmp_path, key_variable='OUR_KEY')
+    assert 'hid' not in str(told.value)
     monkeypatch.setenv('OUR_KEY', 'hidden')
-    server.endpoint(tmp_path, key_variable='OUR_KEY').ask([user('x')], [0])
+    server.endpoint(tmp_path, key_variable='OUR_KEY').ask(['x'], [0])
     assert server.headers[0]['Authorization'] == 'Bearer hidden'
     assert 'hidden' not in (tmp_path / 'answers.jsonl').read_text()
+    for reply in ((401, 'hidden is no key'), (200, {'hidden': 1}), (401, KEY_AT_500)):
+        server.reply = lambda body, reply=reply: reply
+        with pytest.raises(command.UserError, match=r'\[key\]') as told:
+            server.endpoint(tmp_path, key_variable='OUR_KEY').ask(['y'], [0])
+        assert 'hid' not in str(told.value)
 
 
 def test_what_is_no_endpoint_is_named(server, tmp_path):
-    server.reply = lambda body: (200, None)
+    server.reply = lambda body: (200, 7)
     with pytest.raises(command.UserError, match='no chat completion'):
-        server.endpoint(tmp_path).ask([user('x')], [0])
+        server.endpoint(tmp_path).ask(['x'], [0])
     server.reply = lambda body: (401, 'who are you')
     with pytest.raises(command.UserError, match=r'401: .*who are you'):
-        server.endpoint(tmp_path).ask([user('x')], [0])
+        server.endpoint(tmp_path).ask(['x'], [0])
     with pytest.raises(command.UserError, match='cannot answer'):
         server.endpoint(
             tmp_path, base_url='http://127.0.0.1:1/v1', retries=0
-        ).ask([user('x')], [0])  # fmt: skip
-    with pytest.raises(command.UserError, match="base_url='localhost'"):
-        server.endpoint(tmp_path, base_url='localhost')
+        ).ask(['x'], [0])  # fmt: skip
+    for url in ('localhost', 'http://[::1/v1', 'http://me:secret@host/v1'):
+        with pytest.raises(command.UserError, match=r'base_url is .*; it needs'):
+            server.endpoint(tmp_path, base_url=url)
+    for wrong in (dict(at_once=0), dict(retries=-1), dict(timeout=0.0)):
+        with pytest.raises(command.UserError, match=r'at_once=.*timeout='):
+            server.endpoint(tmp_path, **wrong)
+
+
+def test_a_model_that_gives_no_text(server, tmp_path):
+    """No content, as of a refusal, is an answer; half a surrogate pair is no text."""
+    server.reply = lambda body: (200, None)
+    for _ in range(2):
+        assert server.endpoint(tmp_path).ask(['x'], [0]) == [None]
+    assert len(server.bodies) == 1
+    server.reply = lambda body: (200, 'a\ud83d')
+    assert server.endpoint(tmp_path).ask(['y'], [0]) == ['a?']
+
+
+def test_an_answer_has_an_end(server, tmp_path, monkeypatch):
+    """Neither one that is too long nor one that takes too long is waited for."""
+    monkeypatch.setattr(endpoint_lib, '_MOST', 1000)
+    server.reply = lambda body: (200, 'x' * 1000)
+    with pytest.raises(command.UserError, match='no end after 1'):
+        server.endpoint(tmp_path, retries=0).ask(['x'], [0])
+    server.reply, server.pause = lambda body: (200, 'x' * 50), 0.02
+    with pytest.raises(command.UserError, match='no end after'):
+        server.endpoint(tmp_path, retries=0, timeout=0.1).ask(['x'], [0])
 
 
 def test_back_translation_goes_there_and_back(server, tmp_path):
@@ -276,6 +333,12 @@ def test_back_translation_goes_there_and_back(server, tmp_path):
         f'augment:back_translation/{s}' for s in ('set/a.txt',) * 2 + ('set/b',) * 2
     ]
     assert made[0].evidence == 'made of one by m, through French; its licence'
+    assert not any(m['messages'][0]['content'].endswith('\n\n') for m in server.bodies)
+    with pytest.raises(command.UserError, match="through is 'French'"):
+        next(back_translation.back_translation(
+            found, server.endpoint(tmp_path), seed=0, language='English',
+            through='French',
+        ))  # fmt: skip
     assert len({one.id for one in made}) == 4
     assert made[0].label == 'good'
     assert made[2].messages[1]['content'] == 'four'
@@ -389,8 +452,11 @@ def test_the_command_writes_what_the_corpora_read(server, synonyms, tmp_path):
     before = output.read_bytes()
     command.splat(augment_table.augment, 'config', config, output=str(output))
     assert output.read_bytes() == before
+    inside = dict(config, corpus=dict(corpus, path=str(tmp_path)))
+    with pytest.raises(command.UserError, match=r'is in corpus\.path='):
+        command.splat(augment_table.augment, 'config', inside, output=str(output))
     config['endpoint'] = server.options
-    with pytest.raises(command.UserError, match='eda has no use for a endpoint'):
+    with pytest.raises(command.UserError, match='eda has no use for endpoint'):
         command.splat(augment_table.augment, 'config', config, output=str(output))
     config = command.load_config('configs/data/augment.py:back_translation').to_dict()
     config |= dict(endpoint=server.options, corpus=corpus)

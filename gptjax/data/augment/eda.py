@@ -13,8 +13,9 @@ from gptjax import command
 from gptjax.data import documents
 from gptjax.data.augment import parts
 
-Synonyms = dict[str, list[str]]
-_WORD = re.compile(r'(\W*)(.*?)(\W*)', re.DOTALL)
+Words = list[str]
+Synonyms = dict[str, Words]
+_CORE = re.compile(r'\w(?:.*\w)?', re.DOTALL)  # of a word: without punctuation around
 
 
 def eda(
@@ -48,17 +49,16 @@ def eda(
     for document in found:
         for number in range(copies):
             draw = random.Random(f'{seed}:{number}:{document.id}')
-            name = operations[number % len(edits)]
+            which = number % len(edits)
             texts = [
                 '\n'.join(
-                    ' '.join(
-                        edits[number % len(edits)](line.split(), rate, known, draw)
-                    )
+                    ' '.join(edits[which](line.split(), rate, known, draw))
                     for line in text.split('\n')
                 )
                 for text in parts.inputs(document)
             ]
-            yield parts.remade(document, texts, 'eda', number, f'EDA, {name}')
+            by = f'EDA, {operations[which]}'
+            yield parts.remade(document, texts, 'eda', number, by)
 
 
 def read(path: str) -> Synonyms:
@@ -70,43 +70,35 @@ def read(path: str) -> Synonyms:
             f'method.synonyms is {path!r}, which cannot be read ({error}); name a '
             'text file in UTF-8.'
         ) from None
-    known: Synonyms = {}
+    known: dict[str, set[str]] = {}
     for line in lines:
-        group = [word.strip() for word in line.split(',') if word.strip()]
+        group = {word.strip() for word in line.split(',')} - {''}
         for word in group:
-            others = [other for other in group if other != word]
-            known[word] = known.get(word, []) + others
-    return {word: sorted(set(others)) for word, others in known.items() if others}
+            known[word] = known.get(word, set()) | group - {word}
+    return {word: sorted(others) for word, others in known.items() if others}
 
 
-def _replace(
-    words: list[str], rate: float, known: Synonyms, draw: random.Random
-) -> list[str]:
+def _replace(words: Words, rate: float, known: Synonyms, draw: random.Random) -> Words:
     """Synonyms in place of some words, around which punctuation stays."""
-    found = [i for i, word in enumerate(words) if _core(word) in known]
-    for i in draw.sample(found, min(_count(words, rate), len(found))):
-        match = _WORD.fullmatch(words[i])
-        assert match
-        before, core, after = match.groups()
-        new = draw.choice(known[core.lower()])
-        words[i] = before + (new.capitalize() if core[0].isupper() else new) + after
+    found = [(i, core) for i, core in _cores(words) if core[0].lower() in known]
+    for i, core in draw.sample(found, min(_count(words, rate), len(found))):
+        new = draw.choice(known[core[0].lower()])
+        new = new.capitalize() if core[0][0].isupper() else new
+        words[i] = words[i][: core.start()] + new + words[i][core.end() :]
     return words
 
 
-def _insert(
-    words: list[str], rate: float, known: Synonyms, draw: random.Random
-) -> list[str]:
+def _insert(words: Words, rate: float, known: Synonyms, draw: random.Random) -> Words:
     """A synonym of some word at a random place, as often as words are to change."""
-    found = [_core(word) for word in words if _core(word) in known]
+    cores = [core[0].lower() for _, core in _cores(words)]
+    found = [core for core in cores if core in known]
     for _ in range(_count(words, rate) if found else 0):
         new = draw.choice(known[draw.choice(found)])
         words.insert(draw.randint(0, len(words)), new)
     return words
 
 
-def _swap(
-    words: list[str], rate: float, known: Synonyms, draw: random.Random
-) -> list[str]:
+def _swap(words: Words, rate: float, known: Synonyms, draw: random.Random) -> Words:
     """Two random words change places, as often as words are to change."""
     for _ in range(_count(words, rate) if len(words) > 1 else 0):
         i, j = draw.sample(range(len(words)), 2)
@@ -114,25 +106,22 @@ def _swap(
     return words
 
 
-def _delete(
-    words: list[str], rate: float, known: Synonyms, draw: random.Random
-) -> list[str]:
+def _delete(words: Words, rate: float, known: Synonyms, draw: random.Random) -> Words:
     """Each word is left out with probability `rate`; one stays."""
     kept = [word for word in words if draw.random() >= rate]
     return kept or ([draw.choice(words)] if words else [])
 
 
-def _core(word: str) -> str:
-    match = _WORD.fullmatch(word)
-    return match.group(2).lower() if match else ''
+def _cores(words: Sequence[str]) -> list[tuple[int, re.Match[str]]]:
+    """(its number, its core) of each word that has letters or digits."""
+    return [(i, m) for i, m in enumerate(map(_CORE.search, words)) if m]
 
 
 def _count(words: Sequence[str], rate: float) -> int:
     return max(1, int(rate * len(words))) if words else 0
 
 
-Edit = Callable[[list[str], float, Synonyms, random.Random], list[str]]
-OPERATIONS: dict[str, Edit] = {
+OPERATIONS: dict[str, Callable[[Words, float, Synonyms, random.Random], Words]] = {
     'synonyms': _replace,
     'insertion': _insert,
     'swap': _swap,

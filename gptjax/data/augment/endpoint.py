@@ -6,7 +6,6 @@ that is killed, or that is run again, asks nothing twice.
 
 from collections.abc import Sequence
 import concurrent.futures
-import hashlib
 import http.client
 import json
 import os
@@ -18,19 +17,19 @@ import urllib.error
 import urllib.request
 
 from gptjax import command
-from gptjax.text import chat
+from gptjax.data import storage
+from gptjax.data.origin import web
 
 _LATER = (408, 409, 429, 500, 502, 503, 504)  # worth another try
 _REFUSED = (400, 413, 422)  # this request, whatever the others
-
-Prompt = Sequence[chat.Message]
+_MOST = 1 << 24  # bytes of an answer
 
 
 class Endpoint:
     """POST {base_url}/chat/completions, with the answers kept in the file `ledger`.
 
     key_variable: the environment variable that holds the API key, if it takes one.
-    temperature, max_tokens: of each answer. timeout: seconds. retries: of a request
+    timeout: seconds until an answer begins, and until it ends. retries: of a request
     that the server cannot answer now, after 1, 2, 4, ... times `wait` seconds.
     at_once: requests that are under way together.
     """
@@ -49,41 +48,51 @@ class Endpoint:
         wait: float,
         at_once: int,
     ):
-        if not base_url.startswith(('http://', 'https://')) or at_once < 1:
+        address = web.normal(base_url)
+        if address is None:
             raise command.UserError(
-                f'endpoint has base_url={base_url!r} and at_once={at_once}; it needs '
-                'an address such as http://127.0.0.1:8000/v1, and at least 1.'
+                f'endpoint.base_url is {base_url!r}; it needs to be an address such as '
+                'http://127.0.0.1:8000/v1, without a name and password.'
             )
-        key = os.environ.get(key_variable) if key_variable else None
-        if key_variable and not key:
+        if at_once < 1 or timeout <= 0 or min(retries, wait) < 0:
             raise command.UserError(
-                f'endpoint.key_variable is {key_variable!r}, which is not set; put the '
-                'API key into that environment variable, or set it to None.'
+                f'endpoint has at_once={at_once}, timeout={timeout}, retries={retries} '
+                f'and wait={wait}; the first two are above 0, the others at least 0.'
+            )
+        key = os.environ.get(key_variable, '') if key_variable else ''
+        if key_variable and not (key and key.isascii() and key.isprintable()):
+            raise command.UserError(
+                f'endpoint.key_variable is {key_variable!r}, which is not set, or to '
+                'more than one line of ASCII; put the API key into that environment '
+                'variable, or set it to None.'
             )
         self.model = model
         self.at_once = at_once
         self._key = key
-        self._url = base_url.rstrip('/') + '/chat/completions'
+        self._url = address.rstrip('/') + '/chat/completions'
         self._body = dict(model=model, temperature=temperature, max_tokens=max_tokens)
         self._timeout, self._retries, self._wait = timeout, retries, wait
         self._ledger = ledger
         self._lock = threading.Lock()
         self._known = _read(ledger)
 
-    def ask(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[str | None]:
-        """The answers, in order; None where the endpoint refuses a request.
+    def ask(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[str | None]:
+        """The answers to what a user asks; None where the endpoint refuses or has none.
 
         Equal prompts with other seeds are other requests. Raises UserError where the
         endpoint cannot be reached, or answers what is no completion.
         """
         asked = [
-            {**self._body, 'messages': list(prompt), 'seed': seed}
+            {
+                **self._body,
+                'messages': [{'role': 'user', 'content': prompt}],
+                'seed': seed,
+            }
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
-        digests = [_digest(body) for body in asked]
-        new = {
-            d: b for d, b in zip(digests, asked, strict=True) if d not in self._known
-        }
+        digests = [storage.json_digest(body) for body in asked]
+        both = zip(digests, asked, strict=True)
+        new = {digest: body for digest, body in both if digest not in self._known}
         with concurrent.futures.ThreadPoolExecutor(self.at_once) as pool:
             futures = [pool.submit(self._answer, d, body) for d, body in new.items()]
             try:
@@ -103,45 +112,64 @@ class Endpoint:
                 file.write(line + '\n')
 
     def _post(self, body: bytes) -> str | None:
+        why = ''
         for attempt in range(self._retries + 1):
+            time.sleep(self._wait * 2 ** (attempt - 1) if attempt else 0)
             request = urllib.request.Request(self._url, body, method='POST')
             request.add_header('Content-Type', 'application/json')
             if self._key:  # not for another address that this one may name
                 request.add_unredirected_header('Authorization', f'Bearer {self._key}')
-            why = ''
             try:
-                with urllib.request.urlopen(request, timeout=self._timeout) as answer:
-                    return self._content(answer.read())
-            except urllib.error.HTTPError as error:
-                why = f'{error.code}: {error.read(500).decode(errors="replace")}'
-                if error.code in _REFUSED:
-                    return None
-                if error.code not in _LATER:
-                    break
+                code, answer = self._sent(request)
             except (OSError, http.client.HTTPException) as error:
-                why = str(error) or type(error).__name__
-            if attempt < self._retries:
-                time.sleep(self._wait * 2**attempt)
+                why = self._shown(str(error)) or type(error).__name__
+                continue
+            if code == 200:
+                return self._content(answer)
+            if code in _REFUSED:
+                return None
+            why = f'{code}: {self._shown(answer.decode(errors="replace"))}'
+            if code not in _LATER:
+                break
         raise command.UserError(
             f'{self._url} cannot answer ({why}); the answers so far are in '
             f'{self._ledger}, and the same command goes on from there.'
         )
 
-    def _content(self, answer: bytes) -> str:
+    def _sent(self, request: urllib.request.Request) -> tuple[int, bytes]:
+        """(status, body) of the response, which has an end."""
+        try:
+            answer = urllib.request.urlopen(request, timeout=self._timeout)
+        except urllib.error.HTTPError as error:
+            answer = error
+        body, until = bytearray(), time.monotonic() + self._timeout
+        with answer:
+            while block := answer.read1(1 << 16):
+                body += block
+                if len(body) > _MOST or time.monotonic() > until:
+                    raise OSError(f'no end after {len(body)} bytes')
+            if answer.length:
+                raise http.client.IncompleteRead(bytes(body), answer.length)
+            return answer.code, bytes(body)
+
+    def _content(self, answer: bytes) -> str | None:
+        """The text of a completion; None where the model gives none."""
         try:
             content = json.loads(answer)['choices'][0]['message']['content']
-            if isinstance(content, str):
-                return content
-        except (ValueError, KeyError, IndexError, TypeError):
+            if content is None:
+                return None
+            if isinstance(content, str):  # half a surrogate pair is no text
+                return content.encode(errors='replace').decode()
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             pass
         raise command.UserError(
-            f'{self._url} answers {answer[:200]!r}, which is no chat completion; check '
-            'endpoint.base_url.'
+            f'{self._url} answers {self._shown(answer.decode(errors="replace"))!r}, '
+            'which is no chat completion; check endpoint.base_url.'
         )
 
-
-def _digest(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    def _shown(self, said: str) -> str:
+        """How an answer begins, without the key, which some servers repeat."""
+        return (said.replace(self._key, '[key]') if self._key else said)[:500]
 
 
 def _read(ledger: Path) -> dict[str, str | None]:

@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 import random
 import re
-from typing import Any
 
 from gptjax import command
 from gptjax.data import documents, progress
@@ -20,7 +19,17 @@ from gptjax.data.augment.endpoint import Endpoint
 _OF_PEOPLE, _OWN = 6, 2
 # What a model of text cannot do or see (appendix A.1).
 _UNFIT = re.compile(r'\b(images?|graphs?|pictures?|files?|maps?|draw|plot|go to)\b')
-_ITEM = re.compile(r'^\s*\d+[.)]\s*(.+)$', re.MULTILINE)
+_ITEM = re.compile(r'^[ \t]*\d+[.)][ \t]*(.+)$', re.MULTILINE)
+_KIND = (
+    'Is this a classification task, whose answer is one of a few labels? Answer yes or '
+    'no.\n\nTask: {}'
+)
+_EXAMPLE = 'Write one example of this task: {}.\n\nTask: {}'
+_ORDER = {  # by whether it is one
+    True: "first 'Output:' and one of the labels, then 'Input:' and an input of it",
+    False: "first 'Input:' and an input, or none if none is needed, then 'Output:' and "
+    'the answer',
+}
 _FIELD = r'{}:(.*?)(?=\n(?:Input|Output):|\Z)'
 
 
@@ -40,6 +49,8 @@ def self_instruct(
     rounds: of at most `at_once` prompts each. novelty: the ROUGE-L from which on an
     instruction is like another (the paper has 0.7). Raises UserError for too few tasks.
     """
+    if not 0 < novelty <= 1:
+        raise command.UserError(f'method.novelty is {novelty}; it is above 0, to 1.')
     people = _tasks(tasks)
     pool = [_tokens(one) for one in people]
     own: list[str] = []
@@ -47,25 +58,23 @@ def self_instruct(
     for number in range(rounds):
         draw = random.Random(f'{seed}:{number}')
         prompts = [_more(people, own, draw) for _ in range(ask.at_once)]
-        seeds = [draw.getrandbits(31) for _ in prompts]
+        answers = ask.ask(prompts, [draw.getrandbits(31) for _ in prompts])
         new = []
-        for answer in ask.ask(prompts, seeds):
-            for one in map(str.strip, _ITEM.findall(answer or '')):
-                tokens = _tokens(one)
-                if _fits(one, tokens) and all(
-                    rouge_l(tokens, p) < novelty for p in pool
-                ):
-                    pool.append(tokens)
-                    new.append(one)
+        text = '\n'.join(answer or '' for answer in answers)
+        for one in map(str.strip, _ITEM.findall(text)):
+            tokens = _tokens(one)
+            if _fits(one, tokens) and all(rouge_l(tokens, p) < novelty for p in pool):
+                pool.append(tokens)
+                new.append(one)
         new = new[: count - made]
         own += new
-        kinds = ask.ask([_kind(one) for one in new], [seed] * len(new))
-        examples = ask.ask(
-            [_example(one, 'yes' in (kind or '').lower()[:5])
-             for one, kind in zip(new, kinds, strict=True)],
-            [seed] * len(new),
-        )  # fmt: skip
-        for one, answer in zip(new, examples, strict=True):
+        seeds = [seed] * len(new)
+        kinds = ask.ask([_KIND.format(one) for one in new], seeds)
+        examples = [
+            _EXAMPLE.format(_ORDER['yes' in (kind or '').lower()[:5]], one)
+            for one, kind in zip(new, kinds, strict=True)
+        ]
+        for one, answer in zip(new, ask.ask(examples, seeds), strict=True):
             found = _document(one, answer or '', ask.model, licence, Path(tasks).name)
             if found is not None:
                 made += 1
@@ -114,58 +123,35 @@ def _tokens(text: str) -> list[str]:
 
 def _fits(instruction: str, tokens: Sequence[str]) -> bool:
     """Three to 150 words, of what a model of text can do (appendix A.1)."""
-    begins = instruction[:1].isalnum()
-    return 3 <= len(tokens) <= 150 and begins and not _UNFIT.search(instruction.lower())
+    fits = 3 <= len(tokens) <= 150 and instruction[:1].isalnum()
+    return fits and not _UNFIT.search(instruction.lower())
 
 
-def _more(people: Sequence[str], own: Sequence[str], draw: random.Random) -> Any:
+def _more(people: Sequence[str], own: Sequence[str], draw: random.Random) -> str:
     mine = draw.sample(own, min(_OWN, len(own)))
     shown = draw.sample(people, _OF_PEOPLE + _OWN - len(mine)) + mine
     draw.shuffle(shown)
     listed = '\n'.join(f'{i}. {" ".join(s.split())}' for i, s in enumerate(shown, 1))
-    return _user(
+    return (
         'Here is a list of tasks for an assistant. Go on with eight more, numbered '
         f'likewise, each of another kind, one a line.\n\n{listed}'
     )
-
-
-def _kind(instruction: str) -> Any:
-    return _user(
-        'Is this a classification task, whose answer is one of a few labels? Answer '
-        f'yes or no.\n\nTask: {instruction}'
-    )
-
-
-def _example(instruction: str, classifies: bool) -> Any:
-    order = (
-        "first 'Output:' and one of the labels, then 'Input:' and an input that has it"
-        if classifies
-        else "first 'Input:' and an input, or none where the task needs none, then "
-        "'Output:' and the answer"
-    )
-    return _user(f'Write one example of this task: {order}.\n\nTask: {instruction}')
-
-
-def _user(content: str) -> list[dict[str, str]]:
-    return [{'role': 'user', 'content': content}]
 
 
 def _document(
     instruction: str, answer: str, model: str, licence: str, tasks: str
 ) -> documents.Document | None:
     """The example as a conversation; None where its answer cannot be read."""
-    found = [
-        re.search(_FIELD.format(n), answer, re.DOTALL) for n in ('Input', 'Output')
-    ]
-    given, output = (match.group(1).strip() if match else '' for match in found)
+    fields = (_FIELD.format(name) for name in ('Input', 'Output'))
+    found = (re.search(field, answer, re.DOTALL) for field in fields)
+    given, output = (match[1].strip() if match else '' for match in found)
     if not output or given == output:
         return None
     if given.lower().strip('.()[]') in ('', 'none'):
         given = ''
     question = f'{instruction}\n\n{given}' if given else instruction
-    identity = documents.stable_id(f'self_instruct:{question}')
     return documents.Document(
-        identity,
+        documents.stable_id(f'self_instruct:{question}'),
         f'augment:self_instruct/{model}',
         licence,
         messages=[

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-import dataclasses
+import inspect
 import json
 import os
 from pathlib import Path
@@ -13,26 +13,12 @@ from gptjax.data import documents, progress, table
 from gptjax.data.augment import back_translation, eda, parts, self_instruct
 from gptjax.data.augment.endpoint import Endpoint
 
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """`make(found, ask, **options)` yields new documents.
-
-    reads: whether it is given the documents of a corpus. asks: whether it is given an
-    endpoint.
-    """
-
-    make: Callable[..., Iterator[documents.Document]]
-    reads: bool
-    asks: bool
-
-
-METHODS = {
-    'eda': Method(eda.eda, reads=True, asks=False),
-    'back_translation': Method(
-        back_translation.back_translation, reads=True, asks=True
-    ),
-    'self_instruct': Method(self_instruct.self_instruct, reads=False, asks=True),
+# Each yields new documents: of those of a corpus where it takes `found`, by an endpoint
+# where it takes `ask`.
+METHODS: dict[str, Callable[..., Iterator[documents.Document]]] = {
+    'eda': eda.eda,
+    'back_translation': back_translation.back_translation,
+    'self_instruct': self_instruct.self_instruct,
 }
 
 
@@ -53,17 +39,24 @@ def augment(
     """
     options = dict(method)
     name = options.pop('name', None)
-    chosen: Method = command.lookup(METHODS, name, 'method')
+    make = command.lookup(METHODS, name, 'method')
+    takes = inspect.signature(make).parameters
     for section, given, needed in (
-        ('corpus', corpus, chosen.reads),
-        ('endpoint', endpoint, chosen.asks),
+        ('corpus', corpus, 'found' in takes),
+        ('endpoint', endpoint, 'ask' in takes),
     ):
         if (given is not None) != needed:
             raise command.UserError(
-                f'the method {name} {"needs" if needed else "has no use for"} a '
+                f'the method {name} {"needs" if needed else "has no use for"} '
                 f'{section}; {"describe it" if needed else "set it to None"}.'
             )
     path = Path(output)
+    raw = (corpus or {}).get('path')
+    if raw and path.resolve().is_relative_to(Path(raw).resolve()):
+        raise command.UserError(
+            f'--output={output} is in corpus.path={raw}, which would then hold what is '
+            'made of it; choose another.'
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     also: dict[str, Any] = {}
     kept: Iterable[documents.Document] = ()
@@ -73,7 +66,7 @@ def augment(
     if endpoint is not None:
         answers = path.with_name(path.name + '.answers.jsonl')
         also['ask'] = command.splat(Endpoint, 'endpoint', endpoint, ledger=answers)
-    made = command.splat(chosen.make, 'method', options, **also)
+    made = command.splat(make, 'method', options, **also)
     counts = Counter[str]()
     partial = path.with_name(path.name + '.partial')
     with progress.stage(name) as advance, partial.open('w', encoding='utf-8') as file:
