@@ -164,7 +164,10 @@ def _zip(item: item_lib.Item) -> Iterator[Member]:
 
 
 def _tar(item: item_lib.Item) -> Iterator[Member]:
-    with item.stream() as stream, _opened(stream) as opened:
+    with (
+        item.stream() as stream,
+        tarfile.open(fileobj=stream, mode='r|', tarinfo=_Info) as opened,
+    ):
         for info in opened:
             opened.members = []  # type: ignore[attr-defined]  # it would keep all
             if info.isdir():
@@ -176,7 +179,3 @@ def _tar(item: item_lib.Item) -> Iterator[Member]:
                 problem = 'no regular file'
             name = info.name.encode('utf-8', 'replace').decode()
             yield Member(name, problem, functools.partial(opened.extractfile, info))
-
-
-def _opened(stream: io.BufferedIOBase) -> tarfile.TarFile:
-    return tarfile.open(fileobj=stream, mode='r|', tarinfo=_Info)

@@ -7,7 +7,6 @@ from typing import Any
 from gptjax.data import extras
 from gptjax.data.read import item as item_lib
 
-_PAGES = 5000
 # pypdf reads 5 to 50 pages a second; a file made for it may keep it for ever.
 _SECONDS = 600
 
@@ -33,8 +32,6 @@ def _text(pypdf: Any, stream: io.BufferedIOBase) -> str:
     reader = pypdf.PdfReader(stream)
     if reader.is_encrypted:
         raise item_lib.Broken('encrypted')
-    if len(reader.pages) > _PAGES:
-        raise item_lib.Broken('too many pages')
     pages, size = [], 0
     for page in reader.pages:
         # It makes halves of surrogate pairs of broken fonts.

@@ -65,7 +65,9 @@ def origin(record: Mapping[str, Any]) -> dict[str, Any]:
     signals = _value(record.get('signals'))
     if isinstance(signals, Mapping):
         numbers = {k: v for k, v in signals.items() if isinstance(v, int | float)}
-        made['signals'] = {k: float(v) for k, v in numbers.items() if abs(v) < 1e300}
+        made['signals'] = {
+            str(k): float(v) for k, v in numbers.items() if abs(v) < 1e300
+        }
     return made
 
 

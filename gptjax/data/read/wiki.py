@@ -15,9 +15,9 @@ from xml.etree import ElementTree
 
 from gptjax.data.read import item as item_lib
 
-# MediaWiki itself allows 2 MiB ($wgMaxArticleSize).
-_ARTICLE = 4 << 20  # characters
-_PAGE = 16 << 20  # bytes of a page with its revisions: dumps of articles have one
+# Bytes of a page with its revisions: dumps of articles have one, and MediaWiki itself
+# allows 2 MiB of it ($wgMaxArticleSize).
+_PAGE = 16 << 20
 _CHUNK = 1 << 16
 _DEPTH = 40  # of brackets in one another
 _SPACES = {'6', '14'}  # of files and categories
@@ -96,9 +96,6 @@ def _article(
     texts = [one.text or '' for one in page.iter() if _local(one) == 'text']
     about = {_local(one): one.text or '' for one in site}
     title, text = found.get('title', ''), texts[-1] if texts else ''
-    if len(text) > _ARTICLE:
-        yield item.skipped('too large')
-        return
     base, slash, _ = about.get('base', '').rpartition('/')
     name = about.get('dbname') or item.group
     yield item.document(
