@@ -1,11 +1,10 @@
-"""n-grams of words: by counting, and for the filters that run on all pages by hashes.
+"""n-grams of words that repeat, found by sorting hashes and then compared as text.
 
 A hash only proposes: what it calls equal is compared, what it calls different is
 different. So the results are those of counting, at a fraction of the cost.
 """
 
 from collections import Counter
-from collections.abc import Sequence
 import functools
 
 import numpy as np
@@ -15,20 +14,6 @@ _WORD_BASE = np.uint64(0xC2B2AE3D27D4EB4F)
 _PREFIX = 11  # characters by which stretches of five words or more are proposed
 _SIZES = np.arange(5, 11)
 _SHORT = 1 << 16  # characters of a page whose powers are kept
-Gram = tuple[str, ...]
-
-
-def counted(words: Sequence[str], n: int) -> Counter[Gram]:
-    """How often each n-gram occurs, in the order of their first places."""
-    return Counter(zip(*(words[start:] for start in range(n)), strict=False))
-
-
-def most_frequent(counts: Counter[Gram]) -> tuple[int, int]:
-    """Characters of the words of the first of the most frequent n-grams, and how often
-    it occurs; (0, 0) of none.
-    """
-    gram = max(counts, key=counts.__getitem__, default=())
-    return sum(map(len, gram)), counts[gram]
 
 
 class Grams:
@@ -62,7 +47,9 @@ class Grams:
         return (self._sums[ends] - self._sums[starts]) * inverses[starts]
 
     def top(self, n: int) -> tuple[int, int]:
-        """`most_frequent` of the n-grams, for n from 2 to 4."""
+        """Characters of the words of the most frequent n-gram (2 to 4), the first of
+        them, and how often it occurs; (0, 0) where there are fewer than n words.
+        """
         return self._tops[n]
 
     @functools.cached_property
@@ -89,12 +76,13 @@ class Grams:
         start = starts[places[starts].argmin()]
         equal = places[start : start + most].tolist()
         grams = {self._gram(place, n) for place in equal}
-        if len(grams) > 1:  # two n-grams of one hash
-            words = self._gram(0, len(self._bounds) - 1)
-            return most_frequent(counted(words, n))
+        if len(grams) > 1:  # two n-grams of one hash: all are counted
+            every = Counter(self._gram(place, n) for place in range(len(hashes)))
+            gram = max(every, key=every.__getitem__)
+            return sum(map(len, gram)), every[gram]
         return sum(map(len, grams.pop())), most
 
-    def _gram(self, place: int, n: int) -> Gram:
+    def _gram(self, place: int, n: int) -> tuple[str, ...]:
         bounds, text = self._bounds, self._text
         return tuple([text[bounds[i] : bounds[i + 1]] for i in range(place, place + n)])
 

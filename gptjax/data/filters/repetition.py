@@ -8,12 +8,13 @@ repeated n-grams.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import functools
+import itertools
 from typing import Any
 
 from gptjax import command
-from gptjax.data.filters import grams, rules
+from gptjax.data.filters import rules
 from gptjax.data.filters.page import Page
 
 _TOP = {2: 0.20, 3: 0.18, 4: 0.16}
@@ -25,7 +26,7 @@ def _later(parts: Sequence[str], of: int | None = None) -> float:
     once = set(parts)
     if of is None:
         return rules.share(len(parts) - len(once), len(parts))
-    return rules.share(sum(map(len, parts)) - sum(map(len, once)), of)
+    return rules.share(_size(parts) - _size(once), of)
 
 
 def _copies(parts: Sequence[str], of: int | None = None) -> float:
@@ -79,23 +80,40 @@ _DATATROVE: Mapping[str, rules.Measure] = {
 }
 
 
+@functools.lru_cache(maxsize=1)
+def _again(page: Page) -> Mapping[int, Mapping[tuple[str, ...], int]]:
+    """By n, how often each n-gram occurs that occurs twice, by first place."""
+    words, found = page.tokens, {}
+    places: Sequence[int] = range(len(words))
+    for n in range(2, 11):  # it occurs twice only if what it begins with does
+        at = {i: tuple(words[i : i + n]) for i in places if i + n <= len(words)}
+        counts = Counter(at.values())
+        places = [i for i, gram in at.items() if counts[gram] > 1]
+        found[n] = {at[i]: counts[at[i]] for i in places}
+    return found
+
+
 def _dolma_top(page: Page, n: int) -> float:
-    characters, count = grams.most_frequent(grams.counted(page.tokens, n))
-    return rules.share(count * characters, sum(map(len, page.tokens)))
+    first = page.tokens[:n] if len(page.tokens) >= n else []
+    found = _again(page)[n] or {tuple(first): 1}
+    gram = max(found, key=found.__getitem__)
+    return rules.share(found[gram] * _size(gram), _size(page.tokens))
 
 
 def _dolma_repeated(page: Page, n: int) -> float:
-    found = grams.counted(page.tokens, n).items()
-    sizes = [(count, count * sum(map(len, words))) for words, count in found]
-    return rules.share(
-        sum(size for count, size in sizes if count > 1), sum(size for _, size in sizes)
-    )
+    again = sum(count * _size(gram) for gram, count in _again(page)[n].items())
+    ends = [0, *itertools.accumulate(map(len, page.tokens))]
+    return rules.share(again, sum(ends[n:]) - sum(ends[:-n]))
+
+
+def _size(words: Collection[str]) -> int:
+    return sum(map(len, words))
 
 
 # dolma, taggers/gopher.py: every copy counts, white space does not.
 _DOLMA: Mapping[str, rules.Measure] = {
     'lines': lambda p: _copies(p.text.split('\n')),
-    'line_characters': lambda p: _copies(p.text.split('\n'), sum(map(len, p.tokens))),
+    'line_characters': lambda p: _copies(p.text.split('\n'), _size(p.tokens)),
     **measures(_dolma_top, _dolma_repeated),
 }
 _GRAMS = {

@@ -27,7 +27,8 @@ _NO_PUNCTUATION = str.maketrans('', '', string.punctuation)
 @functools.lru_cache(maxsize=1)
 def _normal(seen: page.Page) -> list[str]:
     """The words between white space, in small letters without ASCII punctuation."""
-    return list(map(_decomposed, seen.text.translate(_NO_PUNCTUATION).lower().split()))
+    words = seen.text.translate(_NO_PUNCTUATION).lower().split()
+    return words if seen.text.isascii() else list(map(_decomposed, words))
 
 
 def _decomposed(word: str) -> str:
@@ -46,11 +47,6 @@ def _mean(of: Callable[[str], rules.Number]) -> rules.Measure:
     return lambda p: rules.share(sum(map(of, p.filled)), len(p.filled))
 
 
-def _of_words(kind: Callable[[str], object]) -> rules.Measure:
-    """The share of words of a kind."""
-    return lambda p: rules.share(sum(map(bool, map(kind, p.words))), len(p.words))
-
-
 def _of_characters(*parts: str) -> rules.Measure:
     """How often the parts occur, by characters."""
     return lambda p: rules.share(sum(map(p.text.lower().count, parts)), len(p.text))
@@ -58,8 +54,12 @@ def _of_characters(*parts: str) -> rules.Measure:
 
 REDPAJAMA: Mapping[str, rules.Measure] = {
     'sentences': lambda p: len(_SENTENCE.findall(p.text)),
-    'no_letter_words': _of_words(lambda word: not _LETTER.search(word)),
-    'capital_words': _of_words(str.isupper),
+    'no_letter_words': lambda p: rules.share(
+        list(map(_LETTER.search, p.words)).count(None), len(p.words)
+    ),
+    'capital_words': lambda p: rules.share(
+        sum(map(str.isupper, p.words)), len(p.words)
+    ),
     'unique_words': lambda p: rules.share(len(set(_normal(p))), len(_normal(p))),
     'entropy': _entropy,
     'lorem_ipsum': _of_characters('lorem ipsum'),

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from gptjax.data.filters import grams, page
+from gptjax.data.filters import grams, page, repetition
 
 
 def counted(words, n):
@@ -53,10 +53,27 @@ def test_n_grams_are_those_of_counting(size):
             counts = counted(words, n)
             (first, most), *_ = [*counts.most_common(1), ((), 0)]
             assert found.top(n) == (len(''.join(first)), most)
-            assert grams.counted(words, n) == counts
-            assert grams.most_frequent(counts) == found.top(n)
         for n in range(5, 11):
             assert found.again(n) == again(words, n)
+
+
+def test_dolma_counts_every_copy():
+    rng = random.Random(0)
+    measures = repetition.VARIANTS['dolma'].measures
+    for size in (0, 1, 3, 9, 40, 300):
+        words = rng.choices(['a', 'b', 'ab', '😀', 'no'], k=size)
+        seen = page.Page(' '.join(words))
+        for n in range(2, 11):
+            counts = counted(words, n)
+            sizes = {gram: k * len(''.join(gram)) for gram, k in counts.items()}
+            if n < 5:
+                first = max(counts, key=counts.__getitem__, default=())
+                share = sizes.get(first, 0) / max(len(''.join(words)), 1)
+                assert measures[f'top_{n}'](seen) == pytest.approx(share)
+            else:
+                again = sum(sizes[gram] for gram, k in counts.items() if k > 1)
+                share = again / max(sum(sizes.values()), 1)
+                assert measures[f'repeated_{n}'](seen) == pytest.approx(share)
 
 
 def test_words_are_found_alike_by_pattern_and_in_arrays():
