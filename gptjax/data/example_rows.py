@@ -1,7 +1,5 @@
 """Rows that are one example each: labelled texts, and sources with their targets."""
 
-import sys
-
 from jaxtyping import Int32, Int64
 import numpy as np
 
@@ -48,7 +46,7 @@ class LabelledRows:
         self._starts = starts
         self._labels = labels
         self._T = T
-        _warn_of_cut(np.diff(starts), T, 'examples')
+        rows_lib.warn_of_cut(np.diff(starts), T, 'examples')
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -79,7 +77,7 @@ class LabelledRows:
 
     def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:
         """The rows that hold a token of the places start..end-1 of the split."""
-        rows = _over(self._starts, start, end).tolist()
+        rows = rows_lib.over(self._starts, start, end).tolist()
         return np.array([r for r in rows if self._holds(r, start, end)], np.int64)
 
     def _holds(self, row: int, start: int, end: int) -> bool:
@@ -123,7 +121,7 @@ class TranslationRows:
         self._starts = starts
         self._T = T
         lengths = np.diff(starts).reshape(-1, 2) - np.array([0, 1])
-        _warn_of_cut(lengths.max(axis=1, initial=0), T, 'translations')
+        rows_lib.warn_of_cut(lengths.max(axis=1, initial=0), T, 'translations')
 
     def __len__(self) -> int:
         return (len(self._starts) - 1) // 2
@@ -157,7 +155,7 @@ class TranslationRows:
 
     def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:
         """The rows that hold a token of the places start..end-1 of the split."""
-        rows = np.unique(_over(self._starts, start, end) // 2)
+        rows = np.unique(rows_lib.over(self._starts, start, end) // 2)
         begin, middle, after = (self._starts[2 * rows + i] for i in range(3))
         # Of what is cut, the source keeps its <|end|>.
         source = np.minimum(middle - begin, self._T) - 1
@@ -165,14 +163,6 @@ class TranslationRows:
         in_source |= (start < middle) & (middle <= end)
         target = np.minimum(after - middle, self._T + 1)
         return rows[in_source | ((start < middle + target) & (middle < end))]
-
-
-def _over(
-    starts: Int64[np.ndarray, ' bounds'], start: int, end: int
-) -> Int64[np.ndarray, ' found']:
-    """Which sequences hold any of the places start..end-1."""
-    first = np.searchsorted(starts, start, side='right') - 1
-    return np.arange(first, np.searchsorted(starts, end), dtype=np.int64)
 
 
 def _lay_out(
@@ -186,12 +176,3 @@ def _lay_out(
 
 def _positions(lengths: Int64[np.ndarray, ' n'], T: int) -> Int32[np.ndarray, 'n T']:
     return _lay_out(packing.ranges(np.zeros_like(lengths), lengths), lengths, T)
-
-
-def _warn_of_cut(lengths: Int64[np.ndarray, ' n'], T: int, what: str) -> None:
-    if cut := int((lengths > T).sum()):
-        print(
-            f'warning: {cut:,} of {len(lengths):,} {what} are longer than a row of '
-            f'{T} tokens (the longest: {lengths.max():,}) and are cut there',
-            file=sys.stderr,
-        )

@@ -301,19 +301,12 @@ class Sequences:
     def inputs(self, T: int) -> Int64[np.ndarray, ' sequences']:
         """Inputs of each: its tokens less one, at most T; warns of the cut."""
         lengths = np.diff(self._starts) - 1
-        if cut := int((lengths > T).sum()):
-            print(
-                f'warning: {cut:,} of {len(self):,} conversations are longer than a '
-                f'row of {T} tokens (the longest: {lengths.max():,}) and are cut there',
-                file=sys.stderr,
-            )
+        warn_of_cut(lengths, T, 'conversations')
         return np.minimum(lengths, T)
 
     def over(self, start: int, end: int, T: int) -> Int64[np.ndarray, ' found']:
         """Sequences of which a token at start..end-1 is in a row of T."""
-        first = np.searchsorted(self._starts, start, side='right') - 1
-        last = np.searchsorted(self._starts, end)
-        found = np.arange(first, last, dtype=np.int64)
+        found = over(self._starts, start, end)
         lengths = self._starts[found + 1] - self._starts[found]
         kept = np.where(lengths > 1, np.minimum(lengths, T + 1), 0)
         return found[(kept > 0) & (start < self._starts[found] + kept)]
@@ -345,3 +338,21 @@ class Sequences:
             flat[cell] = value
             arrays[key] = flat.reshape(n, T)
         return arrays
+
+
+def over(
+    starts: Int64[np.ndarray, ' bounds'], start: int, end: int
+) -> Int64[np.ndarray, ' found']:
+    """Which sequences hold any of the places start..end-1."""
+    first = np.searchsorted(starts, start, side='right') - 1
+    return np.arange(first, np.searchsorted(starts, end), dtype=np.int64)
+
+
+def warn_of_cut(lengths: Int64[np.ndarray, ' n'], T: int, what: str) -> None:
+    """Says on standard error how many of `what` are longer than T tokens."""
+    if cut := int((lengths > T).sum()):
+        print(
+            f'warning: {cut:,} of {len(lengths):,} {what} are longer than a row of '
+            f'{T} tokens (the longest: {lengths.max():,}) and are cut there',
+            file=sys.stderr,
+        )
