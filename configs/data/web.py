@@ -7,8 +7,11 @@ Pages that name no licence are left out: most of the web. Where you have the rig
 use all of it, say so by --config.read.licence=CC-BY-4.0, or what it is.
 The filters and their order are those of FineWeb (Penedo et al., 2024).
 
-Expected, of 73 pages in the test files of WARC readers: 69 have text, 13 are English,
-3 are long enough, and one is an article.
+Expected, of the test files of WARC readers: of 73 pages 69 have text, 13 are English, 3
+are long enough, and one is an article. It names no licence: without read.licence the
+command ends with code 2, for no document is left. It ends so before, with everything
+written, because 5 of 78 pieces are broken, and run.most_bad allows 0.05; the same
+command with --config.run.most_bad=0.1 goes on from there.
 """
 
 from ml_collections import ConfigDict

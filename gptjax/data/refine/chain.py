@@ -187,7 +187,14 @@ def _count(label: str, way: str, document: documents.Document, tally: Tally) -> 
 @functools.lru_cache(maxsize=2)
 def load(settings: str) -> Chain:
     """The chain of settings in JSON, made once in each process."""
-    return Chain(json.loads(settings))
+    return Chain(_with_tuples(json.loads(settings)))
+
+
+def _with_tuples(value: Any) -> Any:
+    """The sequences of a config, which JSON made lists, as tuples again."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(one) for name, one in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def _named(given: Mapping[str, Any], section: str) -> tuple[str, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """What became of one document, from the raw files to the tokens of a shard."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ from gptjax import command
 from gptjax.data import dataset, documents, ledger, storage, trace
 from gptjax.data.refine import records, report
 
-_SHOWN = (
+_LINES = 15  # of signals
+_ORIGIN = (
     'source', 'url', 'retrieved', 'licence', 'evidence', 'opt_out', 'language',
 )  # fmt: skip
 
@@ -30,11 +31,17 @@ def explain(output: Path | str, identity: str) -> str:
         raise command.UserError(f'{folder} holds no dataset; build one there first.')
     lines = [] if manifest is None else list(_refined(refined, manifest, identity))
     if built:
-        wanted = ledger.Wanted(documents=[identity])
         opened = dataset.open(folder)
-        splits = opened.manifest['splits']
-        if any(wanted.fits(one) for s in splits for one in ledger.entries(opened, s)):
-            lines.append(trace.trace(folder, identity, None, ()))
+        places = [
+            f'{one.shard}: tokens {one.start:,} to {one.end:,}'
+            for split in opened.manifest['splits']
+            for one in ledger.entries(opened, split)
+            if one.id == identity
+        ]
+        if places and not lines:
+            return trace.trace(folder, identity, None, ())
+        if lines and lines[0].startswith('kept'):
+            lines += places or ['in no shard: it was removed, or has nothing to learn']
     if not lines:
         raise command.UserError(
             f'{folder} never saw a document {identity!r}; its ids stand in '
@@ -50,18 +57,31 @@ def _refined(folder: Path, manifest: Mapping[str, Any], identity: str) -> Iterat
     name = f'{place[0] << 8 | place[1]:05}.parquet'
     same = [('id', '==', identity)]
     for row in parquet.read_table(folder / name, filters=same).to_pylist():
-        yield f'kept: {identity}, in {name}'
-        yield from (f'  {field:10}{row[field]}' for field in _SHOWN if row[field])
-        yield f'  changed by {", ".join(row["steps"]) or "nothing"}'
-        yield from (f'  {signal} = {value:g}' for signal, value in row['signals'])
+        row['changed by'] = ', '.join(row['steps']) or 'nothing'
+        yield f'kept: {identity}'
+        yield from _fields(row, (*_ORIGIN, 'changed by'))
+        yield from _columns(
+            [f'{signal} = {value:g}' for signal, value in row['signals']]
+        )
     path = folder / 'rejected' / name
     for row in parquet.read_table(path, filters=same).to_pylist():
         value = '' if row['value'] is None else f' ({row["value"]})'
         yield f'rejected by {row["step"]}: {row["reason"]}{value}'
-        yield from (f'  {f:10}{row[f]}' for f in ('source', 'url', 'licence') if row[f])
+        yield from _fields(row, ('source', 'url', 'licence'))
     with (folder / report.BAD).open('rb') as bad:
         for line in bad:
             piece = json.loads(line)
             if identity.startswith(piece['source']):
                 at = '' if piece['offset'] is None else f' at byte {piece["offset"]:,}'
                 yield f'skipped: {piece["source"]}{at}: {piece["reason"]}'
+
+
+def _fields(row: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
+    yield from (f'  {name:11}{row[name]}' for name in names if row[name])
+
+
+def _columns(cells: Sequence[str]) -> Iterator[str]:
+    """At most _LINES lines, read downwards."""
+    for line in range(min(_LINES, len(cells))):
+        here = cells[line::_LINES]
+        yield f'  {"".join(f"{cell:42}" for cell in here).rstrip()}'
