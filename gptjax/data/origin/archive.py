@@ -82,6 +82,11 @@ class Archive:
         self._path, self._partial = path, path.with_name(path.name + '.partial')
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not self._partial.exists():
+            last = max((m.end for m in members(path) if m.outcome), default=0)
+            if last != path.stat().st_size:
+                raise command.UserError(
+                    f'output is {path}, which was not written by this; name another.'
+                )
             copy = path.with_name(path.name + '.copy')
             shutil.copyfile(path, copy)
             os.replace(copy, self._partial)

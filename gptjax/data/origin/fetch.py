@@ -8,16 +8,17 @@ of these levels counts, also where TDMRep would let a later one take it back.
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 from dataclasses import dataclass, field
 import datetime
 import email.utils
+import heapq
 import html
 import math
 from pathlib import Path
 import re
 import time
 from typing import Any
-from urllib import parse
 import zlib
 
 from gptjax import command
@@ -57,15 +58,16 @@ def fetch(
     agent: 'name/version (+address or mail)': who asks, and how to complain.
     respect: names of other crawlers; what robots.txt forbids one of them is not asked.
     delay: least seconds between two requests to a host; robots.txt may ask for more.
+    Its robots.txt, ai.txt and tdmrep.json are asked for at once, before.
     timeout, seconds, most_bytes, private: see `web.Client`.
-    most_urls: addresses that are tried.
+    most_urls: addresses that are tried, and sitemaps.
     previous: a WARC file of an earlier run: what did not change is taken from it.
     clock: monotonic(), sleep() and time(), as the module of that name has them.
 
     What was killed goes on where it was; addresses that the output already holds are
     not asked again. Raises UserError for wrong options.
     """
-    token = re.match(r'[A-Za-z_-]+', agent)
+    token = re.match(r'[^\s/()]+', agent)
     if token is None or not re.search(r'\(.*(?:@|https?://).*\)', agent):
         raise command.UserError(
             f'agent is {agent!r}; say who asks and where to complain: '
@@ -107,6 +109,7 @@ class Fetcher:
     _sites: dict[str, site.Site] = field(default_factory=dict)
     _ready: dict[str, float] = field(default_factory=dict)  # when, by host
     _tries: Counter[str] = field(default_factory=Counter)
+    _maps: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         earlier = archive.members(self.previous) if self.previous else ()
@@ -116,7 +119,7 @@ class Fetcher:
         """Fetches the addresses of a file, host by host as each may be asked."""
         queues: dict[str, deque[str]] = {}
         seen: set[str] = set()
-        for url in self._listed(file):
+        for url in self._listed(file, most_urls):
             if url not in seen and len(seen) == most_urls:
                 self.counts['stopped at most_urls'] += 1
                 break
@@ -126,19 +129,21 @@ class Fetcher:
                 queues.setdefault(web.host(url), deque()).append(url)
             seen.add(url)
         with progress.stage('fetching', sum(map(len, queues.values()))) as advance:
-            while queues:
-                host = min(queues, key=lambda one: (self._ready.get(one, 0.0), one))
-                url = queues[host].popleft()
-                outcome = self._page(url)
-                if outcome is None:
-                    queues[host].appendleft(url)
-                else:
-                    self.counts[outcome] += 1
-                    advance(1)
-                if not queues[host]:
-                    del queues[host]
+            heap = [(self._ready.get(host, 0.0), host) for host in queues]
+            heapq.heapify(heap)
+            while heap:
+                ready, host = heapq.heappop(heap)
+                if ready >= self._ready.get(host, 0.0):  # not put off since
+                    url = queues[host][0]
+                    outcome = self._page(url)
+                    if outcome is not None:
+                        queues[host].popleft()
+                        self.counts[outcome] += 1
+                        advance(1)
+                if queues[host]:
+                    heapq.heappush(heap, (self._ready.get(host, 0.0), host))
 
-    def _listed(self, file: Path) -> Iterator[str]:
+    def _listed(self, file: Path, most_urls: int) -> Iterator[str]:
         with file.open(encoding='utf-8', errors='replace') as lines:
             for line in lines:
                 text = re.sub(r'(^|\s)#.*', '', line).strip()
@@ -147,15 +152,18 @@ class Fetcher:
                 if url is None:
                     self.counts['not an address'] += bool(text)
                 elif sitemap:
-                    yield from self._sitemap(url, 2)
+                    yield from self._sitemap(url, 2, most_urls)
                 else:
                     yield url
 
-    def _sitemap(self, url: str, depth: int) -> Iterator[str]:
+    def _sitemap(self, url: str, depth: int, most: int) -> Iterator[str]:
         """The pages of a sitemap, or of the sitemaps of an index, on its own host."""
         try:
             if depth == 0:
                 raise web.Refused('too deep')
+            if url in self._maps or len(self._maps) == most:
+                raise web.Refused('again' if url in self._maps else 'too many')
+            self._maps.add(url)
             answer = self._follow(url, check=True)
             if answer.status != 200:
                 raise web.Refused(f'status {answer.status}')
@@ -169,7 +177,7 @@ class Fetcher:
             if inner is None or web.host(inner) != web.host(url):
                 self.counts['sitemap: address of another host'] += 1
             elif index:
-                yield from self._sitemap(inner, depth - 1)
+                yield from self._sitemap(inner, depth - 1, most)
             else:
                 yield inner
 
@@ -217,7 +225,8 @@ class Fetcher:
             answer = self._ask(url, headers, first)
             if answer.status not in web.REDIRECTS:
                 return answer
-            target = web.normal(parse.urljoin(url, answer.header('location')))
+            place = answer.header('location')
+            target = web.normal(place, url) if place else None
             if target is None:
                 raise web.Refused('redirects')
             url, headers = target, {}
@@ -272,7 +281,8 @@ class Fetcher:
         if asked.isdecimal():
             wait = float(asked)
         elif date is not None:
-            wait = email.utils.mktime_tz(date) - self.clock.time()
+            with contextlib.suppress(ValueError, OverflowError):  # a year of 9 digits
+                wait = email.utils.mktime_tz(date) - self.clock.time()
         self._rest(answer.url, wait)
         last = wait > _LONGEST or self._tries[url] >= _TRIES
         return f'status {answer.status}' if last else None

@@ -28,7 +28,8 @@ class Site:
     def __init__(self, origin: str, agents: Sequence[str], ask: Ask) -> None:
         self._parse = extras.need('protego', 'data').Protego.parse
         self._agents = agents
-        self.robots: Any = None  # None forbids everything
+        self.robots: Any = None  # None forbids everything, for this reason:
+        self._why = ''
         text = ''
         try:
             answer = ask(f'{origin}/robots.txt', _MOST)
@@ -36,8 +37,9 @@ class Site:
                 text = answer.body.decode('utf-8-sig', 'replace')
             if 200 <= answer.status < 500 and answer.status != 429:
                 self.robots = self._parse(text)
-        except web.Refused:
-            pass
+            self._why = f'robots.txt: status {answer.status}'
+        except web.Refused as why:
+            self._why = f'robots.txt: {why}'
         self._usage = any(optout.usage(one) for one in _SIGNAL.findall(text))
         self._ai = self._tdm = ''
         if self.robots is not None:
@@ -54,15 +56,14 @@ class Site:
             asked.append(rate.seconds / rate.requests if rate else 0.0)
         return max(asked)
 
-    def crawlable(self, url: str) -> bool:
-        """Whether robots.txt lets all of the agents fetch an address."""
-        if self.robots is None:
-            return False
-        return all(self.robots.can_fetch(url, agent) for agent in self._agents)
-
     def refusal(self, url: str) -> str | None:
-        """What forbids a page: 'robots.txt', 'content-usage', 'ai.txt', 'tdmrep'."""
-        if not self.crawlable(url):
+        """What forbids a page: 'robots.txt', 'content-usage', 'ai.txt', 'tdmrep'.
+
+        'robots.txt: WHY' where it could not be read, which may be better another time.
+        """
+        if self.robots is None:
+            return self._why
+        if not all(self.robots.can_fetch(url, agent) for agent in self._agents):
             return 'robots.txt'
         if self._usage:
             return 'content-usage'
@@ -77,7 +78,7 @@ class Site:
         rules = self._parse(self._ai)
         path = parse.urlsplit(url).path
         named = '.' in path.rpartition('/')[2]
-        page = parse.urljoin(url, path.rstrip('/') + ('' if named else '/index.html'))
+        page = web.origin(url) + path.rstrip('/') + ('' if named else '/index.html')
         return all(rules.can_fetch(u, a) for u in (url, page) for a in self._agents)
 
     def _reserved(self, url: str) -> bool:

@@ -35,10 +35,10 @@ class Answer:
         return ', '.join(v for key, v in self.headers if key.lower() == name)
 
 
-def normal(url: str) -> str | None:
+def normal(url: str, base: str = '') -> str | None:
     """An http(s) address without fragment, its host in lower case; None for others."""
     try:
-        parts = parse.urlsplit(url.strip())
+        parts = parse.urlsplit(parse.urljoin(base, url.strip()))
         host = (parts.hostname or '').encode('idna').decode().lower()
         port = parts.port
     except (ValueError, UnicodeError):
@@ -147,7 +147,10 @@ class Client:
         addresses = [str(one[4][0]) for one in found]
         if not self.private and not all(map(_public, addresses)):
             raise Refused('private address')
-        return socket.create_connection((addresses[0], port), self.timeout)
+        for address in addresses[:-1]:
+            with contextlib.suppress(OSError):  # a host may have IPv6, and we not
+                return socket.create_connection((address, port), self.timeout)
+        return socket.create_connection((addresses[-1], port), self.timeout)
 
     def _body(self, response: http.client.HTTPResponse, first: int | None) -> bytes:
         most, body = first or self.most_bytes, bytearray()
@@ -162,7 +165,15 @@ class Client:
         return bytes(body[:most])
 
 
+# IPv6 that holds an address of IPv4 in its last or other bits: NAT64 (RFC 6052, 8215),
+# translated and compatible ones, 6to4 and mapped ones; and site-local.
+_INSIDE = [
+    ipaddress.ip_network(one)
+    for one in ['64:ff9b::/96', '64:ff9b:1::/48', '::/64', '2002::/16', 'fec0::/10']
+]
+
+
 def _public(address: str) -> bool:
     found = ipaddress.ip_address(address.partition('%')[0])
-    inside = getattr(found, 'ipv4_mapped', None) or getattr(found, 'sixtofour', None)
-    return (inside or found).is_global and not found.is_multicast
+    embedded = any(found in network for network in _INSIDE)
+    return found.is_global and not found.is_multicast and not embedded

@@ -6,6 +6,7 @@ import gzip
 import http.server
 import json
 from pathlib import Path
+import socket
 import socketserver
 import threading
 import time
@@ -172,12 +173,15 @@ def test_what_a_site_forbids_is_never_asked(server, run, tmp_path, case):
     [
         ((404, {}, b''), 'written'),
         ((403, {}, b''), 'written'),
-        ((500, {}, b''), 'robots.txt'),
-        ((503, {}, b''), 'robots.txt'),
-        ((429, {}, b''), 'robots.txt'),
+        ((500, {}, b''), 'robots.txt: status 500'),
+        ((503, {}, b''), 'robots.txt: status 503'),
+        ((429, {}, b''), 'robots.txt: status 429'),
         ((301, {'Location': '/r2'}, b''), 'robots.txt'),  # /r2 forbids all
-        ((302, {'Location': '/robots.txt'}, b''), 'robots.txt'),  # a loop
-        (lambda handler: handler.connection.close(), 'robots.txt'),
+        ((302, {'Location': '/robots.txt'}, b''), 'robots.txt: redirects'),
+        (
+            lambda handler: handler.connection.close(),
+            'robots.txt: connection (RemoteDisconnected)',
+        ),
         ((200, {}, b'\xef\xbb\xbfUser-agent: *\r\nDisallow: /a'), 'robots.txt'),
         # Of the first 500 KiB every rule counts, and no rule after twice as much.
         ((200, {}, b'#' * 500_000 + b'\nUser-agent: *\nDisallow: /'), 'robots.txt'),
@@ -241,7 +245,10 @@ def test_a_host_that_asks_for_days_is_left(server, run):
     assert '/a' not in server.paths()
 
 
-@pytest.mark.parametrize(('asked', 'wait'), [('30', 30.0), (None, 2.0), ('soon', 2.0)])
+@pytest.mark.parametrize(('asked', 'wait'), [
+    ('30', 30.0), (None, 2.0), ('soon', 2.0),
+    ('Mon, 01 Jan 999999999 00:00:00 GMT', 2.0),
+])  # fmt: skip
 def test_429_is_tried_again_when_it_says(server, run, asked, wait):
     answers = [(429, {'Retry-After': asked} if asked else {}, b''), (200, {}, b'x')]
     server.pages['/a'] = lambda _: answers.pop(0)
@@ -268,9 +275,10 @@ def test_redirects_are_followed_where_they_are_allowed(server, run, tmp_path):
         '/robots.txt': 'User-agent: *\nDisallow: /private',
         '/a': to('b#part'), '/b': 'x', '/c': to('/private/c'), '/private/c': 'x',
         '/loop': to('/loop'), '/ftp': to('ftp://127.0.0.1/'), '/none': (301, {}, b''),
+        '/torn': to('http://[::1'),
     }  # fmt: skip
-    counts = run('/a', '/c', '/loop', '/ftp', '/none')
-    assert counts == {'written': 1, 'robots.txt': 1, 'redirects': 3}
+    counts = run('/a', '/c', '/loop', '/ftp', '/none', '/torn')
+    assert counts == {'written': 1, 'robots.txt': 1, 'redirects': 4}
     assert '/private/c' not in server.paths()
     assert server.paths().count('/loop') == 6
     ((url, page),) = responses(tmp_path / 'pages.warc.gz').items()
@@ -281,15 +289,54 @@ def test_redirects_are_followed_where_they_are_allowed(server, run, tmp_path):
 def test_private_addresses_are_not_asked(server, run):
     hosts = ['127.0.0.1', 'localhost', '[::1]', '[::ffff:127.0.0.1]', '0x7f000001']
     urls = [f'http://{host}:{server.server_port}/a' for host in hosts]
-    assert run(*urls, private=False) == {'robots.txt': 5}  # which cannot be read
+    assert run(*urls, private=False) == {'robots.txt: private address': 5}
     assert server.asked == []
     client = web.Client(AGENT, 1.0, 1.0, 1000, private=False)
     inside = (
-        '10.0.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 [fd00::1]'
+        '10.0.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 [fd00::1] '
+        '[::7f00:1] [64:ff9b::7f00:1] [64:ff9b:1::7f00:1] [::ffff:0:127.0.0.1] '
+        '[2002:7f00:1::] [fec0::1] [fe80::1]'
     )
     for host in inside.split():
         with pytest.raises(web.Refused, match='private address'):
             client.get(f'http://{host}/', {})
+
+
+def test_the_address_that_was_checked_is_asked(server, monkeypatch):
+    """A name that is public once, and this machine the next time, and one of two."""
+    named = ['93.184.215.14', '127.0.0.1', '127.0.0.1']
+    tried = []
+
+    def find(name, port, **_):
+        return [(2, 1, 6, '', (named.pop(0), port))]
+
+    def connect(address, timeout):
+        tried.append(address[0])
+        if address[0] != '127.0.0.1':
+            raise ConnectionRefusedError
+        made = socket.socket()
+        made.connect(('127.0.0.1', server.server_port))
+        return made
+
+    monkeypatch.setattr(web.socket, 'getaddrinfo', find)
+    monkeypatch.setattr(web.socket, 'create_connection', connect)
+    client = web.Client(AGENT, 1.0, 1.0, 1000, private=False)
+    for why in ('connection', 'private address'):
+        with pytest.raises(web.Refused, match=why):
+            client.get(f'http://example.org:{server.server_port}/', {})
+    assert (tried, server.asked) == (['93.184.215.14'], [])
+    both = [(10, 1, 6, '', ('2001:4860::1', 1)), (2, 1, 6, '', ('127.0.0.1', 1))]
+    monkeypatch.setattr(web.socket, 'getaddrinfo', lambda *_, **__: both)
+    client = web.Client(AGENT, 1.0, 1.0, 1000, private=True)
+    assert client.get(f'http://example.org:{server.server_port}/', {}).status == 404
+    assert tried[1:] == ['2001:4860::1', '127.0.0.1']
+
+
+def test_a_redirect_to_this_machine_is_not_followed(server, run, monkeypatch):
+    real = web._public
+    monkeypatch.setattr(web, '_public', lambda a: a == '127.0.0.1' or real(a))
+    server.pages['/a'] = (302, {'Location': 'http://10.0.0.1/secret'}, b'')
+    assert run('/a', private=False) == {'robots.txt: private address': 1}
 
 
 def test_what_is_no_address_of_the_web_is_counted(run):
@@ -399,6 +446,34 @@ def test_nothing_is_asked_twice(server, run, tmp_path):
     assert len(responses(tmp_path / 'pages.warc.gz')) == 2
 
 
+def test_a_host_that_was_down_is_asked_again(server, run):
+    server.pages |= {'/robots.txt': (503, {}, b''), '/a': 'a'}
+    assert run('/a') == {'robots.txt: status 503': 1}
+    server.pages['/robots.txt'] = 'User-agent: *\nDisallow: /b'
+    assert run('/a') == {'written': 1}
+
+
+def test_files_of_others_stay_as_they_are(run, tmp_path):
+    file = tmp_path / 'theirs.warc.gz'
+    record = b'WARC/1.0\r\nWARC-Type: warcinfo\r\nContent-Length: 0\r\n\r\n\r\n\r\n'
+    for content in (gzip.compress(record), b'no gzip'):
+        file.write_bytes(content)
+        with pytest.raises(command.UserError, match='not written by this'):
+            run('/a', output=file)
+        assert file.read_bytes() == content
+
+
+def test_a_name_with_digits_is_looked_for_whole(server, run):
+    server.pages |= {'/robots.txt': 'User-agent: gpt4bot\nDisallow: /', '/a': 'a'}
+    assert run('/a', agent='gpt4bot/1 (a@example.org)') == {'robots.txt': 1}
+
+
+def test_a_path_that_looks_like_a_host_is_one_of_ai_txt_too(server, run):
+    server.pages |= {'/ai.txt': 'User-agent: *\nDisallow: *.html', '//[x': 'x'}
+    assert run('//[x') == {'not an address': 1}
+    assert run(f'{server.root}//[x', f'{server.root}//a.org/b') == {'ai.txt': 2}
+
+
 def test_a_killed_run_goes_on(server, run, tmp_path):
     """Cut anywhere, the file is read up to there, and a run makes it whole."""
     server.pages |= {'/a': 'a' * 50, '/b': 'b' * 50, '/n': (410, {}, b'')}
@@ -430,9 +505,12 @@ def test_sitemaps(server, run):
     server.pages |= {
         '/robots.txt': 'User-agent: *\nDisallow: /no.xml',
         '/index.xml': (200, {}, map_of(
-            *(f'{root}/{n}' for n in ('1.xml.gz', '2.txt', 'no.xml', 'index.xml')),
+            *(f'{root}/{n}' for n in (
+                '1.xml.gz', '2.txt', 'no.xml', 'index.xml', 'in.xml'
+            )),
             name='sitemapindex',
         )),
+        '/in.xml': (200, {}, map_of(f'{root}/deep.xml', name='sitemapindex')),
         '/1.xml.gz': (200, {}, gzip.compress(
             map_of(f'{root}/a?x=1&amp;y=2', f'<![CDATA[{root}/b]]>', 'http://other/c')
         )),
@@ -447,7 +525,8 @@ def test_sitemaps(server, run):
         'written': 3,
         'sitemap: address of another host': 1,
         'sitemap: robots.txt': 1,
-        'sitemap: too deep': 4,
+        'sitemap: again': 1,
+        'sitemap: too deep': 1,
         'sitemap: size': 1,
         'sitemap: broken gzip': 1,
         'sitemap: status 404': 1,
