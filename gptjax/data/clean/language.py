@@ -1,5 +1,6 @@
 """The language of a document, by py3langid's naive Bayes over byte n-grams."""
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -8,7 +9,9 @@ from gptjax import command
 from gptjax.data import documents, extras, steps
 
 
-def language(*, keep: tuple | None, least: float, characters: int) -> steps.Step:
+def language(
+    *, keep: Sequence[str] | None, least: float, characters: int
+) -> steps.Step:
     """Names the language, and rejects others as 'language' and doubt as 'unsure'.
 
     keep: ISO 639 codes as the identifier gives them (its 140 languages; 'zxx' is no

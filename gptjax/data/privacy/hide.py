@@ -1,7 +1,7 @@
 """Steps that replace, tag or reject personal data, and count what they found."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 
 from gptjax import command
@@ -11,7 +11,7 @@ from gptjax.data.privacy import find
 _ACTIONS = ('replace', 'tag', 'drop')
 
 
-def privacy(*, kinds: tuple, action: str, most: int | None) -> steps.Step:
+def privacy(*, kinds: Sequence[str], action: str, most: int | None) -> steps.Step:
     """Finds personal data in every text of a document.
 
     kinds: of find.KINDS; 'national' and 'ip' stand for several.
