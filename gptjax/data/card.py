@@ -108,7 +108,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> 
 
 
 def _cell(cell: str) -> str:
-    for mark in '\\|`<':
+    for mark in '\\|<':
         cell = cell.replace(mark, f'\\{mark}')
     return ' '.join(cell.split())
 
@@ -339,7 +339,7 @@ def _rebuilt(manifest: Mapping[str, Any]) -> str:
         settings['run'] = run
         del settings['corpus']
     lines = [
-        f'config.{name} = {pprint.pformat(_tuples(value), width=72, compact=True)}'
+        f'config.{name} = {pprint.pformat(value, width=72, compact=True)}'
         for name, value in sorted(settings.items())
     ]
     path = 'config.path' if 'refined' in manifest else 'config.corpus.path'
@@ -347,13 +347,7 @@ def _rebuilt(manifest: Mapping[str, Any]) -> str:
     return (
         f'By `python -m gptjax.data --config=FILE.py --{path}=FOLDER`, from the same '
         f'raw files and these settings{then if removed else ""}, to the same bytes and '
-        'digest. Paths do not matter, nor does the number of workers:\n\n'
+        'digest, wherever they are; `sha256:` stands for a file or folder of that '
+        'content, and any number of workers will do:\n\n'
         '```python\n' + '\n'.join(lines) + '\n```'
     )
-
-
-def _tuples(value: Any) -> Any:
-    """A value out of JSON as configs have it: with tuples, where that has lists."""
-    if isinstance(value, dict):
-        return {name: _tuples(one) for name, one in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
