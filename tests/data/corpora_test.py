@@ -41,7 +41,7 @@ def fixtures(tmp_path):
     folder = tmp_path / 'refined'
     folder.mkdir()
     found = [documents.Document('one', 'web/a.test', 'MIT', text='A page.')]
-    told = refine_files.documents_file(folder / 'part', folder / '0.parquet', found)
+    told = refine_files.documents_file(folder / 'part', folder, '0.parquet', found)
     entries = [{'file': '0.parquet', **told}]
     storage.write_json(
         folder / 'manifest.json', {'format': refine_files.FORMAT, 'files': entries}

@@ -293,7 +293,7 @@ def test_refined_documents_are_read_again(tmp_path, read):
         (folder / 'rejected').mkdir(parents=True)
         (folder / 'rejected' / '0.parquet').write_bytes(b'')
         (folder / 'bad.jsonl').write_text('{}\n')
-        refine_files.documents_file(folder / 'p', folder / '0.parquet', refined)
+        refine_files.documents_file(folder / 'p', folder, '0.parquet', refined)
         assert read(folder, kind=kind) == (refined, [])
 
 
