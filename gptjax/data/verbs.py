@@ -59,26 +59,27 @@ def _explain(flags: Any) -> str:
     return explain.explain(flags.output, flags.explain)
 
 
+def _splat(function: Callable[..., Any], flags: Any) -> Any:
+    options = flags.config.to_dict()
+    return command.splat(function, 'config', options, output=flags.output)
+
+
 def _fetch(flags: Any) -> None:
     from gptjax.data.origin import fetch
 
-    options = flags.config.to_dict()
-    command.splat(fetch.fetch, 'config', options, output=flags.output)
+    _splat(fetch.fetch, flags)
 
 
 def _quality(flags: Any) -> str:
     from gptjax.data.clean import quality
 
-    options = flags.config.to_dict()
-    told = command.splat(quality.train, 'config', options, output=flags.output)
-    return quality.summary(told)
+    return quality.summary(_splat(quality.train, flags))
 
 
 def _augment(flags: Any) -> str:
     from gptjax.data.augment import table
 
-    options = flags.config.to_dict()
-    return command.splat(table.augment, 'config', options, output=flags.output)
+    return _splat(table.augment, flags)
 
 
 def _trace(flags: Any) -> str:

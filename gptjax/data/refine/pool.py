@@ -11,6 +11,7 @@ import signal
 import threading
 from typing import Any
 
+from gptjax import command
 from gptjax.data import progress
 
 
@@ -58,7 +59,7 @@ class Pool:
     ) -> Iterator[Any]:
         """`function(*task)` of each task, as they end; a process that dies is replaced.
 
-        Raises RuntimeError where that happens again to the tasks that were left.
+        Raises UserError where that happens again to the tasks that were left.
         """
         if self._workers == 1:
             for task in tasks:
@@ -85,7 +86,7 @@ class Pool:
                 return
             tasks = lost
             self._stop(at_once=True)
-        raise RuntimeError(
+        raise command.UserError(
             f'a process died twice at the same {len(tasks)} tasks. If the system was '
             'short of memory, take fewer run.workers or more run.shards; what is '
             'finished is kept, and the same command goes on from there.'

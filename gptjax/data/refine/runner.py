@@ -47,18 +47,13 @@ class Run:
     most_bad: float
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise command.UserError(
-                f'run.workers is {self.workers}; it needs to be >= 1.'
-            )
-        if not 1 <= self.shards <= _SHARDS:
-            raise command.UserError(
-                f'run.shards is {self.shards}; it needs to be 1 to {_SHARDS}.'
-            )
-        if not 0 <= self.most_bad <= 1:
-            raise command.UserError(
-                f'run.most_bad is {self.most_bad}; it is a share, 0 to 1.'
-            )
+        for name, least, most in (
+            ('workers', 1, 1000), ('shards', 1, _SHARDS), ('most_bad', 0, 1)
+        ):  # fmt: skip
+            if not least <= (given := getattr(self, name)) <= most:
+                raise command.UserError(
+                    f'run.{name} is {given}; it needs to be {least} to {most}.'
+                )
 
 
 @dataclass(frozen=True)

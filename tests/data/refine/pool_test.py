@@ -31,7 +31,7 @@ def test_a_process_that_dies_is_replaced_once(tmp_path, capsys):
         found = list(workers.run(die, [(str(tmp_path), n) for n in range(5)]))
         assert set(found) == set(range(5))
         assert 'a process died; ' in capsys.readouterr().err
-        with pytest.raises(RuntimeError, match='died twice at the same 1 tasks'):
+        with pytest.raises(command.UserError, match='died twice at the same 1 tasks'):
             list(workers.run(always, [(1,)]))
 
 
