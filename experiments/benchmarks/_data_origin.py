@@ -14,7 +14,6 @@ from typing import Any
 from gptjax.data.origin import detect, optout, site, spdx, texts, web
 
 GOLDEN = Path(__file__).parents[2] / 'tests' / 'golden'
-COMMAND = 'make benchmark AREA=data'
 
 
 def rows() -> Iterator[dict[str, Any]]:
@@ -34,14 +33,7 @@ def rows() -> Iterator[dict[str, Any]]:
 
 
 def _row(name: str, value: float, goal: float, unit: str) -> dict[str, Any]:
-    return {
-        'name': name,
-        'value': value,
-        'goal': goal,
-        'direction': 'max',
-        'unit': unit,
-        'command': COMMAND,
-    }
+    return dict(name=name, value=value, goal=goal, direction='max', unit=unit)
 
 
 def _files(path: Path, beginning: str) -> list[str]:

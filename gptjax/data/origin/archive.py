@@ -141,18 +141,18 @@ class Archive:
         self._file.close()
 
 
-_TYPES = {'metadata': 'application/warc-fields'}
-
-
 def _record(url: str, kind: str, fields: Mapping[str, str], block: bytes) -> bytes:
     """A record of WARC 1.1 (ISO 28500:2017) as a gzip member."""
     digest = base64.b32encode(hashlib.sha1(block).digest()).decode()
+    media = f'application/http; msgtype={kind}'
+    if kind == 'metadata':
+        media = 'application/warc-fields'
     head = {
         'WARC-Type': kind,
         'WARC-Record-ID': f'<{uuid.uuid4().urn}>',
         'WARC-Target-URI': url,
         **fields,
-        'Content-Type': _TYPES.get(kind, f'application/http; msgtype={kind}'),
+        'Content-Type': media,
         'WARC-Block-Digest': f'sha1:{digest}',
         'Content-Length': str(len(block)),
     }

@@ -5,6 +5,7 @@ import contextlib
 from dataclasses import dataclass
 import http.client
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -12,6 +13,7 @@ from urllib import parse
 
 REDIRECTS = (301, 302, 303, 307, 308)
 _SAFE = "/%:@!$&'()*+,;=~?-._[]|"
+_HOST = re.compile(r'[\w.:-]+')
 _PORTS = {'http': 80, 'https': 443}
 
 
@@ -43,7 +45,7 @@ def normal(url: str, base: str = '') -> str | None:
         port = parts.port
     except (ValueError, UnicodeError):
         return None
-    if parts.scheme not in _PORTS or not host or '@' in parts.netloc:
+    if parts.scheme not in _PORTS or not _HOST.fullmatch(host) or '@' in parts.netloc:
         return None
     host = f'[{host}]' if ':' in host else host
     host += '' if port in (None, _PORTS[parts.scheme]) else f':{port}'

@@ -25,7 +25,7 @@ _SAMPLE = re.compile(
     r'|`[^`\n]{0,200}(?:SPDX|[Tt]his |icensed under)[^`\n]{0,200}`',
     re.M | re.S,
 )
-_LEADER = r'(?:[ \t#*;%!]|//|/\*|<!--|\.\.|--|REM\b)+'
+_LEADER = r'(?:[ \t#*;%!]|//|/\*|\(\*|\{-|\"{3}|<!--|\.\.|--|(?:REM|rem)\b)+'
 _SPDX = re.compile(
     rf'^(?! {{4}}|\t)(?:{_LEADER})?SPDX-License-Identifier:[ \t]*'
     r'([^\n\r*>"\']{2,200})',
@@ -65,7 +65,9 @@ DOMAIN = re.compile(
     r'(?=(.{0,60}))',
     re.I,
 )
-_GRANT = re.compile(rf'is free software|permission is granted|{_WORK}', re.I)
+_GRANT = re.compile(
+    rf'[\w.+-]{{1,40}} is free software|permission is granted|{_WORK}', re.I
+)
 _GNU = re.compile(
     r'\bunder the terms of (?:version (\d(?:\.\d)?) of )?the GNU ((?:(?:Affero |Lesser '
     r'|Library )?General Public|Free Documentation) License)'
@@ -142,7 +144,7 @@ def from_text(text: str, *, footer: bool = False) -> Found | None:
     if not _HINT.search(text):
         return None
     text = _SAMPLE.sub('\n', text)
-    ids = [one.strip(' -\t') for one in _SPDX.findall(text[:EDGE])]
+    ids = [one.strip(' -}\t') for one in _SPDX.findall(text[:EDGE])]
     edges = _ends(text, EDGE)
     # A file that begins with the name of a licence may be all of it.
     whole = texts.identify(text if _HINT.search(text[:300]) else edges)
@@ -184,7 +186,7 @@ def statement(plain: str, start: int, end: int) -> str | None:
     own = plain[start:end]
     if _DOUBT.search(before + own) or _QUOTED.search(before) or _ENDED.search(after):
         return None
-    said = own + after
+    said = re.sub(r' \.(?= )', '', own + after)
     return said if len(said) <= 160 else said[:160].rpartition(' ')[0] + ' ...'
 
 

@@ -137,6 +137,8 @@ GNU = (
         ('/* SPDX-License-Identifier: GPL-2.0 OR MIT */\n', 'GPL-2.0-only OR MIT'),
         ('# SPDX-License-Identifier: MIT\nSPDX-License-Identifier: ISC', 'ISC AND MIT'),
         ('# SPDX-License-Identifier: mine', None),
+        ('(* SPDX-License-Identifier: MIT *)', 'MIT'),
+        ('"""SPDX-License-Identifier: MIT"""', 'MIT'),
         ('x' * 9000 + '\n# SPDX-License-Identifier: MIT', None),  # an example
         ('# Licensed under the Apache License, Version 2.0 (the\n# "License"); you may',
          'Apache-2.0'),
@@ -317,6 +319,9 @@ def test_the_words_that_say_so_are_given_in_short():
     text = 'Intro. This work is licensed under CC BY 4.0 by its author. More.'
     said = 'This work is licensed under CC BY 4.0 by its author.'
     assert detect.from_text(text) == ('CC-BY-4.0', said)
+    text = '# Copyright Ann\n#\n# Licensed under the Apache License, Version 2.0\n'
+    said = 'Copyright Ann Licensed under the Apache License, Version 2.0'
+    assert detect.from_text(text) == ('Apache-2.0', said)
     text = 'This work is licensed under the MIT license ' + 'and so on ' * 50
     assert len(detect.from_text(text)[1]) < 170
 

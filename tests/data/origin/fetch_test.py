@@ -341,7 +341,8 @@ def test_a_redirect_to_this_machine_is_not_followed(server, run, monkeypatch):
 
 def test_what_is_no_address_of_the_web_is_counted(run):
     bad = ['ftp://a/b', 'file:///etc/passwd', '/// //x', 'http://', 'http://u:p@a/',
-           'javascript://x', 'http://[::1', 'http://a:99999/']  # fmt: skip
+           'javascript://x', 'http://[::1', 'http://a:99999/',
+           'http://a b/']  # fmt: skip
     assert run(*bad) == {'not an address': len(bad)}
 
 
