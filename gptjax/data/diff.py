@@ -74,7 +74,7 @@ def text(found: Mapping[str, Any]) -> str:
         why = [(reason, f'{n:,}') for reason, n in found['why'].items()]
         parts.append(card.table(('why it went', 'documents'), why))
     lines = [
-        f'{way:8} {identity}  {why} {value or ""}'.rstrip()
+        f'{way:8} {identity}  {why} {"" if value is None else value}'.rstrip()
         for identity, way, why, value in found['documents']
     ]
     if len(lines) > _MOST:

@@ -218,7 +218,7 @@ def find(built: Any, wanted: Wanted) -> list[Entry]:
         for entry in entries(built, split)
         if wanted.fits(entry)
     ]
-    there = {name for entry in found for name in names(entry)}
+    there = {name for e in found for name in names(e) if name in wanted.named}
     for kind, name in wanted.named:
         if (kind, name) not in there:
             raise command.UserError(

@@ -87,7 +87,7 @@ def trace(
     )
     built = dataset.open(data)
     found = ledger.find(built, wanted)
-    parts = [places(found)]
+    parts = [_places(found)]
     if document is not None:
         parts.insert(0, _origin(found[0]))
     parts += [str(seen) for seen in runs(built, found, workdirs)]
@@ -222,7 +222,7 @@ def _origin(entry: ledger.Entry) -> str:
     return '\n'.join(f'{name:10}{value}' for name, value in shown.items() if value)
 
 
-def places(found: Sequence[ledger.Entry]) -> str:
+def _places(found: Sequence[ledger.Entry]) -> str:
     """Where documents are: each of a few; of many, how many a shard has."""
     if len(found) <= _MOST:
         return '\n'.join(
