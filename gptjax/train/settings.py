@@ -123,7 +123,7 @@ def check_sections(settings: Mapping[str, Any]) -> None:
     missing = [name for name in ('seed', *SECTIONS) if name not in settings]
     if missing:
         raise command.UserError(f'the config lacks {", ".join(missing)}; add it.')
-    if 'epochs' in settings and 'mixture' in settings['data']:
+    if 'epochs' in settings and data_of(settings).mixture is not None:
         raise command.UserError(
             'the sources of data.mixture end at different times; set steps, not epochs.'
         )

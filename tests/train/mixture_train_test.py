@@ -8,7 +8,7 @@ import tiny_config
 
 from gptjax import command
 from gptjax.data import build as data_build
-from gptjax.train import build, checkpoint, log, loop
+from gptjax.train import build, checkpoint, log, loop, settings
 
 
 @pytest.fixture(scope='module')
@@ -89,6 +89,17 @@ def test_held_out_rows_are_those_of_all_sources(folders, tmp_path, packing):
     for key in found:
         parts = [rows.read(np.arange(len(rows)))[key] for rows in both]
         np.testing.assert_array_equal(found[key], np.concatenate(parts))
+
+
+def test_a_mixture_has_no_epochs():
+    config = tiny_config.get_config()
+    del config['steps']
+    config.epochs, config.data.mixture = 1.0, None
+    config.data.path = 'x'
+    assert settings.of(config)['epochs'] == 1
+    config.data = dict(mixture=(dict(path='x'),), batch_size=8, loader='threads')
+    with pytest.raises(command.UserError, match='set steps, not epochs'):
+        settings.of(config)
 
 
 def test_packing_is_refused_where_it_has_no_effect(tmp_path):
