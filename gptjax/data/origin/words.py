@@ -13,11 +13,10 @@ from gptjax.data.origin import spdx, texts
 
 Found = tuple[str, str]  # licence, evidence
 
-_HINT = re.compile(
-    'licen[sc]e|public domain|free of charge|redistribution|gutenberg'
-    '|creative commons|permission|cc0|cc[ -]by|许可证',
-    re.I,
-)
+_HINTS = (
+    'licen', 'public domain', 'free of charge', 'redistribution', 'gutenberg',
+    'creative commons', 'permission', 'cc0', 'cc by', 'cc-by', '许可证',
+)  # fmt: skip
 _LONG = 60_000  # characters of each end of a text in which a whole licence is found
 EDGE = 5000  # and in which a work speaks of itself
 _SAMPLE = re.compile(
@@ -141,20 +140,25 @@ def from_text(text: str, *, footer: bool = False) -> Found | None:
     footer: the text is all of a site's footer: 'Text is under ...' speaks of the page.
     """
     text = _ends(text, _LONG)
-    if not _HINT.search(text):
+    if not _hinted(text):
         return None
     text = _SAMPLE.sub('\n', text)
     ids = [one.strip(' -}\t') for one in _SPDX.findall(text[:EDGE])]
     edges = _ends(text, EDGE)
     # A file that begins with the name of a licence may be all of it.
-    whole = texts.identify(text if _HINT.search(text[:300]) else edges)
+    whole = texts.identify(text if _hinted(text[:300]) else edges)
     return first(
         ((spdx.parse(one), f'SPDX-License-Identifier: {one}') for one in ids),
         ((one, f'the text of {one}') for one in whole),
         _statements(_plain(edges), footer),
         _named(edges),
-        _library(_plain(text)),
+        _library(text),
     )
+
+
+def _hinted(text: str) -> bool:
+    lowered = text.lower()
+    return any(hint in lowered for hint in _HINTS)
 
 
 def _ends(text: str, size: int) -> str:
@@ -252,10 +256,12 @@ def _named(text: str) -> Iterator[Found]:
             yield named, ' '.join(match[0].split())
 
 
-def _library(plain: str) -> Iterator[Found]:
+def _library(text: str) -> Iterator[Found]:
     """Project Gutenberg and Standard Ebooks: in the public domain of the USA."""
-    ebooks, gutenberg = _EBOOKS.search(plain), _GUTENBERG.search(plain)
-    if ebooks and 'CC0 1.0' in plain:
-        yield f'{spdx.PUBLIC_DOMAIN} AND CC0-1.0', ebooks[0]
-    elif gutenberg and not _COPYRIGHTED.search(plain):
-        yield spdx.PUBLIC_DOMAIN, gutenberg[0]
+    if 'Gutenberg' in text or 'CC0 1.0' in text:
+        plain = _plain(text)
+        ebooks, gutenberg = _EBOOKS.search(plain), _GUTENBERG.search(plain)
+        if ebooks and 'CC0 1.0' in plain:
+            yield f'{spdx.PUBLIC_DOMAIN} AND CC0-1.0', ebooks[0]
+        elif gutenberg and not _COPYRIGHTED.search(plain):
+            yield spdx.PUBLIC_DOMAIN, gutenberg[0]
