@@ -27,16 +27,6 @@ def run(*command, cwd=ROOT):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
 
 
-def test_the_command_builds_and_prints_a_table(texts, tmp_path):
-    done = run(*arguments(texts, tmp_path / 'out'))
-    assert done.returncode == 0, done.stderr
-    made = dataset.open(tmp_path / 'out')
-    assert done.stdout == f'{made.summary()}\n\n{made.folder / "manifest.json"}\n'
-    assert made.tokenizer().vocab_size == 300
-    assert 'CC0-1.0' in done.stdout
-    assert 'writing shards: 21 documents' in done.stderr
-
-
 def test_a_mistake_is_one_line_and_exit_code_2(texts, tmp_path):
     done = run(*arguments(texts, tmp_path / 'out', '--config.held_out.by=end'))
     assert done.returncode == 2
@@ -46,7 +36,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(texts, tmp_path):
     )
 
 
-def test_two_builds_of_one_folder_wait_for_each_other(texts, tmp_path):
+def test_the_command_waits_for_another_builds_and_prints_a_table(texts, tmp_path):
     output = tmp_path / 'out'
     output.mkdir()
     held = os.open(output, os.O_RDONLY)
@@ -54,12 +44,17 @@ def test_two_builds_of_one_folder_wait_for_each_other(texts, tmp_path):
     waiting = subprocess.Popen(
         arguments(texts, output),
         cwd=ROOT,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert waiting.stderr.readline() == f'waiting: another process builds {output}\n'
     assert not list(output.iterdir())
     os.close(held)
-    assert 'writing shards' in waiting.communicate(timeout=60)[1]
-    assert waiting.returncode == 0
+    printed, said = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, said
+    assert 'writing shards: 21 documents' in said
+    made = dataset.open(output)
+    assert printed == f'{made.summary()}\n\n{output / "manifest.json"}\n'
+    assert made.tokenizer().vocab_size == 300
+    assert 'CC0-1.0' in printed
