@@ -7,6 +7,7 @@ characters in the most frequent n-gram; `repeated_5` to `repeated_10`: of charac
 repeated n-grams.
 """
 
+import bisect
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 import functools
@@ -86,10 +87,10 @@ def _again(page: Page) -> Mapping[int, Mapping[tuple[str, ...], int]]:
     words, found = page.tokens, {}
     places: Sequence[int] = range(len(words))
     for n in range(2, 11):  # it occurs twice only if what it begins with does
-        at = {i: tuple(words[i : i + n]) for i in places if i + n <= len(words)}
-        counts = Counter(at.values())
-        places = [i for i, gram in at.items() if counts[gram] > 1]
-        found[n] = {at[i]: counts[at[i]] for i in places}
+        places = places[: bisect.bisect_right(places, len(words) - n)]
+        counts = Counter(tuple(words[i : i + n]) for i in places)
+        found[n] = {gram: count for gram, count in counts.items() if count > 1}
+        places = [i for i in places if tuple(words[i : i + n]) in found[n]]
     return found
 
 
