@@ -130,7 +130,7 @@ class Client:
                 )
                 sock.do_handshake()
             connection.sock = sock
-            path = parse.urlunsplit(('', '', parts.path, parts.query, ''))
+            path = parts.path + (f'?{parts.query}' if parts.query else '')
             connection.request('GET', path, headers=request)
             with connection.getresponse() as response:
                 body = self._body(response, first)
