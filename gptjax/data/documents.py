@@ -87,7 +87,8 @@ class Document:
     @functools.cached_property
     def whole(self) -> str:
         """All texts as one: what filters judge."""
-        return '\n'.join(self.texts()) if self.text is None else self.text
+        alone = self.text if self.text_pair is None else None
+        return '\n'.join(self.texts()) if alone is None else alone
 
     def changed(self, change: Callable[[str], str]) -> 'Document':
         """The document with each of its texts changed; itself where none is."""

@@ -263,12 +263,16 @@ def test_a_prompt_may_be_a_conversation(tmp_path):
 
 
 @pytest.mark.parametrize('name', sorted(LINES))
-def test_a_line_of_any_kind_names_its_licence_and_unit(tmp_path, name):
-    line = {**LINES[name], 'licence': 'CC-BY-4.0', 'unit': 'a book'}
+def test_a_line_of_any_kind_names_its_origin_and_unit(tmp_path, name):
+    line = {'source': 'made/here', 'evidence': 'its words', 'steps': ['eda:+3']}
+    line |= {**LINES[name], 'licence': 'CC-BY-4.0', 'unit': 'a book'}
     (tmp_path / 'a.jsonl').write_text(json.dumps(line))
     options = {'name': name, 'path': str(tmp_path), 'licence': 'MIT'}
     (found,) = table.collect(options)
     assert (found.licence, found.unit) == ('CC-BY-4.0', 'a book')
+    assert (found.evidence, found.steps) == ('its words', ('eda:+3',))
+    own = name != 'translation'  # there it is a text
+    assert (found.source == 'made/here') == own
 
 
 @pytest.mark.parametrize('name', ['labelled', 'translation'])

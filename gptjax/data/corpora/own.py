@@ -1,15 +1,16 @@
 """Examples of your own: .jsonl with a record on each line, and texts as files.
 
 What a record holds, by kind:
-    text: {"text": "..."}, with `id` and `source` if it names them; a .txt or .md file
-        is a document, too.
+    text: {"text": "..."}, with an `id` if it has one; a .txt or .md file is a document,
+        too.
     labelled: {"text": "...", "label": "..."}, with a "text_pair" where the label is of
         two texts. A label is a string or a whole number.
     translation: {"source": "...", "target": "..."}, or what else becomes of a text.
     chat: {"messages": [{"role": ..., "content": ...}, ...]}.
     pairs: {"prompt": ..., "chosen": "...", "rejected": "..."}; the prompt is the user's
         text, or the messages of a conversation that the two answers continue.
-A record of any kind may name its `licence`, and the `unit` that it is held out with.
+A record of any kind may name its `licence` with `evidence`, its `source` (but for
+translations), the `steps` that made it, and the `unit` that it is held out with.
 """
 
 from collections.abc import Callable, Iterator
@@ -60,13 +61,15 @@ def _document(
     kind: str, name: str, place: str, record: Record, licence: str
 ) -> documents.Document | documents.Skipped:
     fields: Record = {'id': place, 'source': name, 'licence': licence}
-    for field in fields if kind == 'text' else ('licence',):
-        if field in record:
+    named = {'id': kind == 'text', 'source': kind != 'translation'}
+    for field in ('id', 'source', 'licence', 'evidence'):
+        if field in record and named.get(field, True):
             fields[field] = files.string(record, field, place)
-    unit = record.get('unit')
+    unit, done = record.get('unit'), record.get('steps')
     made = documents.Document(
         **fields, **CONTENT[kind](place, record),
         unit=unit if isinstance(unit, str) else None,
+        steps=tuple(map(str, done)) if isinstance(done, list) else (),
     )  # fmt: skip
     return documents.Skipped(place, 'empty') if empty(made) else made
 

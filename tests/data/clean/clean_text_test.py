@@ -47,6 +47,9 @@ def test_options():
     assert normalised('\ufb01\uff46', form='NFKC') == 'fif'
     assert normalised('e\u0301', form=None) == 'e\u0301'
     assert normalised('lâ€™eau', ftfy=False) == 'lâ€™eau'
+    # A million marks out of order: minutes, if they were all sorted.
+    marks = '\u0301\u0323' * 500_000
+    assert normalised(f'a{marks}') == '\u1ea1' + '\u0323' * 14 + '\u0301' * 15
     with pytest.raises(command.UserError, match='NFD'):
         clean.normalise(**{**DEFAULT, 'form': 'NFD'})
 
