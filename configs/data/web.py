@@ -5,7 +5,9 @@ r"""The web: WARC, ARC, WET or HTML files to clean text with a licence, once eac
 
 Pages that name no licence are left out: most of the web. Where you have the right to
 use all of it, say so by --config.read.licence=CC-BY-4.0, or what it is.
-The filters and their order are those of FineWeb (Penedo et al., 2024).
+The filters and their order are those of FineWeb (Penedo et al., 2024). An argument
+names evaluation sets, --config=configs/data/web.py:FOLDER: pages that hold a piece of
+them are left out.
 
 Expected, of the test files of WARC readers: of 73 pages 69 have text, 13 are English, 3
 are long enough, and one is an article. It names no licence: without read.licence the
@@ -17,7 +19,8 @@ command with --config.run.most_bad=0.1 goes on from there.
 from ml_collections import ConfigDict
 
 
-def get_config() -> ConfigDict:
+def get_config(evaluation: str = '') -> ConfigDict:
+    find = ('query', 'answer', 'overlap')
     config = ConfigDict()
     config.path = ''
     config.read = dict(
@@ -34,6 +37,11 @@ def get_config() -> ConfigDict:
         dict(name='gopher', variant='datatrove'),
         dict(name='c4_paper', variant='fineweb'),
         dict(name='fineweb'),
+        *(
+            [dict(name='decontaminate', path=evaluation, find=find, ngram=13,
+                  shortest=4)]
+            if evaluation else []
+        ),
         dict(name='exact', unit='document', normalise='words', keep='id'),
         dict(
             name='minhash', ngram=5, permutations=112, bands=14, rows=8, seed=1,
