@@ -127,7 +127,10 @@ class GPT2(tokenizer.ByteTable):
         ids = iter(
             self._encoding.encode_ordinary_batch(flat, num_threads=os.cpu_count() or 1)
         )
-        return [[i for _ in parts for i in next(ids)] for parts in split]
+        return [
+            next(ids) if len(parts) == 1 else [i for _ in parts for i in next(ids)]
+            for parts in split
+        ]
 
 
 def _parts(text: str) -> list[str]:
