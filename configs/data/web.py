@@ -18,6 +18,14 @@ command with --config.run.most_bad=0.1 goes on from there.
 
 from ml_collections import ConfigDict
 
+NEAR = dict(name='minhash', ngram=5, permutations=112, bands=14, rows=8, seed=1)
+PRIVACY = dict(
+    name='privacy',
+    kinds=('email', 'phone', 'ip', 'card', 'iban', 'ssn', 'national', 'key'),
+    action='replace',
+    most=20,
+)
+
 
 def get_config(evaluation: str = '') -> ConfigDict:
     find = ('query', 'answer', 'overlap')
@@ -43,15 +51,8 @@ def get_config(evaluation: str = '') -> ConfigDict:
             if evaluation else []
         ),
         dict(name='exact', unit='document', normalise='words', keep='id'),
-        dict(
-            name='minhash', ngram=5, permutations=112, bands=14, rows=8, seed=1,
-            jaccard=0.7,
-        ),
-        dict(
-            name='privacy', most=20, action='replace', kinds=(
-                'email', 'phone', 'ip', 'card', 'iban', 'ssn', 'national', 'key',
-            ),
-        ),
+        dict(**NEAR, jaccard=0.7),
+        PRIVACY,
     )  # fmt: skip
     config.licences = (
         'CC0-1.0', 'LicenseRef-Public-Domain', 'PDDL-1.0', 'Unlicense', 'CC-BY-3.0',
