@@ -90,6 +90,12 @@ def finish(output: Path, manifest: dict[str, Any]) -> None:
     manifest['digest'] = storage.json_digest(manifest)
     card.write(dataset.Dataset(output, manifest))
     storage.write_json(output / 'manifest.json', manifest)
+    rows = [one for one in manifest['sources'] if one['licence'] == 'unknown']
+    if rows:
+        progress.say(
+            f'warning: the licence of {sum(one["documents"] for one in rows):,} '
+            'documents is unknown; mixtures and data.licences refuse them'
+        )
 
 
 def ensure(path: str, workdir_data: Path | str, spec: Options) -> dataset.Dataset:

@@ -346,8 +346,8 @@ def _rebuilt(manifest: Mapping[str, Any]) -> str:
     then = ', and then what was removed, by `python -m gptjax.data remove`'
     return (
         f'By `python -m gptjax.data --config=FILE.py --{path}=FOLDER`, from the same '
-        f'raw files and these settings{then if removed else ""}, to the same bytes and '
-        'digest, wherever they are; `sha256:` stands for a file or folder of that '
-        'content, and any number of workers will do:\n\n'
+        f'raw files and these settings{then if removed else ""}, to the same '
+        'tokens, and with the same pyarrow to the same digest; `sha256:` stands for a '
+        'file or folder of that content, and any number of workers will do:\n\n'
         '```python\n' + '\n'.join(lines) + '\n```'
     )

@@ -15,6 +15,7 @@ raw.json            only of raw text in a workdir, see `gptjax.data.build.ensure
 
 from collections.abc import Sequence
 import concurrent.futures
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,23 @@ class Dataset:
         self.manifest = manifest
         self.kind: str = manifest['kind']
         self.labels: list[str] = list(manifest.get('labels', ()))
+
+    @functools.cached_property
+    def content(self) -> str:
+        """The digest of what rows are made of: one wherever the dataset was built.
+
+        The manifest's own digest vouches for the ledger too, whose bytes are those of a
+        version of pyarrow.
+        """
+        files = {
+            name: digest
+            for split in split_lib.SPLITS
+            for shard in self.shards(split)
+            for name, digest in shard['sha256'].items()
+            if not name.endswith('.parquet')
+        }
+        tokenizer = self.manifest['tokenizer']['digest']
+        return storage.json_digest([self.kind, self.labels, tokenizer, files])
 
     def tokenizer(self) -> tokenizer_lib.Tokenizer:
         """The tokenizer of the tokens; UserError where it is missing or another one."""

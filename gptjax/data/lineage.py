@@ -38,7 +38,7 @@ def record(
         'datasets': [
             {
                 'path': str(built.folder),
-                'digest': built.manifest['digest'],
+                'digest': built.content,
                 'sources': built.manifest['sources'],
             }
             for built in datasets

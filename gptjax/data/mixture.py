@@ -265,12 +265,12 @@ class Mixed:
                     f'{one.folder} has the classes {one.labels} and {first.folder} '
                     f'{first.labels}; a mixture needs the same ones.'
                 )
-            if one.manifest['digest'] in digests:
+            if one.content in digests:
                 raise command.UserError(
                     f'{one.folder} is twice in data.mixture; name it once, with the '
                     'sum of the weights.'
                 )
-            digests.add(one.manifest['digest'])
+            digests.add(one.content)
 
     def tokenizer(self) -> tokenizer_lib.Tokenizer:
         """The tokenizer of all of them."""
@@ -290,7 +290,7 @@ class Mixed:
         sources = []
         for (one, weights), name in zip(pairs, names, strict=True):
             known_by = name if names.count(name) == 1 else str(one.folder)
-            key = int(one.manifest['digest'][:16], 16)
+            key = int(one.content[:16], 16)
             # An evaluation has no steps: a source that joins later is there as well.
             knots = weights if split == 'train' else [(0, 1)]
             sources.append(Source(of(one), key, knots, known_by))

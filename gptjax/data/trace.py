@@ -139,7 +139,7 @@ class _Tracer:
         ends = [part['step'] for part in parts[1:]] + [last]
         for part, end in zip(parts, ends, strict=True):
             for number, one in enumerate(part['datasets']):
-                if one['digest'] == self._built.manifest['digest']:
+                if one['digest'] == self._built.content:
                     steps.update(self._steps(part, number, min(end, last)).tolist())
                 elif Path(one['path']).resolve() == self._built.folder.resolve():
                     unknown = (

@@ -20,6 +20,8 @@ def _build(flags: Any) -> str | None:
     from gptjax.data import build
 
     options = flags.config.to_dict()
+    if 'path' in (tokenizer := options['tokenizer']):
+        _check_exists('tokenizer', tokenizer['path'])
     if 'steps' in options:
         folder = f'{flags.output}/documents'
         names = [
@@ -40,6 +42,15 @@ def _build(flags: Any) -> str | None:
         raise command.UserError('--runner=beam needs a config with steps.')
     made = command.splat(build.build, 'config', options, output=flags.output)
     return f'{made.summary()}\n\n{made.folder / "manifest.json"}'
+
+
+def _check_exists(section: str, path: str) -> None:
+    """Before the documents are refined, which may take days."""
+    if not path or not Path(path).exists():
+        raise command.UserError(
+            f'{section}.path is {path!r}, which does not exist; set '
+            f'--config.{section}.path=DATASET.'
+        )
 
 
 def _refine(flags: Any, folder: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +205,9 @@ VERBS = {
 
 def run(argv: Sequence[str]) -> None:
     """The verb that the first argument names, or a build, or what --explain asks."""
-    name, *rest = argv if argv and argv[0] in VERBS else ('', *argv)
+    name, *rest = argv if argv and argv[0][:1] != '-' else ('', *argv)
+    if name:
+        command.lookup(VERBS, name, 'verb')
     verb = VERBS.get(name, BUILD)
     if not name and any(one.partition('=')[0] == '--explain' for one in argv):
         verb = EXPLAIN

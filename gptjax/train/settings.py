@@ -45,6 +45,11 @@ class Data:
                 'data.build is for a raw data.path, and data.mixture names datasets; '
                 'build each with python -m gptjax.data.'
             )
+        if self.mixture is not None and self.licences is None:
+            raise command.UserError(
+                'data.mixture needs data.licences, the SPDX identifiers that its '
+                "sources may have, such as ('CC0-1.0', 'MIT')."
+            )
         if self.packing not in (None, 'best_fit'):
             raise command.UserError(
                 f"data.packing is {self.packing!r}; it needs to be 'best_fit' or None."

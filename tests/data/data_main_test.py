@@ -6,7 +6,10 @@ from pathlib import Path
 import subprocess
 import sys
 
-from gptjax.data import dataset
+import pytest
+
+from gptjax import command
+from gptjax.data import dataset, verbs
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +37,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(texts, tmp_path):
     assert done.stderr == (
         'gptjax: held_out.by is \'end\'; it needs to be "document" or "tail".\n'
     )
+
+
+def test_mistakes_are_told_before_the_work(texts, tmp_path):
+    config = '--config=configs/data/chat.py', f'--config.path={texts}'
+    with pytest.raises(command.UserError, match=r"tokenizer\.path is 'nowhere'"):
+        verbs.run([*config, '--config.tokenizer.path=nowhere', f'--output={tmp_path}'])
+    with pytest.raises(command.UserError, match="verb 'trase'; did you mean 'trace'"):
+        verbs.run(['trase', f'--data={tmp_path}'])
 
 
 def test_the_command_waits_for_another_builds_and_prints_a_table(texts, tmp_path):

@@ -37,7 +37,8 @@ def folders(tmp_path_factory):
     }
 
 
-def run(folders, workdir, **data):
+def run(folders, workdir, **given):
+    data = {'licences': ('MIT', 'CC0-1.0'), **given}
     config = tiny_config.get_config()  # as it is, for its programs are compiled already
     config.data = dict(
         mixture=(
@@ -53,7 +54,7 @@ def run(folders, workdir, **data):
 
 def test_a_run_that_lost_steps_makes_them_again(folders, tmp_path):
     """From the middle of a block, after the weights have changed."""
-    options = dict(packing='best_fit', licences=('MIT', 'CC0-1.0'))
+    options = dict(packing='best_fit')
     arrays, losses = [], []
     for _ in range(2):
         made = run(folders, tmp_path, **options)
@@ -97,7 +98,9 @@ def test_a_mixture_has_no_epochs():
     config.epochs, config.data.mixture = 1.0, None
     config.data.path = 'x'
     assert settings.of(config)['epochs'] == 1
-    config.data = dict(mixture=(dict(path='x'),), batch_size=8, loader='threads')
+    config.data = dict(
+        mixture=(dict(path='x'),), batch_size=8, loader='threads', licences=('MIT',)
+    )
     with pytest.raises(command.UserError, match='set steps, not epochs'):
         settings.of(config)
 
@@ -120,6 +123,7 @@ def test_packing_is_refused_where_it_has_no_effect(tmp_path):
             dict(packing='first_fit'),
             r"packing is 'first_fit'; it needs to be 'best_fit'",
         ),
+        (dict(licences=None), r'data\.mixture needs data\.licences'),
         (dict(path='x'), 'one of path and mixture'),
         (dict(build={}), r'data\.build is for a raw data\.path'),
     ],

@@ -1,5 +1,6 @@
 """Raw files of any format to documents: a file, or all below a folder."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 import functools
@@ -9,7 +10,7 @@ from pathlib import Path
 import posixpath
 
 from gptjax import command
-from gptjax.data import documents
+from gptjax.data import documents, progress
 from gptjax.data.read import item as item_lib
 from gptjax.data.read import nearby
 
@@ -69,6 +70,10 @@ class Reader:
             for unit in found
             if self._problem(unit) or table.wanted(unit, kind, self._open(unit))
         ]
+        others = Counter(Path(one).suffix for one in set(found) - set(units))
+        if others:
+            named = (f'{n:,} {what or "(none)"}' for what, n in sorted(others.items()))
+            progress.say(f'not read, by suffix: {", ".join(named)}')
         if not units:
             raise command.UserError(
                 f'{self.path} holds nothing of kind {kind!r}; readable are '
@@ -100,7 +105,8 @@ class Reader:
             links = [x for x in folders if os.path.islink(os.path.join(folder, x))]
             for one in [*inside, *links]:
                 where = os.path.join(folder, one)
-                if os.path.islink(where) and self._inside(where):
+                known = os.path.islink(where) and os.path.exists(where)
+                if known and self._inside(where):
                     continue
                 yield self._unit(where)
         yield from map(self._unit, closed)

@@ -31,8 +31,9 @@ class Record(NamedTuple):
 def read(item: item_lib.Item) -> item_lib.Found:
     """Pages and texts that were fetched with success; all else is passed over.
 
-    A page is called by its WARC-Record-ID, in ARC by URL and time, for these stay with
-    it when records move to other files; its source is the host, for the same reason.
+    A page is called by its URL, which stays when records move to other files and when
+    it is fetched again: it is held out then as before, and versions of a dataset
+    compare. Its source is the host.
     """
     with item.seekable() as file:
         for found in records(Input(file)):
@@ -151,7 +152,8 @@ def _page(item: item_lib.Item, found: Record) -> item_lib.Found:
         return
     text = plain.decode(data, response.charset, html=response.media == 'text/html')
     yield item.document(
-        _identity(item, found, url), found.offset, text=text, media=response.media,
+        url or f'{item.name}:{found.offset}', found.offset,
+        text=text, media=response.media,
         source=f'{item.group}/{_host(url)}', url=url or None,
         retrieved=record.utc(headers.get('warc-date')),
         opt_out=_opt_out(headers, response),
@@ -163,14 +165,6 @@ def _opt_out(headers: Mapping[str, str], response: http.Response) -> str:
     told = headers.get(archive.OPT_OUT.lower())
     asked = optout.from_headers(response.headers)
     return asked or ('none' if told == 'none' else 'unknown')
-
-
-def _identity(item: item_lib.Item, found: Record, url: str) -> str:
-    own = found.headers.get('warc-record-id', '').strip('<> ')
-    if own:
-        return own
-    date = found.headers.get('warc-date', '')
-    return f'{url}@{date}' if url and date else f'{item.name}:{found.offset}'
 
 
 def _host(url: str) -> str:

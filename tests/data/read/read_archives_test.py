@@ -183,12 +183,14 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path, read):
     (folder / 'inside.txt').symlink_to(folder / 'a.txt')
     (folder / 'loop').symlink_to(folder)
     (folder / 'gone.txt').symlink_to(tmp_path / 'nowhere')
+    (folder / 'lost.txt').symlink_to(folder / 'nowhere')
     os.mkfifo(folder / 'pipe.txt')
     made, skipped = read(folder)
     assert [one.text for one in made] == ['Text.']
     out = 'link out of the folder'
     assert reasons(skipped) == {
         'gone.txt': out,
+        'lost.txt': 'no regular file',
         'pipe.txt': 'no regular file',
         'to_file.txt': out,
         'to_folder': out,

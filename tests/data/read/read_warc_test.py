@@ -88,7 +88,7 @@ def test_where_a_page_comes_from_is_kept(tmp_path, read):
         + response(number=2, WARC_Date='2008-10-294T05:21:46-0700')
     )
     made, _ = read(tmp_path)
-    assert [one.id for one in made] == ['urn:test:0', 'urn:test:1', 'urn:test:2']
+    assert [one.id for one in made] == [one.url for one in made]
     assert {one.source for one in made} == {f'{tmp_path.name}/site.test'}
     assert [one.url for one in made] == [f'http://site.test/{n}' for n in range(3)]
     times = [one.retrieved for one in made]
@@ -163,7 +163,7 @@ def test_digests_are_verified(tmp_path, read, algorithm, form):
     good, bad = response(**headers), response(damaged, 1, **headers)
     (tmp_path / 'a.warc').write_bytes(good + bad)
     made, skipped = read(tmp_path)
-    assert [one.id for one in made] == ['urn:test:0']
+    assert [one.id for one in made] == ['http://site.test/0']
     assert [(one.reason, one.offset) for one in skipped] == [
         ('wrong digest', len(good))
     ]
@@ -231,5 +231,5 @@ def test_a_bomb_in_a_member_is_left(tmp_path, read):
     bomb = gzip.compress(response(b'<html>' + b' ' * (20 << 20)))
     (tmp_path / 'a.warc.gz').write_bytes(bomb + gzip.compress(response(number=1)))
     made, skipped = read(tmp_path)
-    assert [one.id for one in made] == ['urn:test:1']
+    assert [one.id for one in made] == ['http://site.test/1']
     assert [(one.reason, one.offset) for one in skipped] == [('bomb', 0)]
