@@ -188,23 +188,13 @@ def begun_in(output: Path, settings: Options) -> dict[str, Any] | None:
 
 
 def _check_settings(output: Path, begun: Options, settings: Options) -> None:
-    before, now = _flat(begun['settings']), _flat(_portable(settings))
+    before, now = storage.flat(begun['settings']), storage.flat(_portable(settings))
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             raise command.UserError(
                 f'{output} holds a build with {name}={before.get(name)!r}, and this '
                 f'one has {now.get(name)!r}; delete the folder or choose another.'
             )
-
-
-def _flat(settings: Options) -> dict[str, Any]:
-    flat = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat.update({f'{name}.{k}': v for k, v in value.items()})
-        else:
-            flat[name] = value
-    return flat
 
 
 def _check_unchanged(output: Path, begun: Options, now: Options) -> None:

@@ -69,6 +69,18 @@ def listing(raw: Path) -> str:
     )
 
 
+def flat(value: Any, name: str = '') -> dict[str, Any]:
+    """The leaves of a JSON value by name: 'steps.3.least'."""
+    if isinstance(value, list):
+        value = {str(place): one for place, one in enumerate(value)}
+    if not isinstance(value, dict) or not value:
+        return {name: value}
+    found: dict[str, Any] = {}
+    for key, one in value.items():
+        found |= flat(one, f'{name}.{key}' if name else key)
+    return found
+
+
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Makes a folder and holds it for one process; the system frees it at its end.

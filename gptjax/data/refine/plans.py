@@ -91,7 +91,7 @@ def check(
 
     raw: what RAW holds, or None where it is not known.
     """
-    then, now = _flat('', settings), _flat('', plan['settings'])
+    then, now = storage.flat(settings), storage.flat(plan['settings'])
     for name in sorted({*then, *now}):
         if then.get(name) != now.get(name):
             raise command.UserError(
@@ -105,17 +105,6 @@ def check(
             f'the raw files are not those that {output} was begun with (names, sizes '
             'or times differ); delete the folder or choose another.'
         )
-
-
-def _flat(name: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, list):
-        value = {str(place): one for place, one in enumerate(value)}
-    if not isinstance(value, dict):
-        return {name: value}
-    found: dict[str, Any] = {}
-    for key, one in value.items():
-        found |= _flat(f'{name}.{key}' if name else key, one)
-    return found
 
 
 def begin(output: Path, plan: Plan) -> None:
