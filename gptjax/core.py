@@ -26,5 +26,9 @@ class Loss(NamedTuple):
     metrics: Metrics
 
 
-LossFn = Callable[[Params, Params, Batch, jax.Array | None], Loss]
-"""(trained params, frozen params, batch, key) -> Loss; without a key it evaluates."""
+LossFn = Callable[[Params, Mapping[str, Any], Batch, jax.Array | None], Loss]
+"""(trained params, frozen, batch, key) -> Loss; without a key it evaluates.
+
+`frozen` is what the loss reads and does not train: {'reference': the params that
+training started from, 'teacher': those of another model, 'running': statistics}.
+"""

@@ -13,6 +13,7 @@ other  of models that write no text: accuracy (a share) by their own objective, 
 and of all: dataset, dataset_digest, kind, split, step.
 """
 
+from collections.abc import Mapping
 import functools
 import json
 import math
@@ -93,7 +94,7 @@ def score(
     else:
         # The reference is the model itself: it has no part in the plain ranking.
         loss_fn = dpo.make(trained.model, beta=1.0)
-        means = _means(trained, rows, loss_fn, frozen=trained.params)
+        means = _means(trained, rows, loss_fn, frozen={'reference': trained.params})
         found = {'ranked_right': means['accuracy'], 'pairs': round(means['weight'])}
     return {
         'dataset': built.folder.resolve().name,
@@ -183,7 +184,7 @@ def _means(
     trained: build.Trained,
     rows: rows_lib.Rows,
     loss_fn: core.LossFn,
-    frozen: core.Params = None,
+    frozen: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Means of a loss function over all rows, in batches that fit the memory."""
     row = build.row_length(trained) * trained.model.arch.V
@@ -191,7 +192,7 @@ def _means(
     return evaluate.evaluate(
         jax.jit(functools.partial(step_lib.eval_step, loss_fn=loss_fn)),
         trained.params,
-        frozen,
+        frozen or {},
         feed.Feed(trained.model.sharding, batch_size),
         rows,
     )

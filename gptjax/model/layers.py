@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gptjax import sharding as sharding_lib
-from gptjax.model import config
+from gptjax.model import config, leaves
 
 
 def weight(
@@ -21,7 +21,14 @@ def weight(
     axes: Sequence[str],
     init: nn.initializers.Initializer,
 ) -> Array:
-    """Declares a float32 weight of `module` with its logical axes."""
+    """Declares a float32 weight of `module` with its logical axes.
+
+    The parameters may hold one of `leaves` in its place.
+    """
+    if module.has_variable('params', name):
+        given: Any = module.get_variable('params', name)
+        if not isinstance(given, jax.Array):
+            return given
     boxed = nn.with_logical_partitioning(init, tuple(axes))
     declared: Any = module.param(name, boxed, tuple(shape), jnp.float32)
     return declared
@@ -45,23 +52,43 @@ def residual(arch: config.Architecture) -> nn.initializers.Initializer:
     return nn.initializers.normal(arch.init_std / (2 * arch.L) ** 0.5)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def einsum(spec: str, x: Array, weight: Array) -> Array:
+def einsum(spec: str, x: Array, weight: Any) -> Array:
     """`jnp.einsum(spec, x, weight)`: the one place where a weight is multiplied.
 
-    Computes in the type of `x` with float32 sums, and returns the type of `x`; the
-    gradient of the weight is float32. Each letter stands in two of the three operands.
+    weight: an array, or one of `leaves`. Computes in the type of `x` with float32 sums,
+    and returns the type of `x`; the gradient of the weight is float32. Each letter
+    stands in two of the three operands.
     """
+    if isinstance(weight, leaves.Adapted):
+        return einsum(spec, x, weight.base) + _low_rank(spec, x, weight)
+    return _product(spec, x, weight)
+
+
+def _low_rank(spec: str, x: Array, weight: leaves.Adapted) -> Array:
+    """scale x down up."""
+    left, right, result = spec.replace('->', ',').split(',')
+    inner = ''.join(letter for letter in right if letter not in result)
+    outer = ''.join(letter for letter in right if letter in result)
+    rows = ''.join(letter for letter in left if letter not in inner)
+    down, up, many = weight.down, weight.up, ''
+    if weight.index_B is not None:
+        down, up, many = down[weight.index_B], up[weight.index_B], left[0]
+    h = _product(f'{left},{many}{inner}r->{rows}r', x, down)
+    return weight.scale * _product(f'{rows}r,{many}r{outer}->{result}', h, up)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _product(spec: str, x: Array, weight: Array) -> Array:
     return _einsum(spec, x, weight.astype(x.dtype)).astype(x.dtype)
 
 
-def _einsum_forward(
+def _product_forward(
     spec: str, x: Array, weight: Array
 ) -> tuple[Array, tuple[Array, Array]]:
-    return einsum(spec, x, weight), (x, weight)
+    return _product(spec, x, weight), (x, weight)
 
 
-def _einsum_backward(
+def _product_backward(
     spec: str, saved: tuple[Array, Array], dy: Array
 ) -> tuple[Array, Array]:
     x, weight = saved
@@ -78,7 +105,7 @@ def _einsum_backward(
     return dx.astype(x.dtype), dw.astype(weight.dtype)
 
 
-einsum.defvjp(_einsum_forward, _einsum_backward)
+_product.defvjp(_product_forward, _product_backward)
 
 
 def _weight_gradient(left: str, right: str, result: str, x: Array, dy: Array) -> Array:

@@ -1,5 +1,8 @@
 """Direct preference optimisation (Rafailov et al., 2023, equation 7)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,8 +16,9 @@ def make(model: transformer.Model, beta: float) -> core.LossFn:
     """-log sigmoid(beta (margin - reference margin)), a mean over pairs.
 
     A margin is the log-probability of the chosen answer less that of the other;
-    `frozen` is the reference model. Arrays of the batch are (B, 2, T), chosen before
-    rejected; a pair without weights is padding. Metrics: `reward_accuracy`, the share
+    frozen['reference'] is the reference model. Arrays of the batch are (B, 2, T),
+    chosen before rejected; a pair without weights is padding. Metrics:
+    `reward_accuracy`, the share
     of pairs whose implicit reward beta log(p / p_ref) prefers the chosen answer;
     `accuracy`, the share whose plain log-probability does. Raises UserError for a model
     without a causal head over tokens.
@@ -32,10 +36,13 @@ def make(model: transformer.Model, beta: float) -> core.LossFn:
         return jnp.sum(log_p * flat['weights'], -1).reshape(tokens.shape[:2]), router
 
     def loss_fn(
-        params: core.Params, frozen: core.Params, batch: core.Batch, key: Array | None
+        params: core.Params,
+        frozen: Mapping[str, Any],
+        batch: core.Batch,
+        key: Array | None,
     ) -> core.Loss:
         policy_B2, router = answers(params, batch, key)
-        reference_B2, _ = answers(frozen, batch, None)
+        reference_B2, _ = answers(frozen['reference'], batch, None)
         reward_B2 = beta * (policy_B2 - reference_B2)
         reward_margin_B = reward_B2[:, 0] - reward_B2[:, 1]
         pair_B = (jnp.sum(batch['weights'], (1, 2)) > 0).astype(jnp.float32)

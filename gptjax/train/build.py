@@ -12,20 +12,18 @@ from typing import Any
 
 from flax import linen as nn
 import jax
-from jax.experimental import multihost_utils
 import optax
 
 from gptjax import command, core
 from gptjax import sharding as sharding_lib
-from gptjax.data import build as data_build
-from gptjax.data import dataset, lineage, masking, mixture, storage
+from gptjax.data import dataset, lineage, mixture, storage
 from gptjax.data import rows as rows_lib
 from gptjax.model import config as model_config
 from gptjax.model import transformer
 from gptjax.objectives import table as objective_table
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
-from gptjax.train import freeze, optim, start
+from gptjax.train import freeze, inputs, optim, start
 from gptjax.train import settings as settings_lib
 from gptjax.train import table as train_table
 
@@ -43,10 +41,12 @@ class Run:
     steps: int
     model: transformer.Model
     tokenizer: tokenizer_lib.Tokenizer
+    boxed: core.Params  # shapes and axes of what is trained and saved
     start_params: Callable[[], core.Params]
+    frozen: Callable[[], dict[str, Any]]  # what the loss reads besides
     start_digest: str  # of the weights of another workdir that it starts from, or ''
     start_step: int
-    reference: bool
+    objective: objective_table.Objective
     loss_fn: core.LossFn
     optimizer: optax.GradientTransformation
     trained: freeze.Trained
@@ -74,7 +74,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     begin, model = begin_of(settings)
     arch, sharding, compute = model.arch, model.sharding, model.compute
     data = settings_lib.data_of(settings)
-    T = _length(data, arch)
+    T = inputs.length(data, arch)
     sharding.check_batch(data.batch_size, 'data.batch_size')
     if data.batch_size % (compute.accumulate * sharding.batch_shards):
         raise command.UserError(
@@ -88,7 +88,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     of_loss, of_rows = ({}, options) if objective.masks else (options, {})
     loss_fn = command.splat(objective.make, 'objective', of_loss, model=model)
     trained = trained_of(settings, model)
-    built = _dataset(data, workdir, objective)  # which may take long, so it comes last
+    built = inputs.open(data, workdir, objective)  # may take long, so it comes last
     datasets = built.datasets if isinstance(built, mixture.Mixed) else [built]
     if data.packing and all(one.kind != 'text' for one in datasets):
         raise command.UserError(
@@ -96,9 +96,9 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
             f'on {datasets[0].kind}; set it to None.'
         )
     tokenizer = built.tokenizer()
-    _check_tokenizer(tokenizer, arch, settings['model'])
-    _check_labels(built, arch)
-    of_split = functools.partial(_rows, built, data, T, objective, of_rows)
+    inputs.check_tokenizer(tokenizer, arch, settings['model'])
+    inputs.check_labels(built, arch)
+    of_split = functools.partial(inputs.rows, built, data, T, objective, of_rows)
     rows = of_split('train', seed=settings['seed'])
     steps = _steps(settings, len(rows), data.batch_size)
     schedule, optimizer = optimizer_of(settings, steps)
@@ -109,10 +109,12 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         steps=steps,
         model=model,
         tokenizer=tokenizer,
+        boxed=transformer.abstract(model),
         start_params=begin.params,
+        frozen=functools.partial(_frozen, objective, begin),
         start_digest=begin.digest,
         start_step=begin.step,
-        reference=objective.reference,
+        objective=objective,
         loss_fn=loss_fn,
         optimizer=optimizer,
         trained=trained,
@@ -207,7 +209,7 @@ def dataset_of(trained: Trained) -> dataset.Dataset:
         )
     name, _ = settings_lib.named(trained.config['objective'], 'objective')
     data = settings_lib.data_of(trained.config)
-    built = _dataset(data, trained.workdir, objective_table.OBJECTIVES[name])
+    built = inputs.open(data, trained.workdir, objective_table.OBJECTIVES[name])
     return built.datasets[0] if isinstance(built, mixture.Mixed) else built
 
 
@@ -219,16 +221,7 @@ def row_length(trained: Trained) -> int:
     arch = trained.model.arch
     if 'imported' in trained.config:
         return min(arch.T, IMPORTED_T)
-    return _length(settings_lib.data_of(trained.config), arch)
-
-
-def _length(data: settings_lib.Data, arch: model_config.Architecture) -> int:
-    if data.T is not None and not 1 <= data.T <= arch.T:
-        raise command.UserError(
-            f'data.T is {data.T}, and the context of the model is {arch.T}; set it to '
-            'at most that, or to None.'
-        )
-    return arch.T if data.T is None else data.T
+    return inputs.length(settings_lib.data_of(trained.config), arch)
 
 
 def begin_of(settings: Mapping[str, Any]) -> tuple[start.Start, transformer.Model]:
@@ -264,118 +257,15 @@ def objective_of(
         )
     name, options = settings_lib.named(trained.config['objective'], 'objective')
     objective = objective_table.OBJECTIVES[name]
-    _check_kind(built, objective)
+    inputs.check_kind(built, objective)
     of_loss, of_rows = ({}, options) if objective.masks else (options, {})
     data, T = settings_lib.data_of(trained.config), row_length(trained)
-    rows = _rows(built, data, T, objective, of_rows, split, seed=0)
+    rows = inputs.rows(built, data, T, objective, of_rows, split, seed=0)
     return objective.make(trained.model, **of_loss), rows
 
 
-def _dataset(
-    data: settings_lib.Data, workdir: Path, objective: objective_table.Objective
-) -> dataset.Dataset | mixture.Mixed:
-    """Opens the data; raw text is built into the workdir first, by one process."""
-    if data.mixture is not None:
-        mixed = mixture.Mixed(data.mixture, data.batch_size)
-        for one in mixed.datasets:
-            _check(one, data, objective)
-        return mixed
-    assert data.path is not None
-    if data.build is None:
-        built = dataset.open(data.path)
-    else:
-        if jax.process_index() > 0:  # the first process builds, the others wait
-            multihost_utils.sync_global_devices('dataset built')
-        try:
-            built = data_build.ensure(data.path, workdir / 'data', data.build)
-        finally:
-            if jax.process_index() == 0 and jax.process_count() > 1:
-                multihost_utils.sync_global_devices('dataset built')
-    _check(built, data, objective)
-    return built
-
-
-def _check(
-    built: dataset.Dataset,
-    data: settings_lib.Data,
-    objective: objective_table.Objective,
-) -> None:
-    _check_kind(built, objective)
-    if data.licences is not None:
-        built.check_licences(data.licences)
-
-
-def _check_kind(built: dataset.Dataset, objective: objective_table.Objective) -> None:
-    if built.kind not in objective.kinds:
-        raise command.UserError(
-            f'{built.folder} is a dataset of {built.kind}, and this objective is for '
-            f'{" or ".join(objective.kinds)}; take other data, or another '
-            'objective.name.'
-        )
-
-
-def _rows(
-    built: dataset.Dataset | mixture.Mixed,
-    data: settings_lib.Data,
-    T: int,
-    objective: objective_table.Objective,
-    options: Mapping[str, Any],
-    split: str,
-    *,
-    seed: int,
-) -> rows_lib.Rows:
-    def of(one: dataset.Dataset) -> rows_lib.Rows:
-        rows = one.rows(split, T, data.packing if split == 'train' else None)
-        if not objective.masks:
-            return rows
-        also = dict(rows=rows, tokenizer=one.tokenizer(), seed=seed)
-        return command.splat(masking.MaskedRows, 'objective', options, **also)
-
-    return built.mix(split, of) if isinstance(built, mixture.Mixed) else of(built)
-
-
-def _check_labels(
-    built: dataset.Dataset | mixture.Mixed, arch: model_config.Architecture
-) -> None:
-    count = len(built.labels)
-    if count and arch.head.kind == 'classes' and count != arch.head.classes:
-        raise command.UserError(
-            f'the dataset has {count} classes ({", ".join(built.labels[:9])}), and '
-            f'model.head.classes is {arch.head.classes}; set it to {count}.'
-        )
-
-
-def _check_tokenizer(
-    tokenizer: tokenizer_lib.Tokenizer,
-    arch: model_config.Architecture,
-    section: Mapping[str, Any],
-) -> None:
-    if tokenizer.vocab_size > arch.V:
-        raise command.UserError(
-            f'the tokenizer has {tokenizer.vocab_size} ids and model.V is {arch.V}; '
-            f'set model.V to at least {tokenizer.vocab_size}.'
-        )
-    if 'init_from' in section:
-        old = text_table.load(Path(section['init_from']) / 'tokenizer')
-        larger = 'V' in section and _extends(tokenizer, old)
-        if old.digest != tokenizer.digest and not larger:
-            raise command.UserError(
-                f'the dataset and {section["init_from"]} have different tokenizers; '
-                'build the data with that workdir as its tokenizer '
-                f'(name="folder", path="{section["init_from"]}").'
-            )
-
-
-def _extends(tokenizer: tokenizer_lib.Tokenizer, old: tokenizer_lib.Tokenizer) -> bool:
-    """Whether all ids of `old` mean the same to `tokenizer`, which has more of them."""
-    return (
-        tokenizer.vocab_size >= old.vocab_size
-        and old.control.items() <= tokenizer.control.items()
-        and all(
-            tokenizer.token_bytes(token) == old.token_bytes(token)
-            for token in range(old.vocab_size)
-        )
-    )
+def _frozen(objective: objective_table.Objective, begin: start.Start) -> dict[str, Any]:
+    return {name: begin.params() for name in objective.frozen if name == 'reference'}
 
 
 def _steps(settings: Mapping[str, Any], rows: int, batch_size: int) -> int:

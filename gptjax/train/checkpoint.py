@@ -62,12 +62,11 @@ class Checkpoints:
             }
             for name, leaf in trees.paths(state)
         }
-        rest = {'step': state.step, 'key': state.key, 'opt_state': state.opt_state}
         self._orbax.save(
             folder / 'state',
             args=ocp.args.Composite(
                 params=ocp.args.StandardSave(state.params),
-                rest=ocp.args.StandardSave(rest),
+                rest=ocp.args.StandardSave(_rest(state)),
             ),
         )
         manifest = {'format': 1, 'step': step, 'host': dict(host), 'arrays': arrays}
@@ -148,17 +147,17 @@ class Checkpoints:
             raise command.UserError(
                 f'checkpoint {manifest["step"]} was written by a run with other arrays '
                 f'({", ".join(others[:3])}{", ..." if len(others) > 3 else ""}); '
-                'optimizer.name and optimizer.freeze stay as they are in a workdir.'
+                'optimizer.name, optimizer.freeze and objective stay as they are in a '
+                'workdir.'
             )
-        rest = {'step': like.step, 'key': like.key, 'opt_state': like.opt_state}
         found = self._orbax.restore(
             self._path(manifest['step']) / 'state',
             args=ocp.args.Composite(
                 params=ocp.args.StandardRestore(like.params),
-                rest=ocp.args.StandardRestore(rest),
+                rest=ocp.args.StandardRestore(_rest(like)),
             ),
         )
-        state = state_lib.State(params=found.params, **found.rest)
+        state = state_lib.State(params=found.params, **{'extra': {}, **found.rest})
         _check_arrays(manifest, state)
         return state
 
@@ -297,6 +296,12 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     }
     manifest['digest'] = storage.json_digest(manifest)
     storage.write_json(folder / 'manifest.json', manifest)
+
+
+def _rest(state: Any) -> dict[str, Any]:
+    """All of a state but the parameters; most have nothing extra."""
+    rest = {'step': state.step, 'key': state.key, 'opt_state': state.opt_state}
+    return {**rest, 'extra': state.extra} if state.extra else rest
 
 
 def _like(shapes: Any, shardings: Any) -> Any:

@@ -1,6 +1,6 @@
 """The loss over held-out rows, every weighted token once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,9 +13,9 @@ from gptjax.train import feed
 
 
 def evaluate(
-    eval_step: Callable[[core.Params, core.Params, core.Batch], core.Loss],
+    eval_step: Callable[[core.Params, Mapping[str, Any], core.Batch], core.Loss],
     params: core.Params,
-    frozen: core.Params,
+    frozen: Mapping[str, Any],
     feeder: feed.Feed,
     rows: rows_lib.Rows,
     limit: int = 0,

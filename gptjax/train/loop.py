@@ -1,6 +1,6 @@
 """The one training loop: dispatch step n, then log step n - 1; evaluate, save, stop."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
 import fcntl
@@ -18,8 +18,8 @@ import numpy as np
 
 from gptjax import command, core, trees
 from gptjax.model import config as model_config
-from gptjax.model import cost, transformer
-from gptjax.train import build, checkpoint, evaluate, feed, flops, log
+from gptjax.model import cost
+from gptjax.train import build, checkpoint, flops, log, source
 from gptjax.train import state as state_lib
 from gptjax.train import step as step_lib
 
@@ -47,14 +47,13 @@ def train(run: build.Run) -> bool:
 def _train(run: build.Run) -> bool:
     loop = _Loop(run)
     build.record(run, loop.step, loop.host.row)
-    stream = loop.feeder.stream(run.rows, run.seed, loop.host.row, run.data.loader)
     with (
         contextlib.closing(loop.checkpoints),
         contextlib.closing(loop.log),
-        contextlib.closing(stream) as batches,
+        contextlib.closing(loop.source),
         _interruptible() as interrupted,
     ):
-        return loop.to_the_end(batches, interrupted)
+        return loop.to_the_end(interrupted)
 
 
 class _Loop:
@@ -64,20 +63,22 @@ class _Loop:
         self.run = run
         self.sharding = sharding = run.model.sharding
         self.checkpoints = checkpoint.Checkpoints(run.workdir, run.checkpoint.keep)
-        self.feeder = feed.Feed(sharding, run.data.batch_size)
+        extra = source.extra(run)
         shapes, places = state_lib.shardings_of(
-            transformer.abstract(run.model), run.optimizer, sharding, run.trained
+            run.boxed, run.optimizer, sharding, run.trained, extra
         )
         manifest = self.checkpoints.newest()
         self.host = self._host(manifest)
-        self.frozen: core.Params = run.start_params() if run.reference else {}
+        self.frozen = run.frozen()
         if manifest is None:
             self.state = state_lib.create(
-                run.start_params(), run.optimizer, run.seed, places, run.trained
+                run.start_params(), run.optimizer, run.seed, places, run.trained, extra
             )
         else:
             self.state = self.checkpoints.restore(manifest, shapes, places)
         self.step = int(self.state.step)
+        self.source: source.Source = source.Dataset(run, self.host.row)
+        running = run.objective.running
         self.train_step = jax.jit(
             functools.partial(
                 step_lib.train_step,
@@ -85,13 +86,10 @@ class _Loop:
                 optimizer=run.optimizer,
                 accumulate=run.model.compute.accumulate,
                 trained=run.trained,
+                running=running.update if running else None,
             ),
             out_shardings=(places, sharding.replicated),
             donate_argnums=0,
-        )
-        self.eval_step = jax.jit(
-            functools.partial(step_lib.eval_step, loss_fn=run.loss_fn),
-            out_shardings=sharding.replicated,
         )
         self.log = log.Log(
             run.workdir, self.step, run.steps, quiet=jax.process_index() != 0
@@ -110,7 +108,7 @@ class _Loop:
                 f'{run.workdir} holds a model of another {", ".join(changed)}; weights '
                 'cannot change their shape, so take another workdir.'
             )
-        if run.reference and host.start_digest != run.start_digest:
+        if run.objective.frozen and host.start_digest != run.start_digest:
             raise command.UserError(
                 f'the model that {run.workdir} started from has been trained further, '
                 'and it is the reference of this objective; put its old checkpoint '
@@ -122,9 +120,7 @@ class _Loop:
         host.stopped_early = 0 < patience <= host.without_gain
         return host
 
-    def to_the_end(
-        self, batches: Iterator[core.Batch], interrupted: list[bool]
-    ) -> bool:
+    def to_the_end(self, interrupted: list[bool]) -> bool:
         """Trains until the last step (True) or an interrupt (False), and saves."""
         run, host = self.run, self.host
         if self.step >= run.steps or host.stopped_early:
@@ -134,13 +130,14 @@ class _Loop:
             )
             return True
         self._say_start()
-        batch = next(batches)
+        batch, told = self._next()
         self.clock = _Clock(run, self.step, tokens=batch['tokens'].size)
         pending: tuple[int, Any] | None = None  # a step whose metrics are on their way
         while True:
             self.state, metrics = self.train_step(self.state, self.frozen, batch)
             self.step += 1
-            host.row += run.data.batch_size
+            host.row = self.source.row
+            metrics |= told
             if pending:
                 self._write(*pending)
                 pending = None
@@ -158,7 +155,7 @@ class _Loop:
                 self._save(metrics)
             if last or stop:
                 break
-            batch = next(batches)
+            batch, told = self._next()
         if not last:
             self.checkpoints.wait()
             self.log.say(
@@ -167,17 +164,15 @@ class _Loop:
             )
         return last
 
+    def _next(self) -> tuple[core.Batch, Mapping[str, float]]:
+        """The batch of the next step, and what its source has to tell."""
+        batch, self.state, told = self.source.next(self.state, self.frozen)
+        return batch, told
+
     def _evaluate(self, metrics: Any) -> dict[str, float]:
         run, host = self.run, self.host
         with self.clock.paused(metrics):
-            means = evaluate.evaluate(
-                self.eval_step,
-                self.state.params,
-                self.frozen,
-                self.feeder,
-                run.eval_rows,
-                run.eval.rows,
-            )
+            means = self.source.evaluate(self.state, self.frozen)
         loss = means['loss']
         host.without_gain += 1
         if host.best_loss is None or loss < host.best_loss:
@@ -258,7 +253,8 @@ class _Clock:
         self._peak = peak * devices.size if peak else None
         # A reference goes forward too, which is a third of forward and backward.
         arch = dataclasses.replace(run.model.arch, T=run.T)
-        self._flops = cost.flops_per_token(arch) * (4 / 3 if run.reference else 1)
+        passes = 4 / 3 if 'reference' in run.objective.frozen else 1
+        self._flops = cost.flops_per_token(arch) * passes
         self._start = time.perf_counter()
         self._last = (step, 0.0)
 

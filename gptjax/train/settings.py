@@ -16,6 +16,7 @@ SECTIONS = (
     'model', 'data', 'optimizer', 'objective', 'mesh', 'compute', 'checkpoint', 'eval',
     'run',
 )  # fmt: skip
+OPTIONAL = ('adapter', 'rollout', 'rewards')
 
 # What may differ when a run goes on; all else needs --allow_config_change.
 FREE_ON_RESUME = ('steps', 'epochs', 'checkpoint.', 'eval.', 'mesh.', 'run.')
@@ -119,7 +120,7 @@ def begun_from(settings: Mapping[str, Any]) -> str | None:
 
 def check_sections(settings: Mapping[str, Any]) -> None:
     """Raises UserError for a section or setting that is unknown or missing."""
-    known = ('seed', 'steps', 'epochs', *SECTIONS)
+    known = ('seed', 'steps', 'epochs', *SECTIONS, *OPTIONAL)
     for name in settings:
         if name not in known:
             raise command.UserError(

@@ -23,6 +23,7 @@ class State(NamedTuple):
     key: Any  # uint32[2], the data of a threefry key
     params: core.Params
     opt_state: Any
+    extra: dict[str, Any]  # running statistics, an open rollout; {} in most runs
 
 
 def create(
@@ -31,6 +32,7 @@ def create(
     seed: int,
     shardings: State,
     trained: freeze.Trained = freeze.EVERYTHING,
+    extra: dict[str, Any] | None = None,
 ) -> State:
     """The state at step 0, each array born where `shardings` puts it."""
     init = jax.jit(
@@ -42,7 +44,8 @@ def create(
         (jnp.int32(0), jax.random.key_data(jax.random.key(seed))),
         (shardings.step, shardings.key),
     )
-    return State(step, key, params, opt_state)
+    extra = jax.device_put(extra or {}, shardings.extra)
+    return State(step, key, params, opt_state, extra)
 
 
 def shardings_of(
@@ -50,17 +53,19 @@ def shardings_of(
     optimizer: optax.GradientTransformation,
     sharding: sharding_lib.Sharding,
     trained: freeze.Trained = freeze.EVERYTHING,
+    extra: dict[str, Any] | None = None,
 ) -> tuple[State, State]:
     """(shapes, shardings) of the state; optimizer moments lie as their parameters do.
 
     `boxed` is the tree of Linen's boxed parameter shapes; only the `trained` ones have
-    moments.
+    moments. `extra` has shapes with shardings, as `source.extra` makes them.
     """
     param_shardings = sharding.of_boxed(boxed)
     params = nn.unbox(boxed)
     opt_state = jax.eval_shape(lambda p: optimizer.init(trained.take(p)), params)
     key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
-    shapes = State(jax.ShapeDtypeStruct((), jnp.int32), key, params, opt_state)
+    extra = extra or {}
+    shapes = State(jax.ShapeDtypeStruct((), jnp.int32), key, params, opt_state, extra)
     opt_shardings = optax.tree_utils.tree_map_params(
         optimizer,
         lambda _, like: like,
@@ -69,5 +74,9 @@ def shardings_of(
         transform_non_params=lambda _: sharding.replicated,
     )
     return shapes, State(
-        sharding.replicated, sharding.replicated, param_shardings, opt_shardings
+        sharding.replicated,
+        sharding.replicated,
+        param_shardings,
+        opt_shardings,
+        jax.tree.map(lambda leaf: leaf.sharding, extra),
     )

@@ -1,5 +1,6 @@
 """The one train step, for every stage; and its counterpart that only evaluates."""
 
+from collections.abc import Callable, Mapping
 import functools
 from typing import Any
 
@@ -14,21 +15,26 @@ from gptjax.train import state as state_lib
 
 def train_step(
     state: state_lib.State,
-    frozen: core.Params,
+    frozen: Mapping[str, Any],
     batch: core.Batch,
     *,
     loss_fn: core.LossFn,
     optimizer: optax.GradientTransformation,
     accumulate: int,
     trained: freeze.Trained = freeze.EVERYTHING,
+    running: Callable[[Any, Any], Any] | None = None,
 ) -> tuple[state_lib.State, dict[str, jax.Array]]:
     """One update from one batch, in `accumulate` microbatches; pure.
 
     Weights of the loss are totalled over the whole batch before any gradient is taken:
     accumulation changes the order of sums and nothing else (dropout aside). Parameters
     that are not `trained` have no gradient and stay as they are. Returns the new state
-    and means over the batch: `loss`, each term and metric, `gradient_norm`.
+    and means over the batch: `loss`, each term and metric, `gradient_norm`. With
+    `running`, the loss reads frozen['running'], which this function of it and the means
+    renews.
     """
+    if running is not None:
+        frozen = {**frozen, 'running': state.extra['running']}
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     # Weights depend on the batch alone, so XLA drops all else of this evaluation.
     totals = {
@@ -53,12 +59,19 @@ def train_step(
         grads, loss = _accumulated(gradient, part, batch, key, accumulate)
     updates, opt_state = optimizer.update(grads, state.opt_state, part)
     params = trained.put(state.params, optax.apply_updates(part, updates))
-    new_state = state_lib.State(state.step + 1, state.key, params, opt_state)
-    return new_state, {**means(loss), 'gradient_norm': optax.tree.norm(grads)}
+    metrics, extra = means(loss), state.extra
+    if running is not None:
+        extra = {**extra, 'running': running(extra['running'], metrics)}
+    new_state = state_lib.State(state.step + 1, state.key, params, opt_state, extra)
+    return new_state, {**metrics, 'gradient_norm': optax.tree.norm(grads)}
 
 
 def eval_step(
-    params: core.Params, frozen: core.Params, batch: core.Batch, *, loss_fn: core.LossFn
+    params: core.Params,
+    frozen: Mapping[str, Any],
+    batch: core.Batch,
+    *,
+    loss_fn: core.LossFn,
 ) -> core.Loss:
     """The sums of one batch, without dropout and without an update."""
     return loss_fn(params, frozen, batch, None)

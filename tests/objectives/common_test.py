@@ -98,7 +98,7 @@ def updated(name, place, given, accumulate=1):
     run, start = compiled(name, place, accumulate)
     reference = jax.tree.map(lambda leaf: leaf * 0.9, start.params)
     after, metrics = run(
-        start, reference, jax.device_put(given, place.named(('batch',)))
+        start, {'reference': reference}, jax.device_put(given, place.named(('batch',)))
     )
     return jax.device_get((metrics, after.params))
 

@@ -24,7 +24,7 @@ def models():
 
 def test_the_first_loss_is_ln_2(pairs, models):
     loss_fn = dpo.make(tiny.model(), beta=0.1)
-    loss = step.means(loss_fn(models[0], models[0], pairs, None))
+    loss = step.means(loss_fn(models[0], {'reference': models[0]}, pairs, None))
     assert float(loss['loss']) == pytest.approx(np.log(2), abs=1e-6)
     assert float(loss['reward_accuracy']) == 0  # a tie is not a right answer
 
@@ -50,7 +50,7 @@ def test_the_loss_is_the_formula(pairs, models):
     policy, reference = (log_p(params) for params in models)
     margin = beta * ((policy - reference) @ np.array([1, -1]))
     loss_fn = jax.jit(dpo.make(model, beta=beta))
-    found = step.means(loss_fn(*models, pairs, None))
+    found = step.means(loss_fn(models[0], {'reference': models[1]}, pairs, None))
     assert float(found['loss']) == pytest.approx(np.log1p(np.exp(-margin)).mean(), 1e-4)
     assert float(found['reward_margin']) == pytest.approx(margin.mean(), 1e-3)
     assert float(found['reward_accuracy']) == pytest.approx((margin > 0).mean())
@@ -63,7 +63,10 @@ def test_pairs_without_weight_do_not_count(pairs, models):
     loss_fn = jax.jit(dpo.make(tiny.model(), beta=0.3))
     padded = dict(pairs, weights=pairs['weights'].at[2].set(0))
     two = {name: x[:2] for name, x in pairs.items()}
-    full, short = (loss_fn(*models, batch, None) for batch in (padded, two))
+    full, short = (
+        loss_fn(models[0], {'reference': models[1]}, batch, None)
+        for batch in (padded, two)
+    )
     for a, b in zip(jax.tree.leaves(full), jax.tree.leaves(short), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
     assert float(full.terms['loss'][1]) == 2
@@ -73,10 +76,10 @@ def test_the_gradient_leaves_the_reference_alone_and_prefers_the_chosen(pairs, m
     loss_fn = dpo.make(tiny.model(), beta=0.5)
 
     def loss(params, frozen):
-        return step.means(loss_fn(params, frozen, pairs, None))['loss']
+        return step.means(loss_fn(params, {'reference': frozen}, pairs, None))['loss']
 
     gradient = jax.jit(jax.grad(loss))(models[0], models[0])
     moved = jax.tree.map(lambda p, g: p - 0.01 * g, models[0], gradient)
-    metrics = step.means(loss_fn(moved, models[0], pairs, None))
+    metrics = step.means(loss_fn(moved, {'reference': models[0]}, pairs, None))
     assert float(metrics['loss']) < np.log(2)
     assert float(metrics['reward_margin']) > 0
