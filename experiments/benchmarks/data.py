@@ -8,19 +8,11 @@ the Python that GPTJAX_PEERS names, which `make benchmark` sets to .venv-parity.
 """
 
 from collections.abc import Iterator
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-PARTS = sorted(
-    path.stem.removeprefix('_data_')
-    for path in Path(__file__).parent.glob('_data_*.py')
-)
+from experiments.benchmarks import _parts
 
 
 def measure(part: str = '') -> Iterator[dict[str, Any]]:
     """The rows of one part, or of all."""
-    for name in [part] if part else PARTS:
-        module = import_module(f'experiments.benchmarks._data_{name}')
-        for row in module.rows():
-            yield {'command': f'make benchmark AREA=data.{name}', **row}
+    return _parts.measure('data', part)
