@@ -1,0 +1,144 @@
+"""Rewards by rule: pure functions of one completion."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+import math
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from gptjax import command
+from gptjax.train.rewards.sample import Reward, Sample
+
+MARKER = '####'  # before the answer in GSM8K (Cobbe et al., 2021)
+_DIGITS = r'(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+'
+_NUMBER = re.compile(
+    rf'(?P<sign>(?<![\w.)])[-\u2212])?(?:\$(?P<minus>-)?)?(?P<over>{_DIGITS})'
+    rf'(?:\s?/\s?(?P<under>{_DIGITS}))?'
+)
+_LONGEST = 100  # characters of a number
+
+
+def length(*, least: int, most: int, slope: float) -> Reward:
+    """0 from `least` to `most` tokens, and `slope` less for each outside, to -1.
+
+    slope = 1 / margin with most = limit - margin is the soft punishment of answers that
+    are too long (Yu et al., "DAPO", 2025, eq. 13).
+    """
+    if not (0 <= least <= most and 0 < slope < math.inf):
+        raise command.UserError(
+            f'a reward has least={least}, most={most} and slope={slope}; it needs '
+            '0 <= least <= most, and a slope above 0.'
+        )
+
+    def reward(sample: Sample) -> float:
+        outside = max(least - sample.tokens, sample.tokens - most, 0)
+        return -min(slope * outside, 1.0)
+
+    return _each(reward)
+
+
+def format(*, pattern: str, whole: bool) -> Reward:
+    """1 where the completion matches a regular expression, all of it or a part.
+
+    The syntax is RE2's: no pattern takes more than linear time, and there are neither
+    backreferences nor lookarounds; `.` is no line break, but after (?s).
+    """
+    text = rf'\A(?:{pattern})\z' if whole else pattern
+
+    def reward(samples: Sequence[Sample]) -> np.ndarray:
+        completions = pa.array([s.completion for s in samples], pa.string())
+        found = pyarrow.compute.match_substring_regex(completions, text)
+        return found.to_numpy(zero_copy_only=False).astype(np.float32)
+
+    try:
+        reward([Sample('', None, '', '', 0, True)])
+    except pa.ArrowInvalid as error:
+        raise command.UserError(
+            f'a reward has pattern={pattern!r}, which is no regular expression of RE2 '
+            f'({error}); it has neither backreferences nor lookarounds.'
+        ) from None
+    return reward
+
+
+def ended() -> Reward:
+    """1 where the completion ends by itself, 0 where it was cut at the limit."""
+    return _each(lambda sample: float(sample.ended))
+
+
+def repetition(*, words: int) -> Reward:
+    """Minus the share of runs of so many words that stood before: -1 to 0."""
+    if words < 1:
+        raise command.UserError(f'a reward has words={words}; it needs at least 1.')
+
+    def reward(sample: Sample) -> float:
+        said = sample.completion.split()
+        runs = list(zip(*(said[i:] for i in range(words)), strict=False))
+        return len(set(runs)) / len(runs) - 1 if runs else 0.0
+
+    return _each(reward)
+
+
+def contains(*, texts: Sequence[str] | None, ignore_case: bool) -> Reward:
+    """The share of `texts` that the completion contains; None is the true answer."""
+    if texts is not None and (isinstance(texts, str) or not all(texts) or not texts):
+        raise command.UserError(
+            f'a reward has texts={texts!r}; it needs some that are not empty, or None '
+            'for the true answer of each prompt.'
+        )
+
+    def fold(text: str) -> str:
+        return text.casefold() if ignore_case else text
+
+    def reward(sample: Sample) -> float:
+        wanted = (sample.reference,) if texts is None else texts
+        if not all(wanted):
+            return math.nan
+        said = fold(sample.completion)
+        return sum(fold(text) in said for text in wanted) / len(wanted)
+
+    return _each(reward)
+
+
+def answer(*, strict: bool) -> Reward:
+    """1 where the number that the completion comes to equals that of the true answer.
+
+    It is the one after the first '####'; where there is none, the last one in the text,
+    or, if `strict`, no answer. Numbers are compared as such: $1,234.50 is 1234.5, and
+    1/2 is 0.5. NaN where the true answer has no number.
+    """
+
+    def reward(sample: Sample) -> float:
+        wanted = number(sample.reference, strict=False)
+        if wanted is None:
+            return math.nan
+        return float(number(sample.completion, strict) == wanted)
+
+    return _each(reward)
+
+
+def number(text: str, strict: bool) -> Fraction | None:
+    """The number that a solution comes to, see `answer`; None where it has none."""
+    _, marker, after = text.partition(MARKER)
+    if marker:
+        found = _NUMBER.search(after.partition('\n')[0])
+    else:
+        last = None if strict else [*_NUMBER.finditer(text)][-1:]
+        found = last[0] if last else None
+    if found is None or len(found[0]) > _LONGEST:
+        return None
+    over, under = (found[name] or '1' for name in ('over', 'under'))
+    value = Fraction(over.replace(',', ''))
+    below = Fraction(under.replace(',', ''))
+    if below == 0:
+        return None
+    return -value / below if found['sign'] or found['minus'] else value / below
+
+
+def _each(rule: Callable[[Sample], float]) -> Reward:
+    def reward(samples: Sequence[Sample]) -> np.ndarray:
+        return np.array([rule(sample) for sample in samples], np.float32)
+
+    return reward
