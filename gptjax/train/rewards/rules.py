@@ -1,5 +1,6 @@
 """Rewards by rule: pure functions of one completion."""
 
+import collections
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 import math
@@ -98,6 +99,24 @@ def contains(*, texts: Sequence[str] | None, ignore_case: bool) -> Reward:
             return math.nan
         said = fold(sample.completion)
         return sum(fold(text) in said for text in wanted) / len(wanted)
+
+    return _each(reward)
+
+
+def overlap() -> Reward:
+    """The F1 of the words shared with the true answer, each as often as it stands.
+
+    It is ROUGE-1 (Lin, 2004) without stemming; NaN where the true answer has no word.
+    """
+
+    def reward(sample: Sample) -> float:
+        wanted, said = (
+            collections.Counter(re.findall(r'\w+', text.casefold()))
+            for text in (sample.reference, sample.completion)
+        )
+        if not wanted:
+            return math.nan
+        return 2 * (wanted & said).total() / (wanted.total() + said.total())
 
     return _each(reward)
 

@@ -17,6 +17,7 @@ REWARDS: dict[str, Callable[..., sample.Reward]] = {
     'ended': rules.ended,
     'repetition': rules.repetition,
     'contains': rules.contains,
+    'overlap': rules.overlap,
     'answer': rules.answer,
 }
 

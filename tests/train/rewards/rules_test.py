@@ -120,6 +120,13 @@ def test_ended_repetition_and_contains():
     )
 
 
+def test_overlap_counts_words_as_often_as_they_stand():
+    of = rules.overlap()
+    said = sample('the cat the dog', 'The cat, the cat.')
+    values = of([said, sample('dog', 'cat'), sample('cat', 'cat'), sample('cat', '')])
+    np.testing.assert_allclose(values, [6 / 8, 0, 1, np.nan])
+
+
 def test_several_are_added_with_weights_and_one_that_fails_makes_the_total_nan():
     combined = table.combine(
         (
