@@ -5,9 +5,10 @@ few shapes compile. Then one jitted loop decodes a chunk of tokens at a time and
 early when all rows are done; between chunks the host turns tokens into text, looks for
 stop strings and hands the pieces out. What a request yields depends on neither its
 batch nor the size of a chunk: the key of a token is fold_in(key(seed), position).
+Rows of one batch may go through different adapters of the model.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from gptjax import command, core
 from gptjax.generate import loop, sampling
-from gptjax.model import heads, seq2seq, transformer
+from gptjax.model import heads, lora, seq2seq, transformer
 from gptjax.text import chat, frames
 from gptjax.text import stream as text_stream
 from gptjax.text import tokenizer as text_tokenizer
@@ -45,6 +46,7 @@ class Request:
     seed: int = 0
     stop: tuple[str, ...] = ()  # strings that end the text before themselves
     stop_tokens: tuple[int, ...] | None = None  # None: the ends of the tokenizer
+    adapter: str | None = None  # by name; None: the model alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +115,20 @@ class Row:
 
 
 class Engine:
-    """Generates with one model. Not for two threads at once."""
+    """Generates with one model and its adapters. Not for two threads at once.
+
+    adapters: (tree of adapters, scale) by name, as `lora.join` takes them; raises
+        UserError as `lora.several` does.
+    """
+
+    adapters: Sequence[str] = ()  # the names; index 0 of `choose` is the model alone
 
     def __init__(
         self,
         model: transformer.Model,
         params: core.Params,
         tokenizer: text_tokenizer.Tokenizer,
+        adapters: Mapping[str, tuple[core.Params, float]] | None = None,
     ) -> None:
         arch = model.arch
         if not arch.causal or arch.head.kind not in heads.OVER_TOKENS:
@@ -131,15 +140,18 @@ class Engine:
         self.tokenizer = tokenizer
         self.context = arch.T
         self._translates = arch.encoder_L > 0
+        if adapters:
+            if self._translates:
+                raise command.UserError(
+                    'adapters share a base in decoders alone; generate with the '
+                    'workdir of the adapter itself.'
+                )
+            self.adapters = list(adapters)
+            together = lora.several([({}, 1.0), *adapters.values()])
+            params = lora.join(params, together, 1.0)
         self._params = transformer.unstack(model, params)
-        # A vocabulary may be padded, and a tokenizer may have ids that the model lacks.
         self._ids = min(model.arch.V, tokenizer.vocab_size)
-        may_say_V = np.arange(model.arch.V) < self._ids
-        unsaid = [
-            tokenizer.control[name] for name in UNSAID if name in tokenizer.control
-        ]
-        may_say_V[[token for token in unsaid if token < self._ids]] = False
-        allowed_V = jnp.asarray(may_say_V)
+        allowed_V = jnp.asarray(may_say(model.arch.V, tokenizer))
         begin: Any
         if isinstance(model, seq2seq.Seq2Seq):
             start = frames.start(tokenizer)
@@ -186,6 +198,11 @@ class Engine:
             ('top_p', 0 <= request.top_p <= 1, 'from 0 to 1 (off)'),
             ('stop', '' not in request.stop, 'strings that are not empty'),
         )
+        if request.adapter is not None and request.adapter not in self.adapters:
+            raise command.UserError(
+                f'there is no adapter {request.adapter!r} beside this model; '
+                f'{command.did_you_mean(request.adapter, self.adapters)}'
+            )
         for name, fine, needs in bounds:
             if not fine:
                 value = getattr(request, name)
@@ -249,6 +266,11 @@ class Engine:
             prompts_BT[b, : len(row.request.prompt)] = row.request.prompt
             last_B[b] = len(row.request.prompt) - 1
         settings = _settings(rows, B)
+        if self.adapters:
+            names = [row.request.adapter for row in rows]
+            index_B = np.zeros(B, np.int32)
+            index_B[: len(rows)] = [(None, *self.adapters).index(n) for n in names]
+            settings = settings._replace(adapter_B=jnp.asarray(index_B))
         S = max(row.position + row.left for row in rows) + 1
         S = min(_power_of_two(S, SMALLEST), self.context)
         first_B, cache = self._prefill(self._params, prompts_BT, last_B, settings, S=S)
@@ -262,6 +284,17 @@ class Engine:
                 self._params, token_B, position_B, left_B, settings, cache=cache
             )
             yield np.asarray(out_BC)[: len(rows)].tolist()
+
+
+def may_say(V: int, tokenizer: text_tokenizer.Tokenizer) -> np.ndarray:
+    """Which of the V tokens of a model it may say (bool).
+
+    A vocabulary may be padded, and a tokenizer may have ids that the model lacks.
+    """
+    may_say_V = np.arange(V) < tokenizer.vocab_size
+    unsaid = [tokenizer.control[name] for name in UNSAID if name in tokenizer.control]
+    may_say_V[[token for token in unsaid if token < V]] = False
+    return may_say_V
 
 
 def _power_of_two(n: int, least: int) -> int:

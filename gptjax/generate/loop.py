@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from gptjax import core
 from gptjax.generate import sampling
-from gptjax.model import gpt, seq2seq, transformer
+from gptjax.model import gpt, lora, seq2seq, transformer
 
 # Tokens between two looks of the host: the grain of streams and of cancelling.
 CHUNK = 8
@@ -22,6 +22,14 @@ class Settings(NamedTuple):
     top_p_B: Float[Array, 'B']
     seed_words_B2: UInt32[Array, 'B 2']
     stops_BX: Int[Array, 'B X']  # padded with -1
+    adapter_B: Int[Array, 'B'] | None = None  # of models with `lora.several`
+
+
+def _chosen(params: core.Params, settings: Settings) -> core.Params:
+    """The parameters where each row goes through its own adapter, if there are some."""
+    if settings.adapter_B is None:
+        return params
+    return lora.choose(params, settings.adapter_B)
 
 
 def _next(
@@ -55,6 +63,7 @@ def prefill(
     The cache has room for S tokens of each row, its prompt among them.
     """
     B, T = prompts_BT.shape
+    params = _chosen(params, settings)
     positions_BT = jnp.broadcast_to(jnp.arange(T), (B, T))
     cache = gpt.init_cache(model.arch, B, S, model.compute.dtype)
     logits_BV, cache = gpt.decode(
@@ -79,6 +88,7 @@ def read(
     The encoder-decoder's counterpart of `prefill`: targets begin behind `start`, and
     the cache has room for S of their tokens.
     """
+    params = _chosen(params, settings)
     segments_BT = jnp.arange(sources_BT.shape[1]) <= last_B[:, None]
     segments_BT = segments_BT.astype(jnp.int32)
     cache = seq2seq.begin(model, params, sources_BT, segments_BT, S)
@@ -106,6 +116,8 @@ def decode(
     A row is done after a stop token or `left_B` tokens; -1 follows. A done row decodes
     its last token again, which changes nothing.
     """
+
+    params = _chosen(params, settings)
 
     def unfinished(state: tuple) -> Array:
         step, _, _, left_B, _, _ = state

@@ -74,18 +74,40 @@ def sample(
     greedy_B = jnp.argmax(logits_BV, axis=-1)
 
     def draw() -> Array:
-        # From the highest logit down, a tiny temperature cannot overflow.
-        tiny = jnp.finfo(jnp.float32).tiny
-        highest_B1 = logits_BV.max(axis=-1, keepdims=True)
-        scaled_BV = (logits_BV - highest_B1) / jnp.maximum(temperature_B, tiny)[:, None]
-        kept_BV = jax.lax.cond(
-            jnp.any((top_k_B > 0) | (top_p_B < 1)),
-            lambda: support(scaled_BV, top_k_B, top_p_B),
-            lambda: jnp.ones_like(scaled_BV, bool),
-        )
-        drawn_B = jax.vmap(jax.random.categorical)(
-            keys_B, jnp.where(kept_BV, scaled_BV, -jnp.inf)
-        )
+        kept_BV = _kept(logits_BV, temperature_B, top_k_B, top_p_B)
+        drawn_B = jax.vmap(jax.random.categorical)(keys_B, kept_BV)
         return jnp.where(temperature_B == 0, greedy_B, drawn_B)
 
     return jax.lax.cond(jnp.any(temperature_B > 0), draw, lambda: greedy_B)
+
+
+def log_probs(
+    logits_BV: Float[Array, 'B V'],
+    temperature_B: Float[Array, 'B'],
+    top_k_B: Int[Array, 'B'],
+    top_p_B: Float[Array, 'B'],
+) -> Float[Array, 'B V']:
+    """Log-probabilities, in nats, of the distribution that `sample` draws from.
+
+    -inf where a token cannot be drawn. `temperature_B` > 0.
+    """
+    return jax.nn.log_softmax(_kept(logits_BV, temperature_B, top_k_B, top_p_B))
+
+
+def _kept(
+    logits_BV: Float[Array, 'B V'],
+    temperature_B: Float[Array, 'B'],
+    top_k_B: Int[Array, 'B'],
+    top_p_B: Float[Array, 'B'],
+) -> Float[Array, 'B V']:
+    """Logits with the temperature applied, and -inf outside of the support."""
+    # From the highest logit down, a tiny temperature cannot overflow.
+    tiny = jnp.finfo(jnp.float32).tiny
+    highest_B1 = logits_BV.max(axis=-1, keepdims=True)
+    scaled_BV = (logits_BV - highest_B1) / jnp.maximum(temperature_B, tiny)[:, None]
+    kept_BV = jax.lax.cond(
+        jnp.any((top_k_B > 0) | (top_p_B < 1)),
+        lambda: support(scaled_BV, top_k_B, top_p_B),
+        lambda: jnp.ones_like(scaled_BV, bool),
+    )
+    return jnp.where(kept_BV, scaled_BV, -jnp.inf)
