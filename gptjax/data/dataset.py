@@ -7,6 +7,7 @@ train/00000.tokens  token ids, uint16 or uint32, little endian, documents in ord
      /00000.mask    chat and pairs: 1 where the token is learned; labelled: 1 in the
                     second text (uint8)
      /00000.labels  labelled: the class of each document (int32)
+     /00000.margins pairs: by how much more the chosen one is worth (float32), if any
      /00000.parquet the origin and the place of each document, see `gptjax.data.ledger`
 validation/...
 card.md             the manifest for people; croissant.json, for machines
@@ -193,8 +194,11 @@ class Dataset:
                 tokens, mask, bounds, np.concatenate(labels), T
             )
         sequences = rows_lib.Sequences(tokens, mask, bounds)
-        made = rows_lib.ChatRows if self.kind == 'chat' else rows_lib.PairRows
-        return made(sequences, T)
+        if self.kind == 'chat':
+            return rows_lib.ChatRows(sequences, T)
+        counts = [shard['documents'] for shard in shards]
+        margins = np.concatenate([*map(rows_lib.margins, files, counts)])
+        return rows_lib.PairRows(sequences, T, margins if margins.any() else None)
 
     def summary(self) -> str:
         """A table for people: documents, bytes, tokens by source and licence."""

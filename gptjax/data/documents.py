@@ -19,7 +19,8 @@ class Document:
     source: a path below a name, 'cpython-3.11.7/Lib/textwrap.py'; see `group`.
     licence: an SPDX identifier, or 'unknown'.
     messages: [{'role': ..., 'content': ...}, ...].
-    pair: {'prompt': messages, 'chosen': assistant text, 'rejected': assistant text}.
+    pair: {'prompt': messages, 'chosen': assistant text, 'rejected': assistant text},
+        perhaps with 'margin', by how much more the chosen one is worth.
     translation: {'source': text, 'target': text}.
     label: of the class of `text`; text_pair: a second text that belongs to it.
     unit: documents of one unit, of this corpus and of others, are held out together;
@@ -104,6 +105,8 @@ class Document:
                 return change(value)
             if isinstance(value, list):
                 return [inside(one) for one in value]
+            if isinstance(value, float):  # a margin
+                return value
             return {k: v if k == 'role' else inside(v) for k, v in value.items()}
 
         names = ('messages', 'pair', 'translation')

@@ -56,7 +56,8 @@ class Mixture:
     """
 
     def __init__(self, sources: Sequence[Source], batch_size: int):
-        self.dtypes = sources[0].rows.dtypes
+        of_each = (source.rows.dtypes for source in sources)
+        self.dtypes = {name: kind for one in of_each for name, kind in one.items()}
         self._sources = sources
         lengths = [len(source.rows) for source in sources]
         self._offsets = np.cumsum([0, *lengths], dtype=np.int64)
@@ -76,7 +77,10 @@ class Mixture:
         return {source.name: source.rows for source in self._sources}
 
     def read(self, indices: Numbers, epochs: Numbers | None = None) -> rows_lib.Arrays:
-        """The rows with these numbers, of the sources one after another."""
+        """The rows with these numbers, of the sources one after another.
+
+        Pairs of a source without margins have margins of 0 beside those of others.
+        """
         out: rows_lib.Arrays = {}
         which = np.searchsorted(self._offsets, indices, side='right') - 1
         for number in np.unique(which):
@@ -87,8 +91,10 @@ class Mixture:
             )
             for name, array in part.items():
                 shape = (len(indices), *array.shape[1:])
-                whole = out.setdefault(name, np.empty(shape, array.dtype))
+                whole = out.setdefault(name, np.zeros(shape, array.dtype))
                 whole[chosen] = array
+        if 'margins' in self.dtypes:
+            out.setdefault('margins', np.zeros(len(indices), np.float32))
         return out
 
     def draw(self, stream: Numbers, seed: int) -> tuple[Numbers, Numbers]:

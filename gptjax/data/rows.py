@@ -95,6 +95,12 @@ class Stream:
         return out
 
 
+def margins(shard: Path, documents: int) -> Float32[np.ndarray, ' documents']:
+    """The margin of each pair of a shard; 0 of one without any."""
+    path = shard.with_suffix('.margins')
+    return np.fromfile(path, '<f4') if path.exists() else np.zeros(documents, '<f4')
+
+
 class TextRows:
     """The stream of documents, cut every T tokens: each token is a target exactly once.
 
@@ -257,12 +263,20 @@ class ChatRows:
 
 
 class PairRows:
-    """Preference pairs [n, 2, T]: index 0 is the chosen answer, 1 the rejected."""
+    """Preference pairs [n, 2, T]: index 0 is the chosen answer, 1 the rejected.
 
-    dtypes = DTYPES
+    Where they have margins, a batch has `margins`, float32 [n].
+    """
 
-    def __init__(self, sequences: 'Sequences', T: int):
+    def __init__(
+        self,
+        sequences: 'Sequences',
+        T: int,
+        margins: Float32[np.ndarray, ' pairs'] | None = None,
+    ):
+        self.dtypes = DTYPES if margins is None else {**DTYPES, 'margins': np.float32}
         self._sequences = sequences
+        self._margins = margins
         self._T = T
         sequences.inputs(T)  # warns of the cut ones
 
@@ -278,7 +292,10 @@ class PairRows:
         both = (2 * indices[:, None] + np.arange(2)).ravel()
         rows = np.arange(len(both))
         arrays = self._sequences.lay_out(both, rows, len(both), self._T)
-        return {k: v.reshape(len(indices), 2, self._T) for k, v in arrays.items()}
+        pairs = {k: v.reshape(len(indices), 2, self._T) for k, v in arrays.items()}
+        return pairs | (
+            {} if self._margins is None else {'margins': self._margins[indices]}
+        )
 
     def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:
         """The rows that hold a token of the places start..end-1 of the split."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gptjax.data import documents, ledger, storage
+from gptjax.data import documents, ledger, rows, storage
 from gptjax.text import chat, frames
 from gptjax.text import tokenizer as tokenizer_lib
 
@@ -28,6 +28,7 @@ class Encoded:
 
     sequences: list[np.ndarray]  # uint32
     masks: list[np.ndarray]  # uint8
+    margin: float = 0.0  # of a pair
 
 
 def encode(
@@ -83,7 +84,7 @@ def _encode_turns(
         sequences.append(np.array(ids, np.uint32))
         masks.append(np.array(mask, np.uint8))
         masks[-1][:known] = 0  # the prompt may hold earlier answers
-    return Encoded(sequences, masks)
+    return Encoded(sequences, masks, document.pair.get('margin', 0.0))
 
 
 def _encode_labelled(
@@ -123,6 +124,7 @@ def read(built: Any, split: str) -> Iterator[tuple[ledger.Entry, Encoded, int | 
         masked, classes = path.with_suffix('.mask'), path.with_suffix('.labels')
         mask = np.memmap(masked, 'u1', 'r') if masked.exists() else None
         labels = np.fromfile(classes, '<i4').tolist() if classes.exists() else None
+        margins = rows.margins(path, shard['documents']).tolist()
         first = 0
         for number, entry in enumerate(itertools.islice(entries, shard['documents'])):
             ends = bounds[first : first + entry.sequences + 1]
@@ -133,6 +135,7 @@ def read(built: Any, split: str) -> Iterator[tuple[ledger.Entry, Encoded, int | 
                 Encoded(
                     [tokens[a:b] for a, b in spans],
                     [] if mask is None else [mask[a:b] for a, b in spans],
+                    margins[number],
                 ),
                 None if labels is None else labels[number],
             )
@@ -177,6 +180,7 @@ class Writer:
         self._tokens: list[np.ndarray] = []
         self._mask: list[np.ndarray] = []
         self._labels: list[int] = []
+        self._margins: list[float] = []
         self._ledger = ledger.Rows()
         self._counts = {'tokens': 0, 'documents': 0, 'bytes': 0}
 
@@ -194,6 +198,7 @@ class Writer:
         self._mask += encoded.masks
         if label is not None:
             self._labels.append(label)
+        self._margins.append(encoded.margin)
         start = self._counts['tokens']
         end = start + sum(map(len, encoded.sequences))
         places = {'start': start, 'end': end, 'sequences': len(encoded.sequences)}
@@ -220,6 +225,8 @@ class Writer:
             contents['mask'] = np.concatenate(self._mask).tobytes()
         if self._labels:
             contents['labels'] = np.array(self._labels, '<i4').tobytes()
+        if any(self._margins):
+            contents['margins'] = np.array(self._margins, '<f4').tobytes()
         (self._output / self._split).mkdir(exist_ok=True)
         digests = {
             f'{stem}.{suffix}': storage.write(

@@ -218,6 +218,11 @@ def test_the_first_sentence_is_a_clean_one(docstring, sentence):
         ('pairs', '{"chosen": "a", "rejected": "b"}', 'lines.jsonl:2 has prompt=None'),
         ('pairs', '{"prompt": []}', r'lines.jsonl:2 has prompt=\[\]'),
         ('pairs', '{"prompt": "a", "chosen": "b"}', 'lines.jsonl:2 has rejected=None'),
+        (
+            'pairs',
+            '{"prompt": "a", "chosen": "b", "rejected": "c", "margin": -1}',
+            'lines.jsonl:2 has margin=-1',
+        ),
         ('labelled', '{"label": "good"}', 'lines.jsonl:2 has text=None'),
         ('labelled', '{"text": "a"}', 'lines.jsonl:2 has label=None'),
         ('labelled', '{"text": "a", "label": 0.5}', 'lines.jsonl:2 has label=0.5'),

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gptjax import command
-from gptjax.data import build, dataset, shards, table
+from gptjax.data import build, dataset, documents, mixture, shards, table
 
 
 def tree(folder):
@@ -165,6 +165,39 @@ def test_answers_in_the_prompt_of_a_pair_are_not_learned(tmp_path):
     for which, answer in enumerate((b'Second.', b'Third.')):
         learned = arrays['weights'][0, which] > 0
         assert arrays['targets'][0, which][learned].tolist() == [*answer, end]
+
+
+def test_pairs_have_margins_where_any_of_them_has_one(tmp_path):
+    """Through all shards, also those without, and beside a source that has none."""
+
+    def made(name, margins):
+        pair = {'prompt': 'Which?', 'chosen': 'This.', 'rejected': 'That.'}
+        lines = [pair | ({} if m is None else {'margin': m}) for m in margins]
+        path = tmp_path / f'{name}.jsonl'
+        path.write_text('\n'.join(map(json.dumps, lines)))
+        return build.build(
+            tmp_path / name,
+            corpus=dict(name='pairs', path=str(path), licence='MIT'),
+            tokenizer=dict(name='bytes'),
+            held_out=dict(fraction=0.0, by='document'),
+            shard_tokens=20,
+        )
+
+    with_margins = made('a', [None, 0.5, 2, None])
+    assert len(with_margins.shards('train')) == 4
+    one, other = with_margins.rows('train', 32), made('b', [None]).rows('train', 32)
+    found = one.read(np.arange(4))['margins']
+    assert sorted(found.tolist()) == [0, 0, 0.5, 2]
+    assert list(one.dtypes)[-1] == 'margins'
+    assert 'margins' not in other.dtypes
+    always = ((0, 1.0),)
+    both = mixture.Mixture(
+        [mixture.Source(other, 0, always), mixture.Source(one, 1, always)], 1
+    )
+    read = both.read(np.arange(5))
+    np.testing.assert_array_equal(read['margins'], [0, *found])
+    assert both.read(np.arange(1))['margins'].tolist() == [0]
+    assert list(both.dtypes) == list(read)
 
 
 def test_running_again_changes_nothing(built, options):
@@ -401,3 +434,15 @@ def test_a_long_text_is_tokenized_in_pieces_without_loss(
     monkeypatch.setattr(shards, '_PIECE', 7)
     pieces = build.build(tmp_path / 'pieces', **options)
     assert tree(whole.folder) == tree(pieces.folder)
+
+
+def test_a_change_of_texts_leaves_the_margin_of_a_pair():
+    ask = [{'role': 'user', 'content': 'a'}]
+    pair = {'prompt': ask, 'chosen': 'b', 'rejected': 'c', 'margin': 2.0}
+    made = documents.Document('id', 'here', 'MIT', pair=pair).changed(str.upper)
+    assert made.pair == {
+        'prompt': [{'role': 'user', 'content': 'A'}],
+        'chosen': 'B',
+        'rejected': 'C',
+        'margin': 2.0,
+    }

@@ -108,7 +108,8 @@ def test_masks_and_labels_stay_with_their_documents(tmp_path, kind):
                             {'role': 'user', 'content': text},
                             {'role': 'assistant', 'content': text}]},
                         'labelled': {'text': text, 'label': str(number % 3)},
-                        'pairs': {'prompt': text, 'chosen': 'b', 'rejected': text},
+                        'pairs': {'prompt': text, 'chosen': 'b', 'rejected': text,
+                                  'margin': number},
                     }[kind],
                 }
             )  # fmt: skip
@@ -133,6 +134,7 @@ def test_masks_and_labels_stay_with_their_documents(tmp_path, kind):
                 entry.tokens,
                 [x.tolist() for x in encoded.sequences],
                 [x.tolist() for x in encoded.masks],
+                encoded.margin,
                 label,
             )
             for entry, encoded, label in shards_lib.read(built, 'train')

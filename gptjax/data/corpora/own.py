@@ -8,12 +8,14 @@ What a record holds, by kind:
     translation: {"source": "...", "target": "..."}, or what else becomes of a text.
     chat: {"messages": [{"role": ..., "content": ...}, ...]}.
     pairs: {"prompt": ..., "chosen": "...", "rejected": "..."}; the prompt is the user's
-        text, or the messages of a conversation that the two answers continue.
+        text, or the messages of a conversation that the two answers continue. A
+        "margin" says by how much the chosen one is better, for reward models.
 A record of any kind may name its `licence` with `evidence`, its `source` (but for
 translations), the `steps` that made it, and the `unit` that it is held out with.
 """
 
 from collections.abc import Callable, Iterator
+import math
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +136,18 @@ def _pairs(place: str, record: Record) -> Record:
         made[which] = files.string(record, which, place)
         answer = {'role': 'assistant', 'content': made[which]}
         _chat(place, {'messages': [*prompt, answer]})
+    if 'margin' in record:
+        made['margin'] = _margin(place, record['margin'])
     return {'pair': made}
+
+
+def _margin(place: str, given: Any) -> float:
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    if not number or not 0 <= given < math.inf:
+        raise command.UserError(
+            f'{place} has margin={given!r}; it needs a number of at least 0.'
+        )
+    return float(given)
 
 
 # The content of a document, of a record at a place; a UserError that names the place
