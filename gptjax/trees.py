@@ -11,16 +11,24 @@ import numpy as np
 _GOLDEN = np.uint32(0x9E3779B9)
 
 
-def paths(tree: Any) -> list[tuple[str, Any]]:
+def paths(
+    tree: Any, is_leaf: Callable[[Any], bool] | None = None
+) -> list[tuple[str, Any]]:
     """The leaves with their paths, as `blocks/attention/query`, in tree order."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf)
     return [('/'.join(_name(key) for key in path), leaf) for path, leaf in flat]
 
 
-def map_with_path(function: Callable[[str, Any], Any], tree: Any) -> Any:
+def map_with_path(
+    function: Callable[[str, Any], Any],
+    tree: Any,
+    is_leaf: Callable[[Any], bool] | None = None,
+) -> Any:
     """`jax.tree.map`, where the function also gets the path of the leaf."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: function('/'.join(_name(key) for key in path), leaf), tree
+        lambda path, leaf: function('/'.join(_name(key) for key in path), leaf),
+        tree,
+        is_leaf=is_leaf,
     )
 
 

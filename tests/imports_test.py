@@ -15,7 +15,7 @@ ROOT = Path(gptjax.__file__).parent
 LAYERS = {
     'sharding': set(),
     'trees': set(),
-    'model': {'sharding'},
+    'model': {'sharding', 'trees'},
     'text': set(),
     'data': {'text'},
     'objectives': {'model'},

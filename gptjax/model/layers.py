@@ -20,18 +20,17 @@ def weight(
     shape: Sequence[int],
     axes: Sequence[str],
     init: nn.initializers.Initializer,
-) -> Array:
+) -> Any:
     """Declares a float32 weight of `module` with its logical axes.
 
-    The parameters may hold one of `leaves` in its place.
+    Returns the array, or one of `leaves` where the parameters hold that in its place.
     """
     if module.has_variable('params', name):
         given: Any = module.get_variable('params', name)
         if not isinstance(given, jax.Array):
             return given
     boxed = nn.with_logical_partitioning(init, tuple(axes))
-    declared: Any = module.param(name, boxed, tuple(shape), jnp.float32)
-    return declared
+    return module.param(name, boxed, tuple(shape), jnp.float32)
 
 
 def normal(arch: config.Architecture) -> nn.initializers.Initializer:
@@ -61,6 +60,8 @@ def einsum(spec: str, x: Array, weight: Any) -> Array:
     """
     if isinstance(weight, leaves.Adapted):
         return einsum(spec, x, weight.base) + _low_rank(spec, x, weight)
+    if isinstance(weight, leaves.Quantised):
+        return _quantised(spec, x, weight)
     return _product(spec, x, weight)
 
 
@@ -106,6 +107,29 @@ def _product_backward(
 
 
 _product.defvjp(_product_forward, _product_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _quantised(spec: str, x: Array, weight: leaves.Quantised) -> Array:
+    """The product with what the codes stand for, which only lives inside it."""
+    return _einsum(spec, x, weight.dense(x.dtype)).astype(x.dtype)
+
+
+def _quantised_forward(
+    spec: str, x: Array, weight: leaves.Quantised
+) -> tuple[Array, leaves.Quantised]:
+    return _quantised(spec, x, weight), weight
+
+
+def _quantised_backward(
+    spec: str, weight: leaves.Quantised, dy: Array
+) -> tuple[Array, None]:
+    left, right, result = spec.replace('->', ',').split(',')
+    dx = _einsum(f'{result},{right}->{left}', dy, weight.dense(dy.dtype))
+    return dx.astype(dy.dtype), None
+
+
+_quantised.defvjp(_quantised_forward, _quantised_backward)
 
 
 def _weight_gradient(left: str, right: str, result: str, x: Array, dy: Array) -> Array:

@@ -1,10 +1,22 @@
 """Weights that are more than one array; `layers.einsum` multiplies by them."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
-from jaxtyping import Array, Int
+import jax.numpy as jnp
+from jaxtyping import Array
+
+# Quantiles of the normal distribution, scaled to -1 to 1 (Dettmers et al., 2023,
+# appendix E): the code book of NF4.
+NF4 = (
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
+    -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0,
+    0.07958029955625534, 0.16093020141124725, 0.24611230194568634,
+    0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+    0.7229568362236023, 1.0,
+)  # fmt: skip
 
 
 @jax.tree_util.register_dataclass
@@ -17,8 +29,49 @@ class Adapted:
     several adapters, (n, ...), and row b of a batch goes through adapter index_B[b].
     """
 
-    base: Any  # an array, or a leaf of this file that is quantised
-    down: Array
-    up: Array
+    base: Any  # an array, or a Quantised one
+    down: Any
+    up: Any
     scale: float = dataclasses.field(metadata=dict(static=True))
-    index_B: Int[Array, 'B'] | None = None
+    index_B: Any = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Quantised:
+    """A weight in 8 or 4 bits an element, that is not trained.
+
+    int8: `codes` are int8 of the weight's shape, and `absmax`, with 1 for each axis
+    that a product sums over, is what 127 stands for. nf4: a row, which is all that has
+    one index of the weight's first axis, is cut into blocks of 64 with an `absmax`
+    each; `codes` (first axis, blocks, 32) are uint8, two elements each, the first of
+    them in the high half. A stack of layers has L in front of each.
+    """
+
+    codes: Any
+    absmax: Any
+    dims: tuple[int, ...] = dataclasses.field(metadata=dict(static=True))  # without L
+    kind: str = dataclasses.field(metadata=dict(static=True))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The weight's."""
+        own = len(self.dims) if self.kind == 'int8' else 3
+        return (*self.codes.shape[: self.codes.ndim - own], *self.dims)
+
+    def dense(self, dtype: Any) -> Array:
+        """The weight that this stands for."""
+        if self.kind == 'int8':
+            return (self.codes.astype(jnp.float32) * (self.absmax / 127)).astype(dtype)
+        halves = jnp.stack([self.codes >> 4, self.codes & 15], axis=-1)
+        blocks = jnp.array(NF4)[halves.reshape(*self.codes.shape[:-1], -1)]
+        blocks *= self.absmax[..., None]
+        rows = blocks.reshape(*blocks.shape[:-2], -1)[..., : math.prod(self.dims[1:])]
+        return rows.reshape(self.shape).astype(dtype)
+
+
+def dense(leaf: Any) -> Array:
+    """A weight as a float32 array, quantised or not."""
+    if isinstance(leaf, Quantised):
+        return leaf.dense(jnp.float32)
+    return jnp.asarray(leaf, jnp.float32)

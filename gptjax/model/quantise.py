@@ -1,0 +1,98 @@
+"""Weights in 8 or 4 bits, for a base that is not trained (Dettmers et al., 2023)."""
+
+import functools
+import math
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gptjax import command, core, trees
+from gptjax import sharding as sharding_lib
+from gptjax.model import leaves, lora
+
+KINDS = ('int8', 'nf4')
+_BLOCK = 64  # elements that share one absmax in nf4
+
+
+def quantised(path: str) -> bool:
+    """Whether a base may hold the weight in few bits: those of products in layers.
+
+    Embeddings, heads, routers and experts, norms and biases stay float32.
+    """
+    return lora.adaptable(path) and bool(lora.stacked(path))
+
+
+def tree(
+    params: core.Params, boxed: core.Params, kind: str, sharding: sharding_lib.Sharding
+) -> core.Params:
+    """`params` with `leaves.Quantised` where they are `quantised`.
+
+    boxed: shapes of the parameters with their logical axes, along which codes are split
+    as the weights were. Raises UserError for a `kind` that is not of KINDS.
+    """
+    command.lookup(dict.fromkeys(KINDS), kind, 'kind of quantised weights')
+    boxes = dict(trees.paths(boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned)))
+
+    def leaf(path: str, weight: Any) -> Any:
+        if not quantised(path):
+            return weight
+        make = functools.partial(quantise, path, kind=kind)
+        shapes = jax.eval_shape(make, weight)
+        places = _places(path, boxes[path].names, shapes, sharding)
+        return jax.jit(make, out_shardings=places)(weight)
+
+    return trees.map_with_path(leaf, params)
+
+
+def _places(
+    path: str, axes: Any, shapes: leaves.Quantised, sharding: sharding_lib.Sharding
+) -> Any:
+    lead = lora.stacked(path)
+    if shapes.kind == 'int8':
+        inner, outer = lora.sides(path, axes[lead:])
+        of = axes, (*axes[:lead], *(None for _ in inner), *outer)
+    else:
+        of = (*axes[: lead + 1], None, None), (*axes[: lead + 1], None)
+    codes, absmax = (
+        sharding.named(names, array.shape)
+        for names, array in zip(of, (shapes.codes, shapes.absmax), strict=True)
+    )
+    return leaves.Quantised(codes, absmax, shapes.dims, shapes.kind)
+
+
+def quantise(path: str, weight: Float[Array, '...'], kind: str) -> leaves.Quantised:
+    """A weight of a stack in few bits, each element the nearest code."""
+    lead = lora.stacked(path)
+    dims = weight.shape[lead:]
+    if kind == 'int8':
+        inner, _ = lora.sides(path, dims)
+        summed = tuple(range(lead, lead + len(inner)))
+        absmax = jnp.max(jnp.abs(weight), summed, keepdims=True)
+        codes = jnp.round(weight * (127 / _some(absmax))).astype(jnp.int8)
+        return leaves.Quantised(codes, absmax, dims, kind)
+    rows = weight.reshape(*weight.shape[: lead + 1], -1)
+    short = -rows.shape[-1] % _BLOCK
+    rows = jnp.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, short)])
+    blocks = rows.reshape(*rows.shape[:-1], -1, _BLOCK)
+    absmax = jnp.max(jnp.abs(blocks), -1)
+    book = jnp.array(leaves.NF4)
+    nearest = jnp.searchsorted(
+        (book[1:] + book[:-1]) / 2, blocks / _some(absmax)[..., None]
+    ).astype(jnp.uint8)
+    codes = (nearest[..., 0::2] << 4) | nearest[..., 1::2]
+    return leaves.Quantised(codes, absmax, dims, kind)
+
+
+def _some(absmax: Array) -> Array:
+    """For division: 1 where all is 0."""
+    return jnp.where(absmax > 0, absmax, 1)
+
+
+def nbytes(params: core.Params) -> int:
+    """Bytes of all arrays, or of their shapes."""
+    return sum(
+        math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)
+    )

@@ -1,0 +1,128 @@
+"""Adapters and quantised bases: what they compute, and what they leave alone."""
+
+import functools
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+import tiny_family
+
+from gptjax import command, trees
+from gptjax.model import config, lora, transformer
+
+
+@functools.cache
+def model():
+    """Grouped heads, a gated MLP, and an unembedding of its own."""
+    return tiny_family.model('llama', L=2, head=config.Head('tokens', tied=False))
+
+
+@functools.cache
+def base():
+    return tiny_family.params(model())
+
+
+def targets(params):
+    return [path for path, _ in trees.paths(params) if lora.adaptable(path)]
+
+
+@functools.cache
+def fresh(R=4, seed=1):
+    boxed = transformer.abstract(model())
+    return nn.unbox(lora.init(boxed, targets(base()), R, jax.random.key(seed)))
+
+
+@functools.cache
+def trained(R=4, seed=1):
+    """Adapters that are not 0 any more."""
+    key = jax.random.key(seed)
+    return jax.tree.map(
+        lambda x: x + 0.1 * jax.random.normal(key, x.shape), fresh(R, seed)
+    )
+
+
+def forward(params, batch):
+    return jax.jit(functools.partial(transformer.forward, model()))(params, batch)
+
+
+def decoded(params, rows=3):
+    """Logits of a prompt, and of one more token behind it, through the cache."""
+    arch = model().arch
+    tokens, positions, _ = tiny.whole_rows(rows, arch)
+    stack = isinstance(params['blocks'], dict)
+    layers = transformer.unstack(model(), params) if stack else params
+    cache = transformer.gpt.init_cache(arch, rows, arch.T, jnp.float32)
+    run = jax.jit(functools.partial(transformer.decode, model()))
+    first, cache = run(layers, tokens[:, :5], positions[:, :5], cache)
+    second, _ = run(layers, tokens[:, 5:6], positions[:, 5:6], cache)
+    return jnp.concatenate([first, second], axis=1)
+
+
+def test_fresh_adapters_of_all_weights_change_no_bit():
+    batch = tiny.packed_batch(3, model().arch)
+    joined = lora.join(base(), fresh(), 2.0)
+    np.testing.assert_array_equal(forward(joined, batch), forward(base(), batch))
+    np.testing.assert_array_equal(decoded(joined), decoded(base()))
+
+
+def test_fresh_adapters_begin_as_pefts():
+    down = fresh(64)['blocks']['attention']['out']['down']
+    bound = np.prod(down.shape[1:-1]) ** -0.5
+    assert np.max(np.abs(down)) == pytest.approx(bound, rel=0.01)
+    np.testing.assert_allclose(np.std(down), bound / 3**0.5, rtol=0.05)
+    assert not np.array_equal(down[0], down[1]), 'layers begin with different numbers'
+
+
+def test_merged_is_joined_and_unmerges():
+    batch = tiny.packed_batch(3, model().arch)
+    joined = lora.join(base(), trained(), 0.7)
+    merged = lora.merge(joined)
+    assert jax.tree.structure(merged) == jax.tree.structure(base())
+    expected = forward(joined, batch)
+    assert np.max(np.abs(expected - forward(base(), batch))) > 0.1
+    np.testing.assert_allclose(forward(merged, batch), expected, atol=1e-5)
+    np.testing.assert_allclose(decoded(merged), decoded(joined), atol=1e-5)
+    for leaf, before in zip(
+        jax.tree.leaves(lora.unmerge(merged, trained(), 0.7)),
+        jax.tree.leaves(base()),
+        strict=True,
+    ):
+        np.testing.assert_allclose(leaf, before, atol=1e-6)
+
+
+def test_split_is_the_inverse_of_join():
+    found, adapters, scale = lora.split(lora.join(base(), trained(), 0.7))
+    assert scale == 0.7
+    for tree, expected in ((found, base()), (adapters, trained())):
+        assert jax.tree.structure(tree) == jax.tree.structure(expected)
+        assert all(
+            a is b
+            for a, b in zip(
+                jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True
+            )
+        )
+
+
+def test_each_row_goes_through_its_own_adapter():
+    """Of another rank and scale each; the second row through the base alone."""
+    given = [(trained(4, 1), 0.7), ({}, 1.0), (trained(2, 2), 1.5)]
+    joined = lora.join(base(), lora.several(given), 1.0)
+    layers = transformer.unstack(model(), joined)
+    found = decoded(lora.choose(layers, jnp.array([2, 1, 0])))
+    for row, index in enumerate([2, 1, 0]):
+        alone = decoded(lora.join(base(), *given[index]))
+        np.testing.assert_allclose(found[row], alone[row], atol=1e-5)
+
+
+def test_what_cannot_be_adapted_is_named():
+    boxed = transformer.abstract(model())
+    for path in ('tokens', 'blocks/mlp_norm/scale', 'blocks/attention/que'):
+        with pytest.raises(command.UserError, match=f'{path} cannot be adapted'):
+            lora.init(boxed, [path], 4, jax.random.key(0))
+    with pytest.raises(command.UserError, match='replaces norm/scale whole'):
+        lora.several([({'norm': {'scale': jnp.ones(4)}}, 1.0)])
+    with pytest.raises(command.UserError, match='for decoder, which its base does'):
+        lora.join(base(), {'decoder': {}}, 1.0)
