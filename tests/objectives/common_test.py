@@ -23,7 +23,7 @@ SETTINGS = {
     'masked_lm': ('bert', {}, {}),
     'classification': ('bert', CLASSES, {}),
     'seq2seq': ('transformer', {}, dict(label_smoothing=0.1)),
-    'reward': ('gpt2', dict(head=config.Head('reward')), {}),
+    'reward': ('gpt2', dict(head=config.Head('reward')), dict(centre=0.1)),
     'dpo': ('mixtral', {}, dict(beta=0.3)),
 }
 

@@ -103,8 +103,22 @@ def test_a_reward_is_that_of_the_whole_conversation():
         }
         (rewards[place],) = reward_of(alone)
     margin = rewards[:, 0] - rewards[:, 1]
-    loss_fn = jax.jit(reward.make(model))
-    found = step.means(loss_fn(params, {}, jax.tree.map(jnp.asarray, batch), None))
+    batch = jax.tree.map(jnp.asarray, batch)
+    found = step.means(jax.jit(reward.make(model, 0.0))(params, {}, batch, None))
     assert float(found['loss']) == pytest.approx(np.log1p(np.exp(-margin)).mean(), 1e-4)
+    assert 'centre' not in found
+    least = np.array([0.5, 0, 2], np.float32)
+    loss_fn = jax.jit(reward.make(model, 0.3))
+    found = step.means(loss_fn(params, {}, batch | {'margins': least}, None))
+    nats = np.log1p(np.exp(least - margin)).mean()
+    centre = 0.3 * (rewards.sum(1) ** 2).mean()
+    assert float(found['centre']) == pytest.approx(centre, 1e-3)
+    assert float(found['loss']) == pytest.approx(nats + centre, 1e-4)
     assert float(found['margin']) == pytest.approx(margin.mean(), 1e-3)
     assert float(found['accuracy']) == pytest.approx((margin > 0).mean())
+
+
+def test_a_reward_is_not_pushed_from_the_centre():
+    model = tiny_family.model('gpt2', head=config.Head('reward'))
+    with pytest.raises(command.UserError, match=r'objective\.centre is -1'):
+        reward.make(model, -1.0)

@@ -128,7 +128,7 @@ def test_a_reward_model_learns_its_preferences(real_data, tmp_path):
         tmp_path, lines, 'pairs',
         table.preset('gpt2-nano', T=96, V=640, head=dict(kind='reward'), **SMALL),
         tokenizer=dict(name='sentencepiece', model_type='bpe', vocab_size=600),
-        objective=dict(name='reward'),
+        objective=dict(name='reward', centre=0.01),
         steps=40, batch_size=8, learning_rate=3e-3,
     )  # fmt: skip
     assert records[0]['loss'] == pytest.approx(np.log(2), abs=0.2)
