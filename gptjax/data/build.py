@@ -218,6 +218,7 @@ def _collect(corpus: Options, held_out: Options) -> dict[str, Any]:
     skipped: Counter[str] = Counter()
     count = 0
     labels: set[str] = set()
+    weighted = False
     digest, kind = hashlib.sha256(), None
     tally = command.splat(split_lib.Tally, 'held_out', held_out)
     with progress.stage('collecting') as advance:
@@ -236,6 +237,7 @@ def _collect(corpus: Options, held_out: Options) -> dict[str, Any]:
             tally.add(found)
             if found.label is not None:
                 labels.add(found.label)
+            weighted = weighted or found.weighted
             count += 1
             advance(1)
     for reason, number in skipped.items():
@@ -252,6 +254,7 @@ def _collect(corpus: Options, held_out: Options) -> dict[str, Any]:
         'characters': tally.characters,
         'documents_sha256': digest.hexdigest(),
         'labels': _ordered(labels),
+        'mask': '<f4' if weighted else dataset.MASK,
         'skipped': dict(skipped),
         'refined': _refined(corpus),
     }
@@ -320,7 +323,7 @@ def _write(
     size = plan['settings']['shard_tokens']
     writers = {
         name: shards.Writer(
-            output, output / PROGRESS, name, dtype, size, plan['labels']
+            output, output / PROGRESS, name, dtype, size, plan['labels'], plan['mask']
         )
         for name in split_lib.SPLITS
     }
@@ -373,6 +376,7 @@ def _manifest(
         'format': dataset.FORMAT,
         'kind': plan['kind'],
         **({'labels': plan['labels']} if plan['labels'] else {}),
+        **({'mask': plan['mask']} if plan['mask'] != dataset.MASK else {}),
         'dtype': dtype,
         'plan': {key: plan[key] for key in kept},
         'tokenizer': {

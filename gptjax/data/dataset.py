@@ -5,7 +5,8 @@ tokenizer/          as `gptjax.text.table.load` reads it
 train/00000.tokens  token ids, uint16 or uint32, little endian, documents in order
      /00000.offsets where each sequence begins, and the end (int64)
      /00000.mask    chat and pairs: 1 where the token is learned; labelled: 1 in the
-                    second text (uint8)
+                    second text (uint8); chat whose messages have weights: the weight
+                    of the token (float32)
      /00000.labels  labelled: the class of each document (int32)
      /00000.margins pairs: by how much more the chosen one is worth (float32), if any
      /00000.parquet the origin and the place of each document, see `gptjax.data.ledger`
@@ -30,6 +31,7 @@ from gptjax.data.origin import spdx
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
 
+MASK = 'u1'  # the type of masks, where messages have no weights of their own
 FORMAT = 2  # of the manifest; 1 had its ledger in .jsonl
 
 
@@ -97,7 +99,8 @@ class Dataset:
     """A verified dataset; see `open`.
 
     kind: 'text', 'chat', 'pairs', 'labelled' or 'translation'. labels: the names of
-    the classes in the order of their ids; none where nothing is labelled.
+    the classes in the order of their ids; none where nothing is labelled. mask: the
+    type of the files of masks, '<f4' where they are weights.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]):
@@ -105,6 +108,7 @@ class Dataset:
         self.manifest = manifest
         self.kind: str = manifest['kind']
         self.labels: list[str] = list(manifest.get('labels', ()))
+        self.mask: str = manifest.get('mask', MASK)
 
     @functools.cached_property
     def content(self) -> str:
@@ -187,7 +191,7 @@ class Dataset:
         if self.kind == 'translation':
             return example_rows.TranslationRows(tokens, bounds, T)
         masks = [file.with_suffix('.mask') for file in files]
-        mask = rows_lib.Stream(masks, counts, np.dtype('u1'))
+        mask = rows_lib.Stream(masks, counts, np.dtype(self.mask))
         if self.kind == 'labelled':
             labels = [np.fromfile(f.with_suffix('.labels'), '<i4') for f in files]
             return example_rows.LabelledRows(

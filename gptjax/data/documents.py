@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from gptjax.text import chat
+from gptjax.text import messages as messages_lib
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Document:
     id: stable and unique in its corpus.
     source: a path below a name, 'cpython-3.11.7/Lib/textwrap.py'; see `group`.
     licence: an SPDX identifier, or 'unknown'.
-    messages: [{'role': ..., 'content': ...}, ...].
+    messages: [{'role': ..., 'content': ...}, ...], see `gptjax.text.messages`.
     pair: {'prompt': messages, 'chosen': assistant text, 'rejected': assistant text},
         perhaps with 'margin', by how much more the chosen one is worth.
     translation: {'source': text, 'target': text}.
@@ -104,10 +105,10 @@ class Document:
             if isinstance(value, str):
                 return change(value)
             if isinstance(value, list):
-                return [inside(one) for one in value]
+                return [messages_lib.changed(one, change) for one in value]
             if isinstance(value, float):  # a margin
                 return value
-            return {k: v if k == 'role' else inside(v) for k, v in value.items()}
+            return {k: inside(v) for k, v in value.items()}
 
         names = ('messages', 'pair', 'translation')
         (name,) = (name for name in names if getattr(self, name) is not None)
@@ -125,10 +126,16 @@ class Document:
             yield self.translation['source']
             yield self.translation['target']
         for message in self.messages or (self.pair or {}).get('prompt', ()):
-            yield message['content']
+            yield from messages_lib.texts(message)
         if self.pair is not None:
             yield self.pair['chosen']
             yield self.pair['rejected']
+
+    @property
+    def weighted(self) -> bool:
+        """Whether a message counts by another weight than 0 and 1."""
+        found = (messages_lib.weight(message) for message in self.messages or ())
+        return any(weight not in (0, 1) for weight in found)
 
     @functools.cached_property
     def size(self) -> int:
@@ -138,13 +145,14 @@ class Document:
     def _answers(self) -> Iterator[str]:
         if self.translation is not None:
             yield self.translation['target']
+        elif self.pair is not None:
+            yield from (self.pair['chosen'], self.pair['rejected'])
         elif self.messages is None:
-            prompt = 0 if self.pair is None else len(self.pair['prompt'])
-            yield from list(self.texts())[prompt:]
+            yield from self.texts()
         else:
             for message in self.messages:
                 if message['role'] == 'assistant':
-                    yield message['content']
+                    yield from messages_lib.texts(message)
 
     def content(self) -> bytes:
         """One canonical byte string of all fields, for digests."""

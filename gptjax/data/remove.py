@@ -116,7 +116,9 @@ def _split(
     """Writes the shards of a split that are not there yet; its part of the manifest."""
     size = built.manifest['plan']['settings']['shard_tokens']
     dtype = built.manifest['dtype']
-    writer = shards.Writer(output, output / build.PROGRESS, split, dtype, size)
+    writer = shards.Writer(
+        output, output / build.PROGRESS, split, dtype, size, mask=built.mask
+    )
     there = writer.documents
     with progress.stage(f'writing {split}') as advance:
         for entry, encoded, label in shards.read(built, split):

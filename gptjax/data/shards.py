@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gptjax import command
 from gptjax.data import documents, ledger, rows, storage
 from gptjax.text import chat, frames
 from gptjax.text import tokenizer as tokenizer_lib
@@ -27,7 +28,7 @@ class Encoded:
     """
 
     sequences: list[np.ndarray]  # uint32
-    masks: list[np.ndarray]  # uint8
+    masks: list[np.ndarray]  # uint8, or float32 weights
     margin: float = 0.0  # of a pair
 
 
@@ -72,19 +73,25 @@ def _encode_turns(
     tokenizer: tokenizer_lib.Tokenizer, document: documents.Document
 ) -> Encoded:
     if document.messages is not None:
-        ids, mask = chat.encode(tokenizer, document.messages)
-        return Encoded([np.array(ids, np.uint32)], [np.array(mask, np.uint8)])
-    assert document.pair is not None
-    prompt = document.pair['prompt']
-    known = len(chat.prompt(tokenizer, prompt))
-    sequences, masks = [], []
-    for which in ('chosen', 'rejected'):
-        answer: chat.Message = {'role': 'assistant', 'content': document.pair[which]}
-        ids, mask = chat.encode(tokenizer, [*prompt, answer])
-        sequences.append(np.array(ids, np.uint32))
-        masks.append(np.array(mask, np.uint8))
-        masks[-1][:known] = 0  # the prompt may hold earlier answers
-    return Encoded(sequences, masks, document.pair.get('margin', 0.0))
+        talks, known = [document.messages], 0
+    else:
+        assert document.pair is not None
+        prompt, pair = document.pair['prompt'], document.pair
+        talks = [
+            [*prompt, {'role': 'assistant', 'content': pair[which]}]
+            for which in ('chosen', 'rejected')
+        ]
+    try:
+        if document.pair is not None:
+            known = len(chat.prompt(tokenizer, prompt))
+        found = [chat.encode(tokenizer, talk) for talk in talks]
+    except command.UserError as error:
+        raise command.UserError(f'{document.id}: {error}') from None
+    masks = [np.array(weights, np.float32) for _, weights in found]
+    for mask in masks:
+        mask[:known] = 0  # the prompt may hold earlier answers
+    sequences = [np.array(ids, np.uint32) for ids, _ in found]
+    return Encoded(sequences, masks, (document.pair or {}).get('margin', 0.0))
 
 
 def _encode_labelled(
@@ -122,7 +129,7 @@ def read(built: Any, split: str) -> Iterator[tuple[ledger.Entry, Encoded, int | 
         tokens = np.memmap(path, np.dtype(built.manifest['dtype']), 'r')
         bounds = np.fromfile(path.with_suffix('.offsets'), '<i8').tolist()
         masked, classes = path.with_suffix('.mask'), path.with_suffix('.labels')
-        mask = np.memmap(masked, 'u1', 'r') if masked.exists() else None
+        mask = np.memmap(masked, built.mask, 'r') if masked.exists() else None
         labels = np.fromfile(classes, '<i4').tolist() if classes.exists() else None
         margins = rows.margins(path, shard['documents']).tolist()
         first = 0
@@ -149,7 +156,8 @@ class Writer:
 
     output: the dataset's folder. progress: where the record of each finished shard
     goes, after the shard itself. shard_tokens: a shard is closed at that many tokens or
-    more. labels: the names of the classes, whose order numbers them.
+    more. labels: the names of the classes, whose order numbers them. mask: the type of
+    the masks, 'u1', or '<f4' where messages have weights of their own.
     """
 
     def __init__(
@@ -160,12 +168,14 @@ class Writer:
         dtype: str,
         shard_tokens: int,
         labels: Sequence[str] = (),
+        mask: str = 'u1',
     ):
         self._output = output
         self._progress = progress
         self._split = split
         self._dtype = dtype
         self._shard_tokens = shard_tokens
+        self._mask_dtype = mask
         self._label_ids = {name: number for number, name in enumerate(labels)}
         self.finished: list[dict[str, Any]] = []
         while record := storage.read_json(self._record(len(self.finished))):
@@ -195,7 +205,7 @@ class Writer:
     ) -> None:
         """Appends a document by its `ledger.row`; label: the number of its class."""
         self._tokens += [ids.astype(self._dtype) for ids in encoded.sequences]
-        self._mask += encoded.masks
+        self._mask += [mask.astype(self._mask_dtype) for mask in encoded.masks]
         if label is not None:
             self._labels.append(label)
         self._margins.append(encoded.margin)

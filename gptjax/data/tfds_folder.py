@@ -71,7 +71,7 @@ def _features(built: dataset.Dataset, kinds: Any) -> dict[str, Any]:
     if built.kind == 'text':
         made['text'] = kinds.Text()
     elif built.kind != 'translation':
-        made['mask'] = kinds.Tensor(shape=(None,), dtype=np.uint8)
+        made['mask'] = kinds.Tensor(shape=(None,), dtype=np.dtype(built.mask))
     if built.kind == 'labelled':
         made['label'] = kinds.ClassLabel(names=built.labels)
     return made

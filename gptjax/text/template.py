@@ -34,12 +34,36 @@ INSIDE = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 # Our own format: gptjax/text/chat.py says what it is.
 OURS = """\
 {{- '<|endoftext|>' }}
+{%- set system = messages[0]['role'] == 'system' %}
+{%- if tools %}
+    {{- '<|system|>' }}
+    {%- if system and messages[0]['content'] %}
+        {{- messages[0]['content'] + '\\n\\n' }}
+    {%- endif %}
+    {{- '<tools>' }}
+    {%- for tool in tools %}
+        {{- '\\n' + (tool | tojson) }}
+    {%- endfor %}
+    {{- '\\n</tools><|end|>' }}
+{%- endif %}
 {%- for message in messages %}
-    {{- '<|' + message['role'] + '|>' }}
     {%- if message['role'] == 'assistant' %}
-        {%- generation %}{{- message['content'] + '<|end|>' }}{%- endgeneration %}
-    {%- else %}
-        {{- message['content'] + '<|end|>' }}
+        {{- '<|assistant|>' }}
+        {%- generation %}
+        {{- message['content'] or '' }}
+        {%- for call in message['tool_calls'] or [] %}
+            {%- if message['content'] or not loop.first %}{{- '\\n' }}{%- endif %}
+            {{- '<tool_call>\\n{"name": ' + (call['function']['name'] | tojson) }}
+            {{- ', "arguments": ' + (call['function']['arguments'] | tojson) }}
+            {{- '}\\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|end|>' }}
+        {%- endgeneration %}
+    {%- elif message['role'] == 'tool' %}
+        {{- '<|user|><tool_response>\\n' + message['content'] }}
+        {{- '\\n</tool_response><|end|>' }}
+    {%- elif not (tools and system and loop.first) %}
+        {{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}
     {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}
@@ -53,10 +77,12 @@ def render(
     messages: Sequence[Mapping[str, Any]],
     words: Mapping[str, str],
     add_generation_prompt: bool = False,
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> tuple[str, list[tuple[int, int]]]:
     """The text of a conversation, and the stretches of it that `generation` blocks are.
 
     words: what the template calls the control tokens: {'bos_token': '<s>'}.
+    tools: JSON schemas of what the assistant may call.
 
     Raises UserError for a template that is too long, wrong, refuses the conversation
     or goes beyond its bounds.
@@ -66,7 +92,7 @@ def render(
         raise command.UserError(
             f'the chat template has {size} bytes; at most {TEMPLATE_BYTES} are run.'
         )
-    marks = unused([source, *_strings(messages)], 2)
+    marks = unused([source, *strings(messages), *strings(tools)], 2)
     request = {
         'template': source,
         'marks': marks,
@@ -76,7 +102,7 @@ def render(
             **words,
             'messages': list(messages),
             'add_generation_prompt': add_generation_prompt,
-            'tools': None,
+            'tools': tools,
             'documents': None,
         },
     }
@@ -101,13 +127,14 @@ def unused(texts: Sequence[str], count: int) -> list[str]:
     return found
 
 
-def _strings(value: Any) -> list[str]:
+def strings(value: Any) -> list[str]:
+    """All strings in JSON, keys of objects too."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):
-        return [text for one in value.values() for text in _strings(one)]
+        value = [*value, *value.values()]
     if isinstance(value, list | tuple):
-        return [text for one in value for text in _strings(one)]
+        return [text for one in value for text in strings(one)]
     return []
 
 

@@ -6,7 +6,9 @@ What a record holds, by kind:
     labelled: {"text": "...", "label": "..."}, with a "text_pair" where the label is of
         two texts. A label is a string or a whole number.
     translation: {"source": "...", "target": "..."}, or what else becomes of a text.
-    chat: {"messages": [{"role": ..., "content": ...}, ...]}.
+    chat: {"messages": [{"role": ..., "content": ...}, ...]}, with "tool_calls" and a
+        "weight" (1 if it is not there) of what the assistant says, answers of the role
+        "tool", and the "tools" of the record: see `gptjax.text.messages`.
     pairs: {"prompt": ..., "chosen": "...", "rejected": "..."}; the prompt is the user's
         text, or the messages of a conversation that the two answers continue. A
         "margin" says by how much the chosen one is better, for reward models.
@@ -22,7 +24,7 @@ from typing import Any
 from gptjax import command
 from gptjax.data import documents
 from gptjax.data.corpora import files
-from gptjax.text import chat
+from gptjax.text import messages as messages_lib
 
 Record = dict[str, Any]
 
@@ -111,16 +113,22 @@ def _chat(place: str, record: Record) -> Record:
             f'{place} has {messages!r} for messages; it needs '
             '[{"role": ..., "content": ...}, ...].'
         )
+    found = _read(place, messages, record.get('tools'))
+    if not any(map(messages_lib.weight, found)):
+        raise command.UserError(
+            f'{place} has no assistant message of a weight above 0, so there is '
+            'nothing to learn from it; add one or leave the line out.'
+        )
+    return {'messages': found}
+
+
+def _read(place: str, messages: list[Any], tools: Any) -> list[messages_lib.Message]:
+    if tools and messages and isinstance(messages[0], dict):
+        messages = [{**messages[0], 'tools': tools}, *messages[1:]]
     try:
-        chat.check(messages)
+        return messages_lib.read(messages)
     except command.UserError as error:
         raise command.UserError(f'{place}: {error}') from None
-    if all(message['role'] != 'assistant' for message in messages):
-        raise command.UserError(
-            f'{place} has no assistant message, so there is nothing to learn from it; '
-            'add one or leave the line out.'
-        )
-    return {'messages': messages}
 
 
 def _pairs(place: str, record: Record) -> Record:
@@ -131,11 +139,14 @@ def _pairs(place: str, record: Record) -> Record:
         raise command.UserError(
             f'{place} has prompt={prompt!r}; it needs a string or messages.'
         )
-    made: Record = {'prompt': prompt}
+    made: Record = {'prompt': _read(place, prompt, record.get('tools'))}
     for which in ('chosen', 'rejected'):
         made[which] = files.string(record, which, place)
-        answer = {'role': 'assistant', 'content': made[which]}
-        _chat(place, {'messages': [*prompt, answer]})
+    if made['chosen'] == made['rejected']:
+        raise command.UserError(
+            f'{place} has equal answers, chosen and rejected {made["chosen"]!r:.60}; '
+            'nothing is preferred to itself: leave the line out.'
+        )
     if 'margin' in record:
         made['margin'] = _margin(place, record['margin'])
     return {'pair': made}

@@ -106,7 +106,8 @@ def _translation(record: dict[str, Any]) -> dict[str, Any]:
 def _chat(record: dict[str, Any]) -> dict[str, Any]:
     """Messages, or an instruction and its answer, by the names that they go by."""
     if 'messages' in record:
-        return {'messages': _value(record['messages'])}
+        tools = _value(record.get('tools'))
+        return {'messages': _value(record['messages']), 'tools': tools}
     if 'instances' in record:  # self-instruct: the first of its examples
         record = {**record, **record['instances'][0]}
     asked = record['prompt'] if 'prompt' in record else record['instruction']
