@@ -23,7 +23,8 @@ def get_config() -> ConfigDict:
     config.data.path = 'runs/demo/pairs'
     config.data.batch_size = 8
     config.data.build.corpus.name = 'pairs'
-    config.objective = dict(name='dpo', beta=0.1)
+    loss = dict(name='sigmoid', beta=0.1)
+    config.objective = dict(name='preference', loss=loss, reference='stored')
     config.optimizer.learning_rate = 1.5e-4
     config.optimizer.final_learning_rate = 0.0
     return config

@@ -15,6 +15,7 @@ streams of the other sources go on where they were.
 
 import bisect
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 from dataclasses import dataclass
 from fractions import Fraction
 import functools
@@ -59,6 +60,7 @@ class Mixture:
         of_each = (source.rows.dtypes for source in sources)
         self.dtypes = {name: kind for one in of_each for name, kind in one.items()}
         self._sources = sources
+        self._batch_size = batch_size
         lengths = [len(source.rows) for source in sources]
         self._offsets = np.cumsum([0, *lengths], dtype=np.int64)
         steps = sorted({step for source in sources for step, _ in source.weights})
@@ -75,6 +77,14 @@ class Mixture:
     def parts(self) -> dict[str, rows_lib.Rows]:
         """The rows of each source by its name."""
         return {source.name: source.rows for source in self._sources}
+
+    def over(self, change: Callable[[rows_lib.Rows, int], rows_lib.Rows]) -> 'Mixture':
+        """This order of changed rows; `change` takes those of a source, and the first."""
+        changed = [
+            dataclasses.replace(source, rows=change(source.rows, int(first)))
+            for source, first in zip(self._sources, self._offsets, strict=False)
+        ]
+        return Mixture(changed, self._batch_size)
 
     def read(self, indices: Numbers, epochs: Numbers | None = None) -> rows_lib.Arrays:
         """The rows with these numbers, of the sources one after another.

@@ -13,7 +13,6 @@ other  of models that write no text: accuracy (a share) by their own objective, 
 and of all: dataset, dataset_digest, kind, split, step.
 """
 
-from collections.abc import Mapping
 import functools
 import json
 import math
@@ -31,7 +30,7 @@ from gptjax.data import storage
 from gptjax.evals import answers as answers_lib
 from gptjax.evals import ngram
 from gptjax.generate import engine as engine_lib
-from gptjax.objectives import dpo, next_token
+from gptjax.objectives import next_token, preference
 from gptjax.text import chat
 from gptjax.train import build, evaluate, feed
 from gptjax.train import step as step_lib
@@ -92,9 +91,9 @@ def score(
         if answers is not None:
             found |= _answers(trained, rows, answers)
     else:
-        # The reference is the model itself: it has no part in the plain ranking.
-        loss_fn = dpo.make(trained.model, beta=1.0)
-        means = _means(trained, rows, loss_fn, frozen={'reference': trained.params})
+        plain = dict(name='sigmoid', beta=1.0)  # of which only the ranking counts
+        loss_fn = preference.make(trained.model, plain, reference='none')
+        means = _means(trained, rows, loss_fn)
         found = {'ranked_right': means['accuracy'], 'pairs': round(means['weight'])}
     return {
         'dataset': built.folder.resolve().name,
@@ -184,7 +183,6 @@ def _means(
     trained: build.Trained,
     rows: rows_lib.Rows,
     loss_fn: core.LossFn,
-    frozen: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Means of a loss function over all rows, in batches that fit the memory."""
     row = build.row_length(trained) * trained.model.arch.V
@@ -192,7 +190,7 @@ def _means(
     return evaluate.evaluate(
         jax.jit(functools.partial(step_lib.eval_step, loss_fn=loss_fn)),
         trained.params,
-        frozen or {},
+        {},
         feed.Feed(trained.model.sharding, batch_size),
         rows,
     )

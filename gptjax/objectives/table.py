@@ -7,9 +7,10 @@ from typing import Any
 from gptjax import core
 from gptjax.objectives import (
     classification,
-    dpo,
     masked_lm,
     next_token,
+    preference,
+    preferences,
     reward,
     seq2seq,
 )
@@ -38,12 +39,28 @@ class Objective:
 
     make: Callable[..., core.LossFn]
     kinds: tuple[str, ...]  # of datasets that it trains on
-    frozen: tuple[str, ...] = ()  # what the loss reads: of 'reference'
+    frozen: tuple[str, ...] = ()  # what the loss reads: 'reference', or, of that
+    # model, 'reference_log_p', which is computed at the start and is a part of rows
     masks: bool = False  # whether rows are `data.masking`'s, which takes the options
     running: Running | None = None
     options: type | None = None
     prepare: Callable[..., Any] | None = None
     values: bool = False  # whether the model has a value for each token, too
+    feedback: bool = False  # whether the answers of pairs are examples by themselves
+    needs: Callable[..., dict[str, Any]] | None = None  # fields, of the options
+
+    def given(self, options: Mapping[str, Any]) -> 'Objective':
+        """The entry for these options, which `make` has taken."""
+        return dataclasses.replace(self, **self.needs(**options) if self.needs else {})
+
+
+def _of_preference(loss: Any, reference: str) -> dict[str, Any]:
+    """What the loss reads besides parameters and batch."""
+    name = loss['name']
+    kept = None
+    if name in preferences.RUNNING:
+        kept = Running(preferences.RUNNING[name], preferences.RENEWED[name])
+    return {'frozen': preference.FROZEN[reference], 'running': kept}
 
 
 OBJECTIVES = {
@@ -52,5 +69,11 @@ OBJECTIVES = {
     'classification': Objective(classification.make, kinds=('labelled',)),
     'seq2seq': Objective(seq2seq.make, kinds=('translation',)),
     'reward': Objective(reward.make, kinds=('pairs',)),
-    'dpo': Objective(dpo.make, kinds=('pairs',), frozen=('reference',)),
+    'preference': Objective(preference.make, kinds=('pairs',), needs=_of_preference),
+    'kto': Objective(
+        preference.make_kto,
+        kinds=('feedback', 'pairs'),
+        feedback=True,
+        needs=_of_preference,
+    ),
 }

@@ -87,6 +87,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     objective = command.lookup(objective_table.OBJECTIVES, name, 'objective')
     of_loss, of_rows = ({}, options) if objective.masks else (options, {})
     loss_fn = command.splat(objective.make, 'objective', of_loss, model=model)
+    objective = objective.given(options)
     trained = trained_of(settings, model)
     built = inputs.open(data, workdir, objective)  # may take long, so it comes last
     datasets = built.datasets if isinstance(built, mixture.Mixed) else [built]

@@ -19,7 +19,7 @@ import numpy as np
 from gptjax import command, core, trees
 from gptjax.model import config as model_config
 from gptjax.model import cost
-from gptjax.train import build, checkpoint, flops, log, source
+from gptjax.train import build, checkpoint, flops, log, reference, source
 from gptjax.train import state as state_lib
 from gptjax.train import step as step_lib
 
@@ -70,6 +70,7 @@ class _Loop:
         manifest = self.checkpoints.newest()
         self.host = self._host(manifest)
         self.frozen = run.frozen()
+        self.run = run = reference.stored(run, self.frozen)
         if manifest is None:
             self.state = state_lib.create(
                 run.start_params(), run.optimizer, run.seed, places, run.trained, extra

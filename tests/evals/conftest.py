@@ -78,10 +78,11 @@ def train_stages(folder):
             held_out=dict(fraction=0.2, by='document'),
             shard_tokens=4000,
         )
+    loss = dict(name='sigmoid', beta=0.1)
     objectives = {
         'pretrain': ('text', dict(name='next_token')),
         'sft': ('chat', dict(name='next_token')),
-        'dpo': ('pairs', dict(name='dpo', beta=0.1)),
+        'dpo': ('pairs', dict(name='preference', loss=loss, reference='live')),
     }
     before = None
     for name, (kind, objective) in objectives.items():

@@ -24,8 +24,18 @@ SETTINGS = {
     'classification': ('bert', CLASSES, {}),
     'seq2seq': ('transformer', {}, dict(label_smoothing=0.1)),
     'reward': ('gpt2', dict(head=config.Head('reward')), dict(centre=0.1)),
-    'dpo': ('mixtral', {}, dict(beta=0.3)),
-}
+    'preference': (
+        'mixtral', {}, dict(loss=dict(name='bco', beta=0.3), reference='live'),
+    ),
+    'kto': (
+        'gpt2', {},
+        dict(
+            loss=dict(name='kto', beta=0.3, desirable=1.0, undesirable=0.7),
+            reference='stored',
+        ),
+    ),
+}  # fmt: skip
+RUNNING = {'delta': 0.4, 'steps': 3.0, 'kl': 0.2}  # of those that read them
 
 
 @functools.cache
@@ -61,6 +71,9 @@ def batch(name):
         made |= {'labels': rng.integers(0, 3, ROWS), 'types': (places > 3) & real}
         made['weights'] = weights[:, 1]
         del made['targets']
+    if name == 'kto':
+        made['labels'] = rng.integers(0, 2, ROWS)
+        made['reference_log_p'] = rng.normal(-9, 3, (ROWS, 2))
     if name == 'seq2seq':
         made |= {
             'source': rng.integers(1, arch.V, shape) * (places < 5),
@@ -68,7 +81,7 @@ def batch(name):
             'source_positions': places * (places < 5),
         }
     return {
-        key: jnp.asarray(x, jnp.float32 if key == 'weights' else jnp.int32)
+        key: jnp.asarray(x, jnp.float32 if x.dtype.kind == 'f' else jnp.int32)
         for key, x in made.items()
     }
 
@@ -98,7 +111,9 @@ def updated(name, place, given, accumulate=1):
     run, start = compiled(name, place, accumulate)
     reference = jax.tree.map(lambda leaf: leaf * 0.9, start.params)
     after, metrics = run(
-        start, {'reference': reference}, jax.device_put(given, place.named(('batch',)))
+        start,
+        {'reference': reference, 'running': RUNNING},
+        jax.device_put(given, place.named(('batch',))),
     )
     return jax.device_get((metrics, after.params))
 

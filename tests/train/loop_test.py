@@ -180,7 +180,10 @@ def test_a_finished_run_does_nothing(raw, straight, capsys):
         ({'compute__accumulate': 3}, 'which 3 microbatches on 1 data shards'),
         ({'model__V': 100}, r'model\.V is 100; set model\.V to at least 261'),
         ({'model__depth': 3}, r'unknown option model\.depth'),
-        ({'objective__name': 'dpo'}, r'objective lacks beta|is a dataset of text'),
+        (
+            {'objective__name': 'preference'},
+            r'objective lacks loss, reference',
+        ),
         ({'data__path': '/nowhere.txt'}, '/nowhere.txt'),
         ({'data__loader': 'grain'}, "unknown data.loader 'grain'"),
         ({'checkpoint__keep': 0}, r'checkpoint\.keep is 0; .* at least 1'),
@@ -260,7 +263,9 @@ def test_the_reference_of_preferences_must_not_change(raw, straight, tmp_path):
     )
     settings = dict(
         model=dict(init_from=str(base), dropout=0.0),
-        objective=dict(name='dpo', beta=0.1),
+        objective=dict(
+            name='preference', loss=dict(name='sigmoid', beta=0.1), reference='stored'
+        ),
         data__build__corpus=dict(name='pairs', licence='CC0-1.0'),
         data__build__held_out=dict(fraction=0.2, by='document'),
     )

@@ -8,7 +8,7 @@ import tiny_config
 from gptjax import command
 from gptjax.model import config, transformer
 from gptjax.model import table as model_table
-from gptjax.objectives import dpo, next_token
+from gptjax.objectives import next_token, preference
 from gptjax.train import build
 from gptjax.train import settings as settings_lib
 
@@ -45,7 +45,11 @@ def test_what_starts_from_a_workdir_takes_its_tokenizer():
     assert tokenizer({}, {'corpus': {}}) is None
 
 
-@pytest.mark.parametrize('objective', [next_token.make, lambda m: dpo.make(m, 0.1)])
+def sigmoid(model):
+    return preference.make(model, dict(name='sigmoid', beta=0.1), 'live')
+
+
+@pytest.mark.parametrize('objective', [next_token.make, sigmoid])
 def test_a_causal_encoder_keeps_its_head(objective):
     """Rothe et al. (2020): BERT's weights, its head among them, start a GPT."""
     fields = model_table.preset('bert-nano', T=16, V=48, causal=True)

@@ -1,4 +1,4 @@
-"""DPO against its formula in NumPy, and against what it must be at the start."""
+"""The preference objective against formulas in NumPy, and at its start."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,14 @@ import pytest
 import tiny
 
 from gptjax.model import transformer
-from gptjax.objectives import dpo
+from gptjax import command
+from gptjax.objectives import preference
 from gptjax.train import step
+
+
+def made(name, beta, reference='live', **options):
+    loss = dict(name=name, beta=beta, **options)
+    return preference.make(tiny.model(), loss, reference)
 
 
 @pytest.fixture(scope='module')
@@ -23,7 +29,7 @@ def models():
 
 
 def test_the_first_loss_is_ln_2(pairs, models):
-    loss_fn = dpo.make(tiny.model(), beta=0.1)
+    loss_fn = made('sigmoid', 0.1)
     loss = step.means(loss_fn(models[0], {'reference': models[0]}, pairs, None))
     assert float(loss['loss']) == pytest.approx(np.log(2), abs=1e-6)
     assert float(loss['reward_accuracy']) == 0  # a tie is not a right answer
@@ -49,7 +55,7 @@ def test_the_loss_is_the_formula(pairs, models):
 
     policy, reference = (log_p(params) for params in models)
     margin = beta * ((policy - reference) @ np.array([1, -1]))
-    loss_fn = jax.jit(dpo.make(model, beta=beta))
+    loss_fn = jax.jit(made('sigmoid', beta))
     found = step.means(loss_fn(models[0], {'reference': models[1]}, pairs, None))
     assert float(found['loss']) == pytest.approx(np.log1p(np.exp(-margin)).mean(), 1e-4)
     assert float(found['reward_margin']) == pytest.approx(margin.mean(), 1e-3)
@@ -60,7 +66,7 @@ def test_the_loss_is_the_formula(pairs, models):
 
 
 def test_pairs_without_weight_do_not_count(pairs, models):
-    loss_fn = jax.jit(dpo.make(tiny.model(), beta=0.3))
+    loss_fn = jax.jit(made('sigmoid', 0.3))
     padded = dict(pairs, weights=pairs['weights'].at[2].set(0))
     two = {name: x[:2] for name, x in pairs.items()}
     full, short = (
@@ -73,7 +79,7 @@ def test_pairs_without_weight_do_not_count(pairs, models):
 
 
 def test_the_gradient_leaves_the_reference_alone_and_prefers_the_chosen(pairs, models):
-    loss_fn = dpo.make(tiny.model(), beta=0.5)
+    loss_fn = made('sigmoid', 0.5)
 
     def loss(params, frozen):
         return step.means(loss_fn(params, {'reference': frozen}, pairs, None))['loss']
