@@ -95,6 +95,7 @@ class Head:
     soft_cap: float = 0.0  # logits become cap tanh(logits / cap); 0 is off
     pooler: bool = False  # tanh of a dense layer, before the classes
     classes: int = 0  # C
+    values: bool = False  # one number for each token, besides
 
 
 @dataclasses.dataclass(frozen=True)

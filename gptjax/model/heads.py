@@ -52,9 +52,10 @@ class Head(nn.Module):
                 self.classes_bias_C = layers.weight(
                     self, 'classes_bias', (C,), ('classes',), zeros
                 )
-        if head.kind in ('reward', 'value'):
+        if _has_number(head):
+            name = 'reward' if head.kind == 'reward' else 'value'
             self.number_D1 = layers.weight(
-                self, head.kind, (D, 1), ('embed', 'classes'), normal
+                self, name, (D, 1), ('embed', 'classes'), normal
             )
 
     def everything(
@@ -71,7 +72,7 @@ class Head(nn.Module):
             self.classify(x_BTD, segments_BT)
         if self.arch.head.pooler:
             self.pooled(x_BTD, segments_BT)
-        if kind in ('reward', 'value'):
+        if _has_number(self.arch.head):
             self.values(x_BTD)
 
     def logits(
@@ -132,3 +133,7 @@ class Head(nn.Module):
         """One number for each row, in float32: the value at its pooled token."""
         x_BD = self.pooled(x_BTD, segments_BT)
         return self.values(x_BD[:, None])[:, 0]
+
+
+def _has_number(head: config.Head) -> bool:
+    return head.values or head.kind in ('reward', 'value')

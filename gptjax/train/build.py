@@ -16,14 +16,14 @@ import optax
 
 from gptjax import command, core
 from gptjax import sharding as sharding_lib
-from gptjax.data import dataset, lineage, mixture, storage
+from gptjax.data import dataset, lineage, mixture, prompts, storage
 from gptjax.data import rows as rows_lib
 from gptjax.model import config as model_config
 from gptjax.model import transformer
 from gptjax.objectives import table as objective_table
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
-from gptjax.train import freeze, inputs, optim, start
+from gptjax.train import freeze, inputs, losses, optim, start
 from gptjax.train import settings as settings_lib
 from gptjax.train import table as train_table
 
@@ -48,6 +48,9 @@ class Run:
     start_step: int
     objective: objective_table.Objective
     loss_fn: core.LossFn
+    joined: Callable[[core.Params, Mapping[str, Any]], core.Params]  # what models take
+    rollout: settings_lib.Rollout | None
+    prepare: Callable[[Any, Any], Any] | None  # of a rollout, see Objective
     optimizer: optax.GradientTransformation
     trained: freeze.Trained
     schedule: optim.Schedule
@@ -83,11 +86,10 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
             f'it to a multiple of {compute.accumulate * sharding.batch_shards}, or '
             'change compute.accumulate.'
         )
-    name, options = settings_lib.named(settings['objective'], 'objective')
-    objective = command.lookup(objective_table.OBJECTIVES, name, 'objective')
-    of_loss, of_rows = ({}, options) if objective.masks else (options, {})
-    loss_fn = command.splat(objective.make, 'objective', of_loss, model=model)
-    objective = objective.given(options)
+    made = losses.of(settings, model)
+    objective, rollout = made.objective, made.rollout
+    if rollout:
+        T = rollout.prompt_tokens + rollout.max_tokens - 1
     trained = trained_of(settings, model)
     built = inputs.open(data, workdir, objective)  # may take long, so it comes last
     datasets = built.datasets if isinstance(built, mixture.Mixed) else [built]
@@ -99,9 +101,17 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     tokenizer = built.tokenizer()
     inputs.check_tokenizer(tokenizer, arch, settings['model'])
     inputs.check_labels(built, arch)
-    of_split = functools.partial(inputs.rows, built, data, T, objective, of_rows)
+    losses.check(made, model, tokenizer, T)
+    of_split: Any = functools.partial(
+        inputs.rows, built, data, T, objective, made.of_rows
+    )
+    if rollout:
+        P = rollout.prompt_tokens
+        of_split = lambda split, seed: prompts.Prompts(built, split, P)  # noqa: E731
     rows = of_split('train', seed=settings['seed'])
-    steps = _steps(settings, len(rows), data.batch_size)
+    # Of rollouts, rows are prompts, and some of them are worth some updates.
+    of_step = rollout.prompts / rollout.updates(data.batch_size) if rollout else None
+    steps = _steps(settings, len(rows), of_step or data.batch_size)
     schedule, optimizer = optimizer_of(settings, steps)
     return Run(
         workdir=workdir,
@@ -112,11 +122,14 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         tokenizer=tokenizer,
         boxed=transformer.abstract(model),
         start_params=begin.params,
-        frozen=functools.partial(_frozen, objective, begin),
-        start_digest=begin.digest,
+        frozen=functools.partial(_frozen, made, begin),
+        start_digest=_digest(begin, made.teacher_start),
         start_step=begin.step,
         objective=objective,
-        loss_fn=loss_fn,
+        loss_fn=made.loss_fn,
+        joined=lambda params, _: params,
+        rollout=rollout,
+        prepare=made.prepare,
         optimizer=optimizer,
         trained=trained,
         schedule=schedule,
@@ -230,7 +243,9 @@ def begin_of(settings: Mapping[str, Any]) -> tuple[start.Start, transformer.Mode
     sharding = command.splat(sharding_lib.make, 'mesh', settings['mesh'])
     compute = command.splat(model_config.Compute, 'compute', settings['compute'])
     section = settings['model']
-    also = dict(seed=settings['seed'], sharding=sharding, compute=compute)
+    values = losses.needs_values(settings)
+    seed = settings['seed']
+    also = dict(seed=seed, sharding=sharding, compute=compute, values=values)
     if 'init_from' in section:
         begin = command.splat(start.from_workdir, 'model', section, **also)
     else:
@@ -265,11 +280,23 @@ def objective_of(
     return objective.make(trained.model, **of_loss), rows
 
 
-def _frozen(objective: objective_table.Objective, begin: start.Start) -> dict[str, Any]:
-    return {name: begin.params() for name in objective.frozen if name == 'reference'}
+def _frozen(made: losses.Made, begin: start.Start) -> dict[str, Any]:
+    frozen = {}
+    if 'reference' in made.objective.frozen:
+        frozen['reference'] = begin.params()
+    if made.teacher_start is not None:
+        frozen['teacher'] = made.teacher_start.params()
+    return frozen
 
 
-def _steps(settings: Mapping[str, Any], rows: int, batch_size: int) -> int:
+def _digest(begin: start.Start, teacher: start.Start | None) -> str:
+    """Of all weights that other workdirs hold for a run; '' where none does."""
+    if teacher is None:
+        return begin.digest
+    return storage.json_digest([begin.digest, teacher.digest])
+
+
+def _steps(settings: Mapping[str, Any], rows: int, batch_size: float) -> int:
     name = 'steps' if 'steps' in settings else 'epochs'
     value: Any = settings[name]
     if value <= 0:

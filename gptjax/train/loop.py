@@ -78,7 +78,7 @@ class _Loop:
         else:
             self.state = self.checkpoints.restore(manifest, shapes, places)
         self.step = int(self.state.step)
-        self.source: source.Source = source.Dataset(run, self.host.row)
+        self.source = source.make(run, self.step, self.host.row)
         running = run.objective.running
         self.train_step = jax.jit(
             functools.partial(
@@ -103,6 +103,9 @@ class _Loop:
         if manifest is None:
             return Host(arch, start_digest=run.start_digest)
         host = Host(**manifest['host'])
+        # A checkpoint may be older than a field, which has its default there.
+        made = model_config.architecture('architecture', **host.architecture)
+        host.architecture = model_config.plain(made)
         if host.architecture != arch:
             changed = [name for name in arch if host.architecture[name] != arch[name]]
             raise command.UserError(

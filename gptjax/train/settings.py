@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 import dataclasses
 import json
+import math
 from pathlib import Path
 import sys
 from typing import Any
@@ -82,6 +83,47 @@ class Options:
 
     def __post_init__(self) -> None:
         _check_least('run', self, log_every=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """How the model answers: M = prompts x group sequences, and updates from them."""
+
+    prompts: int  # of one rollout
+    group: int  # completions of each prompt
+    prompt_tokens: int  # at most; of a text exactly
+    max_tokens: int  # of a completion, its stop token included
+    temperature: float
+    top_k: int  # 0 is off
+    top_p: float  # 1 is off
+    epochs: int  # how often each sequence is learned from
+
+    def __post_init__(self) -> None:
+        least = dict(prompts=1, group=1, prompt_tokens=1, max_tokens=1, epochs=1)
+        _check_least('rollout', self, **least, top_k=0)
+        if not 0 < self.temperature < float('inf') or not 0 < self.top_p <= 1:
+            raise command.UserError(
+                f'rollout.temperature is {self.temperature} and rollout.top_p '
+                f'{self.top_p}; they need to be above 0, and top_p at most 1.'
+            )
+
+    @property
+    def sequences(self) -> int:
+        """M, the sequences of one rollout."""
+        return self.prompts * self.group
+
+    def updates(self, batch_size: int) -> int:
+        """Steps from one rollout; UserError where they are no whole number."""
+        M = self.sequences
+        if M % batch_size:
+            raise command.UserError(
+                f'a rollout has {M} sequences (rollout.prompts={self.prompts} x '
+                f'rollout.group={self.group}), which batches of {batch_size} '
+                '(data.batch_size) do not divide; set data.batch_size to a divisor of '
+                f'{M}, or rollout.prompts to a multiple of '
+                f'{batch_size // math.gcd(batch_size, self.group)}.'
+            )
+        return self.epochs * M // batch_size
 
 
 def _check_least(section: str, options: Any, **least: int) -> None:

@@ -1,4 +1,4 @@
-"""Where the batches of a run come from: the rows of a dataset.
+"""Where the batches of a run come from: the rows of a dataset, or rollouts.
 
 A source that reads the state, as rollouts do, has a part of its own in `State.extra`.
 """
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax import core
-from gptjax.train import build, evaluate, feed
+from gptjax.train import build, evaluate, feed, rollouts
 from gptjax.train import state as state_lib
 from gptjax.train import step as step_lib
 
@@ -80,10 +80,18 @@ class Dataset:
         self._stream.close()
 
 
+def make(run: build.Run, step: int, row: int) -> Source:
+    """The source of a run that goes on from a step, with a row of its stream."""
+    return rollouts.Rollouts(run, step) if run.rollout else Dataset(run, row)
+
+
 def extra(run: build.Run) -> dict[str, Any]:
     """`State.extra` at step 0."""
-    if run.objective.running is None:
-        return {}
-    start = run.objective.running.start
-    made = {name: jnp.float32(value) for name, value in start.items()}
-    return {'running': jax.device_put(made, run.model.sharding.replicated)}
+    found: dict[str, Any] = {}
+    if run.objective.running is not None:
+        start = run.objective.running.start
+        made = {name: jnp.float32(value) for name, value in start.items()}
+        found['running'] = jax.device_put(made, run.model.sharding.replicated)
+    if run.rollout:
+        found['rollout'] = rollouts.empty(run, found.get('running', {}))
+    return found

@@ -41,9 +41,11 @@ def fresh(
     seed: int,
     sharding: sharding_lib.Sharding,
     compute: model_config.Compute,
+    values: bool,
 ) -> Start:
     """Random weights of the architecture that `section` describes."""
     arch = model_config.architecture('model', **section)
+    arch = arch.with_head(values=values or arch.head.values)
     model = transformer.make(arch, compute, sharding)
     return Start(arch, lambda: transformer.init(model, jax.random.key(seed)), '')
 
@@ -58,6 +60,7 @@ def from_workdir(
     seed: int,
     sharding: sharding_lib.Sharding,
     compute: model_config.Compute,
+    values: bool,
     **trunk: Any,
 ) -> Start:
     """The weights of a workdir's checkpoint, under another head if `head` is given.
@@ -65,7 +68,8 @@ def from_workdir(
     V: a larger vocabulary, whose new rows are the mean of the old ones (Hewitt, 2021).
     head: the settings of a whole Head: what the checkpoint lacks of it is drawn from
     `seed`, and what only the old head had is left. causal: whether tokens see only the
-    past. Raises UserError for a smaller V, and for what would change the trunk's shape.
+    past. values: whether the objective needs a value for each token. Raises UserError
+    for a smaller V, and for what would change the trunk's shape.
     """
     if trunk:
         raise command.UserError(
@@ -83,10 +87,11 @@ def from_workdir(
         dropout=dropout,
         V=old.V if V is None else V,
         causal=old.causal if causal is None else causal,
-        head=old.head
+        head=dataclasses.replace(old.head, values=False)
         if head is None
         else command.splat(model_config.Head, 'model.head', head),
     )
+    arch = arch.with_head(values=values or arch.head.values)
     arrays = {k: v for k, v in manifest['arrays'].items() if k.startswith('params/')}
 
     def params() -> core.Params:

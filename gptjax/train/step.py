@@ -48,7 +48,7 @@ def train_step(
         part: core.Params, microbatch: core.Batch, key: jax.Array
     ) -> tuple[jax.Array, core.Loss]:
         loss = loss_fn(trained.put(state.params, part), frozen, microbatch, key)
-        parts = [_ratio(s, totals[name]) for name, (s, _) in loss.terms.items()]
+        parts = [ratio(s, totals[name]) for name, (s, _) in loss.terms.items()]
         return sum(parts[1:], start=parts[0]), loss
 
     gradient = jax.grad(objective, has_aux=True)
@@ -80,12 +80,12 @@ def eval_step(
 def means(loss: core.Loss) -> dict[str, jax.Array]:
     """Sums as means; `loss` is the sum of all terms."""
     parts = {**loss.terms, **loss.metrics}
-    values = {name: _ratio(*part) for name, part in parts.items()}
+    values = {name: ratio(*part) for name, part in parts.items()}
     terms = [values[name] for name in loss.terms]
     return {**values, 'loss': sum(terms[1:], start=terms[0])}
 
 
-def _ratio(total: jax.Array, weight: jax.Array) -> jax.Array:
+def ratio(total: jax.Array, weight: jax.Array) -> jax.Array:
     """total / weight, and 0 where nothing has weight."""
     return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0.0)
 

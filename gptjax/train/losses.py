@@ -1,0 +1,148 @@
+"""The loss of a run: the objective with its options, a teacher, and its rollouts."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from gptjax import command, core
+from gptjax.model import transformer
+from gptjax.objectives import table as objective_table
+from gptjax.text import table as text_table
+from gptjax.text import tokenizer as tokenizer_lib
+from gptjax.train import settings as settings_lib
+from gptjax.train import start
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """An objective as a config has it."""
+
+    objective: objective_table.Objective
+    loss_fn: core.LossFn
+    of_rows: dict[str, Any]  # the options that rows take
+    rollout: settings_lib.Rollout | None
+    prepare: Callable[[Any, Any], Any] | None  # of a rollout, see Objective
+    teacher: str | None  # a workdir
+    teacher_start: start.Start | None
+
+
+def of(settings: Mapping[str, Any], model: transformer.Model) -> Made:
+    """The loss for a model; UserError for options and sections that do not fit."""
+    name, options = settings_lib.named(settings['objective'], 'objective')
+    objective = command.lookup(objective_table.OBJECTIVES, name, 'objective')
+    rollout = _rollout(settings, name, objective)
+    of_loss, of_rows = ({}, options) if objective.masks else (options, {})
+    also: dict[str, Any] = {}
+    teacher, begin = None, None
+    if 'teacher' in objective.frozen:
+        if 'teacher' not in of_loss:
+            raise command.UserError(
+                'objective lacks teacher; set it to the workdir of the model to learn '
+                'from.'
+            )
+        teacher = str(of_loss.pop('teacher'))
+        also['teacher'], begin = _teacher(teacher, model)
+    prepare = None
+    if objective.options is None:
+        loss_fn = command.splat(
+            objective.make, 'objective', of_loss, model=model, **also
+        )
+    else:
+        names = ('temperature', 'max_tokens', 'group')
+        sampled = {field: getattr(rollout, field) for field in names}
+        made = command.splat(objective.options, 'objective', of_loss, **sampled)
+        loss_fn = objective.make(model, made)
+        prepare = objective.prepare(made)
+    objective = objective.given(options)
+    return Made(objective, loss_fn, of_rows, rollout, prepare, teacher, begin)
+
+
+def needs_values(settings: Mapping[str, Any]) -> bool:
+    """Whether the objective of a config needs a value for each token."""
+    name, _ = settings_lib.named(settings['objective'], 'objective')
+    objective = command.lookup(objective_table.OBJECTIVES, name, 'objective')
+    return bool(objective.values)
+
+
+def _rollout(
+    settings: Mapping[str, Any], name: str, objective: objective_table.Objective
+) -> settings_lib.Rollout | None:
+    """The section `rollout`, checked against the others."""
+    needed = objective.prepare is not None
+    if needed != ('rollout' in settings) and 'teacher' not in objective.frozen:
+        raise command.UserError(
+            f'objective {name!r} learns from '
+            + (
+                "the model's own answers; add the sections rollout and rewards."
+                if needed
+                else 'rows of a dataset; take the section rollout out.'
+            )
+        )
+    if needed != ('rewards' in settings) and (needed or 'rollout' not in settings):
+        raise command.UserError(
+            'the config lacks rewards; add it: (dict(name=..., weight=1.0), ...).'
+            if needed
+            else 'rewards are of rollouts, and the config has none; take them out.'
+        )
+    if 'rollout' not in settings:
+        return None
+    made: settings_lib.Rollout = command.splat(
+        settings_lib.Rollout, 'rollout', settings['rollout']
+    )
+    data = settings_lib.data_of(settings)
+    made.updates(data.batch_size)
+    for option in ('T', 'packing', 'mixture'):
+        if getattr(data, option) is not None:
+            raise command.UserError(
+                f'data.{option} is set, and rollouts take prompts from one dataset, '
+                'each a row of its own; set it to None.'
+            )
+    return made
+
+
+def _teacher(
+    teacher: str, model: transformer.Model
+) -> tuple[transformer.Model, start.Start]:
+    begin = start.from_workdir(
+        teacher,
+        dropout=0.0,
+        seed=0,
+        sharding=model.sharding,
+        compute=model.compute,
+        values=False,
+    )
+    return transformer.make(begin.arch, model.compute, model.sharding), begin
+
+
+def check(
+    made: Made,
+    model: transformer.Model,
+    tokenizer: tokenizer_lib.Tokenizer,
+    T: int,
+) -> None:
+    """Raises UserError where rows of T tokens do not fit the models, or the teacher."""
+    rollout, arch = made.rollout, model.arch
+    if rollout and (not arch.causal or arch.encoder_L):
+        raise command.UserError(
+            'rollouts are of causal models without an encoder; take another model.'
+        )
+    if rollout and arch.T < T:
+        raise command.UserError(
+            f'rollout.prompt_tokens is {rollout.prompt_tokens} and rollout.max_tokens '
+            f'{rollout.max_tokens}, and the context of the model is {arch.T}; together '
+            f'they are at most {arch.T + 1}.'
+        )
+    if made.teacher is None or made.teacher_start is None:
+        return
+    if text_table.load(Path(made.teacher) / 'tokenizer').digest != tokenizer.digest:
+        raise command.UserError(
+            f'objective.teacher {made.teacher} and the dataset have different '
+            'tokenizers; take a teacher whose tokens are the same.'
+        )
+    if made.teacher_start.arch.T < T:
+        raise command.UserError(
+            f'objective.teacher {made.teacher} has a context of '
+            f'{made.teacher_start.arch.T} tokens, and rows have {T}; set data.T to at '
+            'most that, or make rollouts shorter.'
+        )
