@@ -225,138 +225,6 @@ class BestFitRows:
         return order, self._starts[order]
 
 
-class ChatRows:
-    """Whole conversations, packed first-fit-decreasing; too long ones are cut."""
-
-    dtypes = DTYPES
-
-    def __init__(self, sequences: 'Sequences', T: int):
-        self._sequences = sequences
-        self._T = T
-        self._lengths = sequences.inputs(T)
-        self._order, self._bounds = packing.first_fit_decreasing(self._lengths, T)
-
-    def __len__(self) -> int:
-        return len(self._bounds) - 1
-
-    def read(
-        self,
-        indices: Int64[np.ndarray, ' n'],
-        epochs: Int64[np.ndarray, ' n'] | None = None,
-    ) -> Arrays:
-        """Rows [n, T] of conversations side by side, padded at the end."""
-        first = self._bounds[indices]
-        counts = self._bounds[indices + 1] - first
-        chosen = self._order[packing.ranges(first, counts)]
-        row = np.repeat(np.arange(len(indices)), counts)
-        return self._sequences.lay_out(chosen, row, len(indices), self._T)
-
-    def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:
-        """The rows that hold a token of the places start..end-1 of the split."""
-        chosen = self._places[self._sequences.over(start, end, self._T)]
-        return np.unique(np.searchsorted(self._bounds, chosen, side='right') - 1)
-
-    @functools.cached_property
-    def _places(self) -> np.ndarray:
-        """Where in the order each conversation is."""
-        return np.argsort(self._order)
-
-
-class PairRows:
-    """Preference pairs [n, 2, T]: index 0 is the chosen answer, 1 the rejected.
-
-    Where they have margins, a batch has `margins`, float32 [n].
-    """
-
-    def __init__(
-        self,
-        sequences: 'Sequences',
-        T: int,
-        margins: Float32[np.ndarray, ' pairs'] | None = None,
-    ):
-        self.dtypes = DTYPES if margins is None else {**DTYPES, 'margins': np.float32}
-        self._sequences = sequences
-        self._margins = margins
-        self._T = T
-        sequences.inputs(T)  # warns of the cut ones
-
-    def __len__(self) -> int:
-        return len(self._sequences) // 2
-
-    def read(
-        self,
-        indices: Int64[np.ndarray, ' n'],
-        epochs: Int64[np.ndarray, ' n'] | None = None,
-    ) -> Arrays:
-        """Rows [n, 2, T]; both answers of a pair begin with the same prompt."""
-        both = (2 * indices[:, None] + np.arange(2)).ravel()
-        rows = np.arange(len(both))
-        arrays = self._sequences.lay_out(both, rows, len(both), self._T)
-        pairs = {k: v.reshape(len(indices), 2, self._T) for k, v in arrays.items()}
-        return pairs | (
-            {} if self._margins is None else {'margins': self._margins[indices]}
-        )
-
-    def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:
-        """The rows that hold a token of the places start..end-1 of the split."""
-        return np.unique(self._sequences.over(start, end, self._T) // 2)
-
-
-class Sequences:
-    """The separate token sequences of a split, with the mask of what is learned."""
-
-    def __init__(
-        self, tokens: Stream, mask: Stream, starts: Int64[np.ndarray, ' bounds']
-    ):
-        self._tokens = tokens
-        self._mask = mask
-        self._starts = starts
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def inputs(self, T: int) -> Int64[np.ndarray, ' sequences']:
-        """Inputs of each: its tokens less one, at most T; warns of the cut."""
-        lengths = np.diff(self._starts) - 1
-        warn_of_cut(lengths, T, 'conversations')
-        return np.minimum(lengths, T)
-
-    def over(self, start: int, end: int, T: int) -> Int64[np.ndarray, ' found']:
-        """Sequences of which a token at start..end-1 is in a row of T."""
-        found = over(self._starts, start, end)
-        lengths = self._starts[found + 1] - self._starts[found]
-        kept = np.where(lengths > 1, np.minimum(lengths, T + 1), 0)
-        return found[(kept > 0) & (start < self._starts[found] + kept)]
-
-    def lay_out(
-        self,
-        chosen: Int64[np.ndarray, ' m'],
-        row: Int64[np.ndarray, ' m'],
-        n: int,
-        T: int,
-    ) -> Arrays:
-        """Arrays [n, T] with sequence chosen[j] in row row[j]; `row` ascends."""
-        lengths = np.minimum(self._starts[chosen + 1] - self._starts[chosen] - 1, T)
-        before = np.cumsum(lengths) - lengths
-        first = np.searchsorted(row, row)  # the first sequence of the same row
-        column = before - before[first]
-        place = packing.ranges(self._starts[chosen], lengths)
-        cell = packing.ranges(row * T + column, lengths)
-        values = (
-            self._tokens.at(place),
-            self._tokens.at(place + 1),
-            np.repeat(np.arange(len(row)) - first + 1, lengths),
-            packing.ranges(np.zeros_like(lengths), lengths),
-            self._mask.at(place + 1),
-        )
-        arrays = {}
-        for (key, dtype), value in zip(DTYPES.items(), values, strict=True):
-            flat = np.zeros(n * T, dtype)
-            flat[cell] = value
-            arrays[key] = flat.reshape(n, T)
-        return arrays
-
-
 def over(
     starts: Int64[np.ndarray, ' bounds'], start: int, end: int
 ) -> Int64[np.ndarray, ' found']:
@@ -365,11 +233,16 @@ def over(
     return np.arange(first, np.searchsorted(starts, end), dtype=np.int64)
 
 
-def warn_of_cut(lengths: Int64[np.ndarray, ' n'], T: int, what: str) -> None:
+def warn_of_cut(
+    lengths: Int64[np.ndarray, ' n'],
+    T: int,
+    what: str,
+    becomes: str = 'are cut there',
+) -> None:
     """Says on standard error how many of `what` are longer than T tokens."""
     if cut := int((lengths > T).sum()):
         print(
             f'warning: {cut:,} of {len(lengths):,} {what} are longer than a row of '
-            f'{T} tokens (the longest: {lengths.max():,}) and are cut there',
+            f'{T} tokens (the longest: {lengths.max():,}) and {becomes}',
             file=sys.stderr,
         )

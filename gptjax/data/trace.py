@@ -165,7 +165,9 @@ class _Tracer:
 
         number: of the dataset among those of the part.
         """
-        rows, chosen = self._rows(part['T'], part['packing'])
+        # Runs of before there was a choice have cut.
+        how = part['T'], part['packing'], part.get('longer', 'cut')
+        rows, chosen = self._rows(*how)
         n, first, size = len(rows), part['row'], part['batch_size']
         after, seed = first + (end - part['step']) * size, part['seed']
         if part['mixture'] is None:
@@ -188,15 +190,16 @@ class _Tracer:
         return np.unique(part['step'] + 1 + (stream - first) // size)
 
     def _rows(
-        self, T: int, packing: str | None
+        self, T: int, packing: str | None, longer: str
     ) -> tuple[rows_lib.Rows, Int64[np.ndarray, ' rows']]:
         """The rows of T tokens, and the numbers of those that hold the documents."""
-        if (T, packing) not in self._known:
-            rows: Any = self._built.rows('train', T, packing)
+        how = T, packing, longer
+        if how not in self._known:
+            rows: Any = self._built.rows('train', T, packing, longer=longer)
             found = [rows.rows_of(e.place, e.place + e.tokens) for e in self._found]
             none = np.zeros(0, np.int64)
-            self._known[T, packing] = rows, np.unique(np.concatenate([none, *found]))
-        return self._known[T, packing]
+            self._known[how] = rows, np.unique(np.concatenate([none, *found]))
+        return self._known[how]
 
 
 def _checkpoints(workdir: Path) -> list[int]:

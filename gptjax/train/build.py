@@ -164,6 +164,7 @@ def record(run: Run, step: int, row: int) -> None:
             'T': run.T,
             'seed': run.seed,
             'packing': run.data.packing,
+            'longer': run.data.longer,
             'mixture': run.data.mixture,
         }
         lineage.record(run.workdir, began_with, run.datasets, part)

@@ -34,6 +34,8 @@ class Data:
     # 'best_fit': documents of a text are whole in training, where they fit into a row.
     # Evaluations read their stream, so that those of all runs compare.
     packing: str | None = None
+    # What becomes of conversations and pairs of more than T tokens: 'cut' or 'drop'.
+    longer: str = 'cut'
     licences: Sequence[str] | None = None  # SPDX identifiers; others are refused
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gptjax.data import rows as rows_lib
+from gptjax.data import turn_rows
 
 END = 9  # what stands for <|endoftext|> here
 
@@ -126,7 +127,7 @@ def sequences(folder, found, cuts):
     starts = np.cumsum([0] + [len(one) for one in found])
     flat = np.concatenate(found)
     cuts = starts[cuts]
-    return rows_lib.Sequences(
+    return turn_rows.Sequences(
         stream(folder, flat, cuts),
         stream(folder, flat % 2 == 0, cuts, 'u1', 'mask'),
         starts,
@@ -137,7 +138,7 @@ def sequences(folder, found, cuts):
 @pytest.mark.parametrize('T', [64, 200])
 def test_packed_rows_hold_every_conversation_once(tmp_path, T, cuts):
     found = [np.array(one) for one in random_documents(2, 50, 64)]
-    rows = rows_lib.ChatRows(sequences(tmp_path, found, cuts), T)
+    rows = turn_rows.ChatRows(sequences(tmp_path, found, cuts), T)
     arrays = rows.read(np.arange(len(rows)))
     seen = []
     for row in range(len(rows)):
@@ -160,7 +161,7 @@ def test_packed_rows_hold_every_conversation_once(tmp_path, T, cuts):
 
 def test_a_conversation_longer_than_a_row_is_cut_and_counted(tmp_path, capsys):
     found = [np.arange(10, 50), np.arange(60, 70)]
-    rows = rows_lib.ChatRows(sequences(tmp_path, found, []), 16)
+    rows = turn_rows.ChatRows(sequences(tmp_path, found, []), 16)
     assert '1 of 2 conversations are longer than a row of 16' in capsys.readouterr().err
     arrays = rows.read(np.arange(2))
     np.testing.assert_array_equal(arrays['tokens'][0], np.arange(10, 26))
@@ -170,7 +171,7 @@ def test_a_conversation_longer_than_a_row_is_cut_and_counted(tmp_path, capsys):
 
 def test_pair_rows_put_chosen_before_rejected(tmp_path):
     found = [np.array(one) for one in random_documents(3, 12, 30)]
-    rows = rows_lib.PairRows(sequences(tmp_path, found, [4]), 32)
+    rows = turn_rows.PairRows(sequences(tmp_path, found, [4]), 32)
     assert len(rows) == 6
     arrays = rows.read(np.array([4, 0]))
     for row, pair in enumerate([4, 0]):

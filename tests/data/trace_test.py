@@ -10,7 +10,16 @@ import pytest
 import tiny_config
 
 from gptjax import command, trees
-from gptjax.data import build, dataset, example_rows, ledger, lineage, mixture, trace
+from gptjax.data import (
+    build,
+    dataset,
+    example_rows,
+    ledger,
+    lineage,
+    mixture,
+    trace,
+    turn_rows,
+)
 from gptjax.data import rows as rows_lib
 from gptjax.exchange import card
 from gptjax.train import build as train_build
@@ -51,8 +60,8 @@ def make(kind, folder, T):
         return example_rows.LabelledRows(tokens, stream, starts, labels, T), starts
     if kind == 'translation':
         return example_rows.TranslationRows(tokens, starts, T), starts
-    sequences = rows_lib.Sequences(tokens, mask, starts)
-    made = rows_lib.ChatRows if kind == 'chat' else rows_lib.PairRows
+    sequences = turn_rows.Sequences(tokens, mask, starts)
+    made = turn_rows.ChatRows if kind == 'chat' else turn_rows.PairRows
     return made(sequences, T), starts
 
 
