@@ -48,6 +48,7 @@ class File:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+        self.metadata: dict[str, Any] = {}
         self._offsets: dict[str, int] = {}
         try:
             with path.open('rb') as file:
@@ -74,8 +75,8 @@ class File:
         if length > size - 8:
             raise self._fault(f'it ends at {size} bytes, inside its header')
         header = read_json(file.read(length), f'the header of {self.path}')
-        metadata = header.pop('__metadata__', {})
-        if not isinstance(metadata, dict):
+        self.metadata = header.pop('__metadata__', {})
+        if not isinstance(self.metadata, dict):
             raise self._fault('its __metadata__ is not a table')
         end = 8 + length
         begins = {name: self._entry(name, entry) for name, entry in header.items()}
@@ -143,12 +144,14 @@ def write(
     shapes: Mapping[str, tuple[int, ...]],
     dtype: str = 'float32',
     shard_bytes: int = 5_000_000_000,
+    metadata: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Writes tensors, of which it holds one at a time, into a folder that is there.
 
     tensors: (name, float32 array), in the order of `shapes`.
     dtype: of the file: float32 is exact, bfloat16 and float16 round to the nearest.
     shard_bytes: a file grows no larger, unless one tensor is.
+    metadata: more of each file's than the format.
 
     Raises UserError for a number that float16 cannot hold; ValueError where `tensors`
     are not those of `shapes`. The caller clears what was written before.
@@ -164,7 +167,7 @@ def write(
     left = iter(tensors)
     for name, shard in zip(names, shards, strict=True):
         with (folder / name).open('wb') as file:
-            file.write(_header(shard, kind))
+            file.write(_header(shard, kind, metadata or {}))
             for expected in shard:
                 got, tensor = next(left, ('nothing', np.empty(0)))
                 if got != expected or tensor.shape != shard[expected]:
@@ -199,8 +202,12 @@ def _plan(
     return shards
 
 
-def _header(shard: Mapping[str, tuple[int, ...]], kind: np.dtype[Any]) -> bytes:
-    header: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
+def _header(
+    shard: Mapping[str, tuple[int, ...]],
+    kind: np.dtype[Any],
+    metadata: Mapping[str, str],
+) -> bytes:
+    header: dict[str, Any] = {'__metadata__': {'format': 'pt', **metadata}}
     end = 0
     for name, shape in shard.items():
         begin, end = end, end + math.prod(shape) * kind.itemsize

@@ -228,6 +228,15 @@ def dump(
     flat = dict(trees.paths(params))
     shapes = {path: jax.ShapeDtypeStruct(a.shape, a.dtype) for path, a in flat.items()}
     _check_table(arch, entries, shapes)
+    yield from written(arch, entries, flat)
+
+
+def written(
+    arch: model_config.Architecture,
+    entries: Sequence[Entry],
+    flat: Mapping[str, Any],
+) -> Iterator[tuple[str, np.ndarray]]:
+    """As `dump`, of some entries, from path -> parameter."""
     for entry in entries:
         letters = sizes(arch, entry.paths[0])
         for name, index in _places(entry, letters):
@@ -241,16 +250,24 @@ def _check_table(
     leaves: Mapping[str, jax.ShapeDtypeStruct],
 ) -> None:
     """Raises ValueError unless the table holds every parameter once, in its shape."""
-    held: dict[str, tuple[int, ...]] = {}
+    found = held(arch, entries)
+    shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+    if found != shapes:
+        differ = sorted(set(found.items()) ^ set(shapes.items()))
+        raise ValueError(f'the table of {arch.family} and the model differ: {differ}')
+
+
+def held(
+    arch: model_config.Architecture, entries: Sequence[Entry]
+) -> dict[str, tuple[int, ...]]:
+    """The paths and shapes of our parameters in the tensors of some entries."""
+    made: dict[str, tuple[int, ...]] = {}
     for entry in entries:
         for path in entry.paths:
-            if path in held:
+            if path in made:
                 raise ValueError(f'a table of {arch.family} has {path} twice')
-            held[path] = _shape(entry.layout, sizes(arch, path))
-    shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
-    if held != shapes:
-        differ = sorted(set(held.items()) ^ set(shapes.items()))
-        raise ValueError(f'the table of {arch.family} and the model differ: {differ}')
+            made[path] = _shape(entry.layout, sizes(arch, path))
+    return made
 
 
 def _places(

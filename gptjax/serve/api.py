@@ -21,13 +21,17 @@ DEFAULT_MAX_TOKENS = (
 
 
 class Api:
-    """The models by name, and the worker that runs them."""
+    """The models by name, adapters among them, and the worker that runs them."""
 
     def __init__(
         self, engines: Mapping[str, engine_lib.Engine], jobs: worker.Worker
     ) -> None:
-        self.engines = engines
         self.jobs = jobs
+        self._engines = dict(engines)
+        self._bases: dict[str, str] = {}  # of adapters: the names of their models
+        for name, engine in engines.items():
+            self._engines |= dict.fromkeys(engine.adapters, engine)
+            self._bases |= dict.fromkeys(engine.adapters, name)
         self._created = int(time.time())
 
     async def health(self, request: Request) -> Response:
@@ -36,7 +40,7 @@ class Api:
         return JSONResponse({'status': 'ok'})
 
     async def models(self, request: Request) -> Response:
-        listed = [self._model(name) for name in self.engines]
+        listed = [self._model(name) for name in self._engines]
         return JSONResponse({'object': 'list', 'data': listed})
 
     async def model(self, request: Request) -> Response:
@@ -48,7 +52,7 @@ class Api:
         asked = schema.parse(schema.CompletionRequest, await _body(request))
         engine = self._engine(asked.model)
         prompts = asked.prompt if isinstance(asked.prompt, list) else [asked.prompt]
-        settings = asked.settings()
+        settings = self._settings(asked)
         settings['max_tokens'] = asked.max_tokens or DEFAULT_MAX_TOKENS
         # Tokenizing megabytes takes a while; other connections must not wait for it.
         documents = await asyncio.to_thread(lambda: [*map(engine.document, prompts)])
@@ -65,7 +69,8 @@ class Api:
             prompt = await asyncio.to_thread(chat.prompt, engine.tokenizer, messages)
         except command.UserError as error:
             raise schema.ApiError(400, str(error), 'messages') from None
-        wanted = engine_lib.Request(tuple(prompt), max_tokens=limit, **asked.settings())
+        settings = self._settings(asked)
+        wanted = engine_lib.Request(tuple(prompt), max_tokens=limit, **settings)
         answer = schema.Answer(chat=True, model=asked.model)
         return await self._answer(request, asked, engine, [wanted], answer)
 
@@ -75,13 +80,19 @@ class Api:
             'object': 'model',
             'created': self._created,
             'owned_by': 'gptjax',
-            'context_length': self.engines[name].context,
+            'context_length': self._engines[name].context,
+            **({'parent': self._bases[name]} if name in self._bases else {}),
         }
 
+    def _settings(self, asked: schema.Sampling) -> dict[str, Any]:
+        """Fields of `Request`: those that were asked for, and the adapter."""
+        adapter = asked.model if asked.model in self._bases else None
+        return {**asked.settings(), 'adapter': adapter}
+
     def _engine(self, name: str) -> engine_lib.Engine:
-        if name not in self.engines:
-            raise schema.unknown_model(name, list(self.engines))
-        return self.engines[name]
+        if name not in self._engines:
+            raise schema.unknown_model(name, list(self._engines))
+        return self._engines[name]
 
     async def _answer(
         self,
