@@ -20,6 +20,7 @@ _KINDS = {
     'text': 'documents',
     'chat': 'conversations',
     'pairs': 'preference pairs',
+    'feedback': 'answers, good and bad',
     'labelled': 'labelled texts',
     'translation': 'translations',
 }

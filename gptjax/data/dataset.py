@@ -7,7 +7,7 @@ train/00000.tokens  token ids, uint16 or uint32, little endian, documents in ord
      /00000.mask    chat and pairs: 1 where the token is learned; labelled: 1 in the
                     second text (uint8); chat whose messages have weights: the weight
                     of the token (float32)
-     /00000.labels  labelled: the class of each document (int32)
+     /00000.labels  labelled and feedback: the class of each document (int32)
      /00000.margins pairs: by how much more the chosen one is worth (float32), if any
      /00000.parquet the origin and the place of each document, see `gptjax.data.ledger`
 validation/...
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from gptjax import command
-from gptjax.data import example_rows, storage
+from gptjax.data import example_rows, feedback_rows, storage, turn_rows
 from gptjax.data import rows as rows_lib
 from gptjax.data import split as split_lib
 from gptjax.data.origin import spdx
@@ -98,9 +98,9 @@ def _shards(manifest: dict[str, Any], split: str) -> list[dict[str, Any]]:
 class Dataset:
     """A verified dataset; see `open`.
 
-    kind: 'text', 'chat', 'pairs', 'labelled' or 'translation'. labels: the names of
-    the classes in the order of their ids; none where nothing is labelled. mask: the
-    type of the files of masks, '<f4' where they are weights.
+    kind: 'text', 'chat', 'pairs', 'feedback', 'labelled' or 'translation'. labels: the
+    names of the classes in the order of their ids; none where nothing is labelled.
+    mask: the type of the files of masks, '<f4' where they are weights.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]):
@@ -163,11 +163,20 @@ class Dataset:
         """UTF-8 bytes of what a model learns to write in a split: texts, or answers."""
         return command.lookup(self.manifest['splits'], split, 'split')['bytes']
 
-    def rows(self, split: str, T: int, packing: str | None = None) -> rows_lib.Rows:
+    def rows(
+        self,
+        split: str,
+        T: int,
+        packing: str | None = None,
+        feedback: bool = False,
+        longer: str = 'cut',
+    ) -> rows_lib.Rows:
         """The rows of T tokens of a split; UserError where the split is empty.
 
         packing: 'best_fit' packs the documents of a text whole into rows; with None
-        their stream is cut every T tokens.
+        their stream is cut every T tokens. feedback: whether each answer of a pair is
+        a row by itself, as of a dataset of that kind. longer: what becomes of
+        conversations and pairs of more than T tokens, see `turn_rows`.
         """
         shards = self.shards(split)
         if not shards:
@@ -192,17 +201,21 @@ class Dataset:
             return example_rows.TranslationRows(tokens, bounds, T)
         masks = [file.with_suffix('.mask') for file in files]
         mask = rows_lib.Stream(masks, counts, np.dtype(self.mask))
-        if self.kind == 'labelled':
-            labels = [np.fromfile(f.with_suffix('.labels'), '<i4') for f in files]
-            return example_rows.LabelledRows(
-                tokens, mask, bounds, np.concatenate(labels), T
-            )
-        sequences = rows_lib.Sequences(tokens, mask, bounds)
+        if self.kind in ('labelled', 'feedback'):
+            of_each = [np.fromfile(f.with_suffix('.labels'), '<i4') for f in files]
+            labels = np.concatenate(of_each)
+            if self.kind == 'labelled':
+                return example_rows.LabelledRows(tokens, mask, bounds, labels, T)
+            good = np.array([name == 'true' for name in self.labels])[labels]
+            return feedback_rows.FeedbackRows(tokens, mask, bounds, good, T, longer)
+        if feedback and self.kind == 'pairs':
+            return feedback_rows.of_pairs(tokens, mask, bounds, T, longer)
+        sequences = turn_rows.Sequences(tokens, mask, bounds, longer)
         if self.kind == 'chat':
-            return rows_lib.ChatRows(sequences, T)
+            return turn_rows.ChatRows(sequences, T)
         counts = [shard['documents'] for shard in shards]
         margins = np.concatenate([*map(rows_lib.margins, files, counts)])
-        return rows_lib.PairRows(sequences, T, margins if margins.any() else None)
+        return turn_rows.PairRows(sequences, T, margins if margins.any() else None)
 
     def summary(self) -> str:
         """A table for people: documents, bytes, tokens by source and licence."""

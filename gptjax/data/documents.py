@@ -23,7 +23,8 @@ class Document:
     pair: {'prompt': messages, 'chosen': assistant text, 'rejected': assistant text},
         perhaps with 'margin', by how much more the chosen one is worth.
     translation: {'source': text, 'target': text}.
-    label: of the class of `text`; text_pair: a second text that belongs to it.
+    label: of the class of `text`, or whether the last of `messages` is good, 'true' or
+        'false'. text_pair: a second text that belongs to `text`.
     unit: documents of one unit, of this corpus and of others, are held out together;
         None is a unit of its own.
     media: 'text/plain', or 'text/html' before it is extracted.
@@ -62,19 +63,24 @@ class Document:
             raise ValueError(
                 f'{self.id} needs one of text, messages, pair and translation.'
             )
-        if (self.label is not None and self.text is None) or (
-            self.text_pair is not None and self.label is None
+        labels = self.text is not None or self.messages is not None
+        if (self.label is not None and not labels) or (
+            self.text_pair is not None and (self.label is None or self.text is None)
         ):
-            raise ValueError(f'{self.id}: a label is of a text, a text_pair of both.')
+            raise ValueError(
+                f'{self.id}: a label is of a text or of messages, a text_pair of both.'
+            )
 
     @property
     def kind(self) -> str:
-        """'text', 'labelled', 'chat', 'pairs' or 'translation'."""
+        """'text', 'labelled', 'chat', 'feedback', 'pairs' or 'translation'."""
         if self.text is not None:
             return 'text' if self.label is None else 'labelled'
         if self.translation is not None:
             return 'translation'
-        return 'chat' if self.messages is not None else 'pairs'
+        if self.messages is None:
+            return 'pairs'
+        return 'chat' if self.label is None else 'feedback'
 
     @property
     def group(self) -> str:

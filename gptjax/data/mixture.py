@@ -79,7 +79,7 @@ class Mixture:
         return {source.name: source.rows for source in self._sources}
 
     def over(self, change: Callable[[rows_lib.Rows, int], rows_lib.Rows]) -> 'Mixture':
-        """This order of changed rows; `change` takes those of a source, and the first."""
+        """This order of changed rows; `change` has those of a source, and the first."""
         changed = [
             dataclasses.replace(source, rows=change(source.rows, int(first)))
             for source, first in zip(self._sources, self._offsets, strict=False)

@@ -74,6 +74,7 @@ def _encode_turns(
 ) -> Encoded:
     if document.messages is not None:
         talks, known = [document.messages], 0
+        prompt = document.messages[:-1] if document.label is not None else []
     else:
         assert document.pair is not None
         prompt, pair = document.pair['prompt'], document.pair
@@ -82,7 +83,7 @@ def _encode_turns(
             for which in ('chosen', 'rejected')
         ]
     try:
-        if document.pair is not None:
+        if prompt:
             known = len(chat.prompt(tokenizer, prompt))
         found = [chat.encode(tokenizer, talk) for talk in talks]
     except command.UserError as error:

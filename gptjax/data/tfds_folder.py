@@ -72,7 +72,7 @@ def _features(built: dataset.Dataset, kinds: Any) -> dict[str, Any]:
         made['text'] = kinds.Text()
     elif built.kind != 'translation':
         made['mask'] = kinds.Tensor(shape=(None,), dtype=np.dtype(built.mask))
-    if built.kind == 'labelled':
+    if built.labels:
         made['label'] = kinds.ClassLabel(names=built.labels)
     return made
 

@@ -7,6 +7,7 @@ _KINDS = {  # in words, with what the counted bytes are
     'text': ('documents', 'texts'),
     'chat': ('conversations', 'answers'),
     'pairs': ('questions with a better and a worse answer', 'answers'),
+    'feedback': ('answers, each good or bad', 'answers'),
     'labelled': ('texts with a class each', 'texts'),
     'translation': ('texts with what they become', 'targets'),
 }

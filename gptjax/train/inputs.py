@@ -72,7 +72,8 @@ def rows(
     seed: int,
 ) -> rows_lib.Rows:
     def of(one: dataset.Dataset) -> rows_lib.Rows:
-        plain = one.rows(split, T, data.packing if split == 'train' else None)
+        packing = data.packing if split == 'train' else None
+        plain = one.rows(split, T, packing, objective.feedback, data.longer)
         if not objective.masks:
             return plain
         also = dict(rows=plain, tokenizer=one.tokenizer(), seed=seed)

@@ -25,6 +25,7 @@ LINES = {
     'text': {'text': 'A line.'},
     'chat': {'messages': MESSAGES},
     'pairs': {'prompt': 'Why?', 'chosen': 'Because.', 'rejected': 'Be'},
+    'feedback': {'prompt': 'Why?', 'completion': 'Because.', 'label': True},
     'labelled': {'text': 'A line.', 'text_pair': 'Another.', 'label': 'good'},
     'translation': {'source': 'A line.', 'target': 'Eine Zeile.'},
 }
@@ -223,6 +224,14 @@ def test_the_first_sentence_is_a_clean_one(docstring, sentence):
             '{"prompt": "a", "chosen": "b", "rejected": "c", "margin": -1}',
             'lines.jsonl:2 has margin=-1',
         ),
+        (
+            'feedback',
+            '{"prompt": "a", "completion": "b", "label": "good"}',
+            "lines.jsonl:2 has label='good'; it needs true, of a good completion",
+        ),
+        ('feedback', '{"prompt": "a", "completion": "b", "label": 1}', 'has label=1'),
+        ('feedback', '{"prompt": "a", "label": true}', 'has completion=None'),
+        ('feedback', '{"completion": "a", "label": true}', 'has prompt=None'),
         ('labelled', '{"label": "good"}', 'lines.jsonl:2 has text=None'),
         ('labelled', '{"text": "a"}', 'lines.jsonl:2 has label=None'),
         ('labelled', '{"text": "a", "label": 0.5}', 'lines.jsonl:2 has label=0.5'),

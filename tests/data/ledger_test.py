@@ -23,6 +23,7 @@ from gptjax.data import (
 KINDS = {
     'chat': {'messages': [{'role': 'user', 'content': 'a'}]},
     'pairs': {'prompt': 'a', 'chosen': 'b', 'rejected': 'c'},
+    'feedback': {'prompt': 'a', 'completion': 'b', 'label': False},
     'labelled': {'text': 'a', 'label': 'x'},
     'translation': {'source': 'a', 'target': 'b'},
 }

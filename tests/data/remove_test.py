@@ -95,7 +95,7 @@ def test_a_source_or_a_licence_goes(tmp_path, built):
     assert len(dataset.open(tmp_path / 'd').manifest['removed']) == 2
 
 
-@pytest.mark.parametrize('kind', ['chat', 'labelled', 'pairs'])
+@pytest.mark.parametrize('kind', ['chat', 'feedback', 'labelled', 'pairs'])
 def test_masks_and_labels_stay_with_their_documents(tmp_path, kind):
     def lines(numbers):
         for number in numbers:
@@ -107,6 +107,8 @@ def test_masks_and_labels_stay_with_their_documents(tmp_path, kind):
                         'chat': {'messages': [
                             {'role': 'user', 'content': text},
                             {'role': 'assistant', 'content': text}]},
+                        'feedback': {'prompt': text, 'completion': text,
+                                     'label': number % 3 > 0},
                         'labelled': {'text': text, 'label': str(number % 3)},
                         'pairs': {'prompt': text, 'chosen': 'b', 'rejected': text,
                                   'margin': number},

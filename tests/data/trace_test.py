@@ -14,6 +14,7 @@ from gptjax.data import (
     build,
     dataset,
     example_rows,
+    feedback_rows,
     ledger,
     lineage,
     mixture,
@@ -60,13 +61,22 @@ def make(kind, folder, T):
         return example_rows.LabelledRows(tokens, stream, starts, labels, T), starts
     if kind == 'translation':
         return example_rows.TranslationRows(tokens, starts, T), starts
+    if kind == 'feedback':
+        learned = np.ones(int(starts[-1]), 'u1')
+        learned[starts[:-1]] = 0  # a prompt of one token, or of two
+        learned[starts[2] + 1] = 0
+        learned.tofile(folder / 'mask')
+        mask = rows_lib.Stream([folder / 'mask'], [len(learned)], np.dtype('u1'))
+        good = np.ones(len(lengths), bool)
+        return feedback_rows.FeedbackRows(tokens, mask, starts, good, T, 'cut'), starts
     sequences = turn_rows.Sequences(tokens, mask, starts)
     made = turn_rows.ChatRows if kind == 'chat' else turn_rows.PairRows
     return made(sequences, T), starts
 
 
 @pytest.mark.parametrize(
-    'kind', ['text', 'best_fit', 'chat', 'pairs', 'labelled', 'translation']
+    'kind',
+    ['text', 'best_fit', 'chat', 'pairs', 'feedback', 'labelled', 'translation'],
 )
 @pytest.mark.parametrize('T', [8, 16, 1000])
 def test_rows_of_are_those_that_hold_a_token(tmp_path, kind, T):

@@ -7,7 +7,6 @@ import pytest
 import tiny
 
 from gptjax.model import transformer
-from gptjax import command
 from gptjax.objectives import preference
 from gptjax.train import step
 

@@ -9,6 +9,8 @@ What a record holds, by kind:
     chat: {"messages": [{"role": ..., "content": ...}, ...]}, with "tool_calls" and a
         "weight" (1 if it is not there) of what the assistant says, answers of the role
         "tool", and the "tools" of the record: see `gptjax.text.messages`.
+    feedback: {"prompt": ..., "completion": "...", "label": true or false}: whether the
+        completion is good; the prompt is as that of pairs.
     pairs: {"prompt": ..., "chosen": "...", "rejected": "..."}; the prompt is the user's
         text, or the messages of a conversation that the two answers continue. A
         "margin" says by how much the chosen one is better, for reward models.
@@ -131,7 +133,7 @@ def _read(place: str, messages: list[Any], tools: Any) -> list[messages_lib.Mess
         raise command.UserError(f'{place}: {error}') from None
 
 
-def _pairs(place: str, record: Record) -> Record:
+def _prompt(place: str, record: Record) -> list[messages_lib.Message]:
     prompt = record.get('prompt')
     if isinstance(prompt, str):
         prompt = [{'role': 'user', 'content': prompt}]
@@ -139,7 +141,26 @@ def _pairs(place: str, record: Record) -> Record:
         raise command.UserError(
             f'{place} has prompt={prompt!r}; it needs a string or messages.'
         )
-    made: Record = {'prompt': _read(place, prompt, record.get('tools'))}
+    return _read(place, prompt, record.get('tools'))
+
+
+def _feedback(place: str, record: Record) -> Record:
+    label = record.get('label')
+    if not isinstance(label, bool):
+        raise command.UserError(
+            f'{place} has label={label!r}; it needs true, of a good completion, or '
+            'false, of a bad one.'
+        )
+    content = files.string(record, 'completion', place)
+    answer: messages_lib.Message = {'role': 'assistant', 'content': content}
+    return {
+        'messages': [*_prompt(place, record), answer],
+        'label': 'true' if label else 'false',
+    }
+
+
+def _pairs(place: str, record: Record) -> Record:
+    made: Record = {'prompt': _prompt(place, record)}
     for which in ('chosen', 'rejected'):
         made[which] = files.string(record, which, place)
     if made['chosen'] == made['rejected']:
@@ -168,5 +189,6 @@ CONTENT: dict[str, Callable[[str, Record], Record]] = {
     'labelled': _labelled,
     'translation': _translation,
     'chat': _chat,
+    'feedback': _feedback,
     'pairs': _pairs,
 }

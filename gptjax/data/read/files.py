@@ -24,8 +24,8 @@ def files(path: str, *, licence: str, kind: str, books: str, verify: bool) -> 'R
     the nearest LICENSE file above a file counts for it.
     kind: what the documents are. 'text': prose in any format. 'code': source files, of
     which those in folders of others (vendor, node_modules, build) are not read. 'chat',
-    'pairs', 'labelled', 'translation': records of JSON and Parquet, as `corpora.own`
-    has them, and `record`.
+    'pairs', 'feedback', 'labelled', 'translation': records of JSON and Parquet, as
+    `corpora.own` has them, and `record`.
     books: 'whole' or 'chapter', what a document of an EPUB is.
     verify: whether pages of a WARC whose digests are wrong are skipped.
 

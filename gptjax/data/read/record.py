@@ -119,6 +119,14 @@ def _chat(record: dict[str, Any]) -> dict[str, Any]:
     return {'messages': [{'role': k, 'content': v} for k, v in roles.items()]}
 
 
+def _feedback(record: dict[str, Any]) -> dict[str, Any]:
+    if 'messages' in record:
+        *prompt, answer = _value(record['messages'])
+        record = {**record, 'prompt': prompt, 'completion': answer['content']}
+    label = {'true': True, 'false': False}.get(record['label'], record['label'])
+    return {**record, 'prompt': _value(record['prompt']), 'label': label}
+
+
 def _pairs(record: dict[str, Any]) -> dict[str, Any]:
     record = _value(record.get('pair')) or record
     if 'prompt' in record:
@@ -156,5 +164,6 @@ _ALIKE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     'labelled': _text,
     'translation': _translation,
     'chat': _chat,
+    'feedback': _feedback,
     'pairs': _pairs,
 }

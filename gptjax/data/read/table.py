@@ -53,6 +53,7 @@ FORMATS: dict[str, dict[str, item_lib.Read]] = {
     'code': {**_ARCHIVES, **dict.fromkeys(code.SUFFIXES, code.read)},
     'chat': _TALK,
     'pairs': _TALK,
+    'feedback': _TALK,
     'labelled': _TALK,
     'translation': _TALK,
 }
