@@ -52,7 +52,7 @@ def init(boxed: core.Params, targets: Iterable[str], R: int, key: Array) -> core
     uniform in +-1/sqrt(inputs), as PEFT begins it: Kaiming-uniform with a = sqrt(5)
     (He et al., 2015, equation 14). Raises UserError for what cannot be adapted.
     """
-    weights = dict(trees.paths(boxed, is_leaf=_boxed))
+    weights = dict(trees.paths(boxed, is_leaf=is_boxed))
     adapters = {}
     for path in targets:
         if path not in weights or not adaptable(path):
@@ -218,7 +218,8 @@ def _adapted(leaf: Any) -> bool:
     return isinstance(leaf, leaves.Adapted)
 
 
-def _boxed(leaf: Any) -> bool:
+def is_boxed(leaf: Any) -> bool:
+    """Whether it is a shape or an array with its logical axes."""
     return isinstance(leaf, nn.meta.AxisMetadata)
 
 

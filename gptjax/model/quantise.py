@@ -1,10 +1,10 @@
 """Weights in 8 or 4 bits, for a base that is not trained (Dettmers et al., 2023)."""
 
+from collections.abc import Collection
 import functools
 import math
 from typing import Any
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -25,42 +25,48 @@ def quantised(path: str) -> bool:
     return lora.adaptable(path) and bool(lora.stacked(path))
 
 
-def tree(
-    params: core.Params, boxed: core.Params, kind: str, sharding: sharding_lib.Sharding
-) -> core.Params:
-    """`params` with `leaves.Quantised` where they are `quantised`.
+def abstract(boxed: core.Params, kind: str, whole: Collection[str] = ()) -> core.Params:
+    """Boxed shapes with `leaves.Quantised` of boxed shapes, but for the paths `whole`.
 
-    boxed: shapes of the parameters with their logical axes, along which codes are split
-    as the weights were. Raises UserError for a `kind` that is not of KINDS.
+    Codes are split along the axes of the weight. Raises UserError for a `kind` that is
+    not of KINDS.
     """
     command.lookup(dict.fromkeys(KINDS), kind, 'kind of quantised weights')
-    boxes = dict(trees.paths(boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned)))
+
+    def leaf(path: str, box: Any) -> Any:
+        if path in whole or not quantised(path):
+            return box
+        shapes = jax.eval_shape(lambda weight: quantise(path, weight, kind), box.value)
+        lead, axes = lora.stacked(path), tuple(box.names)
+        if kind == 'int8':
+            inner, outer = lora.sides(path, axes[lead:])
+            of = axes, (*axes[:lead], *(None for _ in inner), *outer)
+        else:
+            of = (*axes[: lead + 1], None, None), (*axes[: lead + 1], None)
+        codes = type(box)(shapes.codes, of[0])
+        absmax = type(box)(shapes.absmax, of[1])
+        return leaves.Quantised(codes, absmax, shapes.dims, kind)
+
+    return trees.map_with_path(leaf, boxed, is_leaf=lora.is_boxed)
+
+
+def tree(
+    params: core.Params, boxed: core.Params, sharding: sharding_lib.Sharding
+) -> core.Params:
+    """`params` in few bits where `boxed`, which is `abstract`'s, is."""
+    boxes = dict(
+        trees.paths(boxed, is_leaf=lambda x: lora.is_boxed(x) or _quantised(x))
+    )
 
     def leaf(path: str, weight: Any) -> Any:
-        if not quantised(path):
+        box = boxes[path]
+        if not _quantised(box):
             return weight
-        make = functools.partial(quantise, path, kind=kind)
-        shapes = jax.eval_shape(make, weight)
-        places = _places(path, boxes[path].names, shapes, sharding)
+        places = sharding.of_boxed(box)
+        make = functools.partial(quantise, path, kind=box.kind)
         return jax.jit(make, out_shardings=places)(weight)
 
     return trees.map_with_path(leaf, params)
-
-
-def _places(
-    path: str, axes: Any, shapes: leaves.Quantised, sharding: sharding_lib.Sharding
-) -> Any:
-    lead = lora.stacked(path)
-    if shapes.kind == 'int8':
-        inner, outer = lora.sides(path, axes[lead:])
-        of = axes, (*axes[:lead], *(None for _ in inner), *outer)
-    else:
-        of = (*axes[: lead + 1], None, None), (*axes[: lead + 1], None)
-    codes, absmax = (
-        sharding.named(names, array.shape)
-        for names, array in zip(of, (shapes.codes, shapes.absmax), strict=True)
-    )
-    return leaves.Quantised(codes, absmax, shapes.dims, shapes.kind)
 
 
 def quantise(path: str, weight: Float[Array, '...'], kind: str) -> leaves.Quantised:
@@ -84,6 +90,10 @@ def quantise(path: str, weight: Float[Array, '...'], kind: str) -> leaves.Quanti
     ).astype(jnp.uint8)
     codes = (nearest[..., 0::2] << 4) | nearest[..., 1::2]
     return leaves.Quantised(codes, absmax, dims, kind)
+
+
+def _quantised(leaf: Any) -> bool:
+    return isinstance(leaf, leaves.Quantised)
 
 
 def _some(absmax: Array) -> Array:

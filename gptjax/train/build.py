@@ -23,6 +23,7 @@ from gptjax.model import transformer
 from gptjax.objectives import table as objective_table
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
+from gptjax.train import adapter as adapter_lib
 from gptjax.train import freeze, inputs, losses, optim, start
 from gptjax.train import settings as settings_lib
 from gptjax.train import table as train_table
@@ -45,6 +46,7 @@ class Run:
     start_params: Callable[[], core.Params]
     frozen: Callable[[], dict[str, Any]]  # what the loss reads besides
     start_digest: str  # of the weights of another workdir that it starts from, or ''
+    base_digest: str  # of those that an adapter is over, or ''
     start_step: int
     objective: objective_table.Objective
     loss_fn: core.LossFn
@@ -90,7 +92,10 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     objective, rollout = made.objective, made.rollout
     if rollout:
         T = rollout.prompt_tokens + rollout.max_tokens - 1
-    trained = trained_of(settings, model)
+    adapter = adapter_lib.of(settings)
+    full = transformer.abstract(model)
+    boxed = adapter.trained(full) if adapter else full
+    trained = freeze.select(nn.unbox(boxed), settings['optimizer']['freeze'])
     built = inputs.open(data, workdir, objective)  # may take long, so it comes last
     datasets = built.datasets if isinstance(built, mixture.Mixed) else [built]
     if data.packing and all(one.kind != 'text' for one in datasets):
@@ -113,17 +118,18 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     of_step = rollout.prompts / rollout.updates(data.batch_size) if rollout else None
     steps = _steps(settings, len(rows), of_step or data.batch_size)
     schedule, optimizer = optimizer_of(settings, steps)
-    return Run(
+    run = Run(
         workdir=workdir,
         settings=settings,
         seed=settings['seed'],
         steps=steps,
         model=model,
         tokenizer=tokenizer,
-        boxed=transformer.abstract(model),
+        boxed=boxed,
         start_params=begin.params,
-        frozen=functools.partial(_frozen, made, begin),
+        frozen=functools.partial(_frozen, made, begin.params),
         start_digest=_digest(begin, made.teacher_start),
+        base_digest='',
         start_step=begin.step,
         objective=objective,
         loss_fn=made.loss_fn,
@@ -145,6 +151,23 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         ),
         eval=command.splat(settings_lib.Eval, 'eval', settings['eval']),
         options=command.splat(settings_lib.Options, 'run', settings['run']),
+    )
+    if adapter is None:
+        return run
+
+    def frozen() -> dict[str, Any]:
+        base = adapter.over(full, sharding, begin.params())
+        return {**_frozen(made, lambda: base), 'base': base}
+
+    return dataclasses.replace(
+        run,
+        start_params=functools.partial(
+            adapter.start, full, sharding, run.seed, begin.params
+        ),
+        frozen=frozen,
+        base_digest=begin.digest,
+        loss_fn=adapter.loss(made.loss_fn),
+        joined=adapter.joined,
     )
 
 
@@ -255,8 +278,9 @@ def begin_of(settings: Mapping[str, Any]) -> tuple[start.Start, transformer.Mode
 
 
 def trained_of(settings: Mapping[str, Any], model: transformer.Model) -> freeze.Trained:
-    """Which of the weights are trained."""
-    shapes = nn.unbox(transformer.abstract(model))
+    """Which of the weights are trained, or of the adapters."""
+    boxed, adapter = transformer.abstract(model), adapter_lib.of(settings)
+    shapes = nn.unbox(adapter.trained(boxed) if adapter else boxed)
     return freeze.select(shapes, settings['optimizer']['freeze'])
 
 
@@ -281,10 +305,10 @@ def objective_of(
     return objective.make(trained.model, **of_loss), rows
 
 
-def _frozen(made: losses.Made, begin: start.Start) -> dict[str, Any]:
+def _frozen(made: losses.Made, params: Callable[[], core.Params]) -> dict[str, Any]:
     frozen = {}
     if 'reference' in made.objective.frozen:
-        frozen['reference'] = begin.params()
+        frozen['reference'] = params()
     if made.teacher_start is not None:
         frozen['teacher'] = made.teacher_start.params()
     return frozen
@@ -297,7 +321,7 @@ def _digest(begin: start.Start, teacher: start.Start | None) -> str:
     return storage.json_digest([begin.digest, teacher.digest])
 
 
-def _steps(settings: Mapping[str, Any], rows: int, batch_size: float) -> int:
+def _steps(settings: Mapping[str, Any], rows: int, batch_size: float | int) -> int:
     name = 'steps' if 'steps' in settings else 'epochs'
     value: Any = settings[name]
     if value <= 0:

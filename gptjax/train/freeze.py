@@ -72,17 +72,10 @@ def select(shapes: core.Params, patterns: Any) -> Trained:
     Raises UserError for a pattern that is malformed, names nothing or takes layers that
     are not there, and where nothing is left to train.
     """
-    if not isinstance(patterns, list | tuple) or not all(
-        isinstance(pattern, str) for pattern in patterns
-    ):
-        raise command.UserError(
-            f'optimizer.freeze is {patterns!r}; it is a list of patterns of parameter '
-            "paths, e.g. ('tokens', 'blocks[:6]')."
-        )
     leaves = dict(trees.paths(shapes))
     frozen: dict[str, set[int]] = {}
-    for pattern in patterns:
-        for path, rows in _matches(pattern, leaves).items():
+    for found in matches('optimizer.freeze', patterns, leaves).values():
+        for path, rows in found.items():
             frozen.setdefault(path, set()).update(rows)
     layers = {
         path: tuple(
@@ -97,8 +90,26 @@ def select(shapes: core.Params, patterns: Any) -> Trained:
     return Trained(layers)
 
 
-def _matches(pattern: str, leaves: Mapping[str, Any]) -> dict[str, range | tuple]:
-    """The rows of each leaf that a pattern freezes; (0,) for one that is no stack."""
+def matches(
+    setting: str, patterns: Any, leaves: Mapping[str, Any]
+) -> dict[str, dict[str, range | tuple]]:
+    """For each pattern the leaves that it names, and their layers: (0,) of no stack.
+
+    Raises UserError, which names `setting`, as `select`.
+    """
+    if not isinstance(patterns, list | tuple) or not all(
+        isinstance(pattern, str) for pattern in patterns
+    ):
+        raise command.UserError(
+            f'{setting} is {patterns!r}; it is a list of patterns of parameter paths, '
+            "e.g. ('tokens', 'blocks/mlp')."
+        )
+    return {pattern: _matches(setting, pattern, leaves) for pattern in patterns}
+
+
+def _matches(
+    setting: str, pattern: str, leaves: Mapping[str, Any]
+) -> dict[str, range | tuple]:
     plain = _SLICE.sub('', pattern)
     picks = _SLICE.findall(pattern)
     before = _SLICE.split(pattern)[0]
@@ -109,7 +120,7 @@ def _matches(pattern: str, leaves: Mapping[str, Any]) -> dict[str, range | tuple
         or (picks and before.split('/')[-1] != _STACK)
     ):
         raise command.UserError(
-            f'optimizer.freeze has {pattern!r}; brackets pick layers behind '
+            f'{setting} has {pattern!r}; brackets pick layers behind '
             f"{_STACK!r}, as in '{_STACK}[0:6]/*'."
         )
     regex = re.compile('.*'.join(map(re.escape, plain.split('*'))) + '(/.*)?')
@@ -117,16 +128,20 @@ def _matches(pattern: str, leaves: Mapping[str, Any]) -> dict[str, range | tuple
     if not found:
         branches = {path.rsplit('/', n)[0] for path in leaves for n in range(9)}
         raise command.UserError(
-            f'optimizer.freeze has {pattern!r}, which names no parameter; '
+            f'{setting} has {pattern!r}, which names no parameter; '
             f'{command.did_you_mean(plain, sorted(branches))}'
         )
     rows = {path: range(_length(path, leaves[path])) for path in found}
     if not picks:
         return dict(rows)
-    return {path: _pick(pattern, picks[0], length) for path, length in rows.items()}
+    return {
+        path: _pick(setting, pattern, picks[0], length) for path, length in rows.items()
+    }
 
 
-def _pick(pattern: str, pick: tuple[str, str, str], rows: range) -> range | tuple:
+def _pick(
+    setting: str, pattern: str, pick: tuple[str, str, str], rows: range
+) -> range | tuple:
     first, colon, last = pick
     if colon:
         chosen = rows[int(first) if first else None : int(last) if last else None]
@@ -136,7 +151,7 @@ def _pick(pattern: str, pick: tuple[str, str, str], rows: range) -> range | tupl
     ends = [int(number) for number in (first, last) if number]
     if not chosen or any(abs(number) > len(rows) for number in ends):
         raise command.UserError(
-            f'optimizer.freeze has {pattern!r}, and there are {len(rows)} layers; name '
+            f'{setting} has {pattern!r}, and there are {len(rows)} layers; name '
             f'some of 0 to {len(rows) - 1}.'
         )
     return chosen

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from flax import linen as nn
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 
@@ -18,8 +19,10 @@ from gptjax import command, core, trees
 from gptjax import sharding as sharding_lib
 from gptjax.data import storage
 from gptjax.model import config as model_config
-from gptjax.model import transformer
+from gptjax.model import lora, transformer
+from gptjax.train import adapter as adapter_lib
 from gptjax.train import checkpoint
+from gptjax.train import settings as settings_lib
 
 _OVER_VOCABULARY = ('tokens', 'head/unembed', 'head/bias')
 # What one kind of head puts out means nothing to another kind.
@@ -41,7 +44,7 @@ def fresh(
     seed: int,
     sharding: sharding_lib.Sharding,
     compute: model_config.Compute,
-    values: bool,
+    values: bool = False,
 ) -> Start:
     """Random weights of the architecture that `section` describes."""
     arch = model_config.architecture('model', **section)
@@ -60,7 +63,7 @@ def from_workdir(
     seed: int,
     sharding: sharding_lib.Sharding,
     compute: model_config.Compute,
-    values: bool,
+    values: bool = False,
     **trunk: Any,
 ) -> Start:
     """The weights of a workdir's checkpoint, under another head if `head` is given.
@@ -92,19 +95,54 @@ def from_workdir(
         else command.splat(model_config.Head, 'model.head', head),
     )
     arch = arch.with_head(values=values or arch.head.values)
-    arrays = {k: v for k, v in manifest['arrays'].items() if k.startswith('params/')}
 
     def params() -> core.Params:
-        before = restore(
-            Path(init_from), manifest, transformer.make(old, compute, sharding)
-        )
+        made = transformer.make(old, compute, sharding)
+        before = merged(restore(Path(init_from), manifest, made), made)
         if (arch.V, arch.head) == (old.V, old.head):
             return before
         model = transformer.make(arch, compute, sharding)
         same_kind = arch.head.kind == old.head.kind
         return _refit(before, model, same_kind, seed, init_from)
 
-    return Start(arch, params, storage.json_digest(arrays), manifest['step'])
+    return Start(arch, params, _digest(manifest), manifest['step'])
+
+
+def digest(workdir: Path) -> str:
+    """Of the weights in the checkpoint to use of a workdir."""
+    return _digest(saved(workdir)[0])
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    arrays = {k: v for k, v in manifest['arrays'].items() if k.startswith('params/')}
+    return storage.json_digest(arrays)
+
+
+def adapters(
+    workdir: Path, base: Path, model: transformer.Model
+) -> tuple[core.Params, float]:
+    """The adapters of a workdir alone, and their scale, for the weights in `base`.
+
+    model: that of `base`. A head of values, which only training needs, is left out.
+    Raises UserError where they are for other weights, or there are none.
+    """
+    manifest, arch = saved(workdir)
+    adapter = adapter_lib.of(settings_lib.stored(workdir))
+    made_for, held = manifest['host'].get('base_digest', ''), digest(base)
+    plain = model.arch.with_head(values=False)
+    same = arch.with_head(values=False).head == plain.head and arch.V == plain.V
+    if adapter is None or made_for != held or not same:
+        what = f'for {made_for:.12}' if made_for else 'whole weights'
+        raise command.UserError(
+            f'{workdir} holds no adapters for the weights of {base} ({held:.12}), but '
+            f'{what}; take the base that it was trained over, with its vocabulary and '
+            'head.'
+        )
+    own = transformer.make(arch, model.compute, model.sharding)
+    boxed = adapter.trained(transformer.abstract(own))
+    flat = dict(trees.paths(_restore(workdir, manifest, boxed, model.sharding)))
+    flat.pop('head/value', None)
+    return traverse_util.unflatten_dict(flat, sep='/'), adapter.scale
 
 
 def saved(workdir: Path) -> tuple[dict[str, Any], model_config.Architecture]:
@@ -129,14 +167,61 @@ def saved(workdir: Path) -> tuple[dict[str, Any], model_config.Architecture]:
 def restore(
     workdir: Path, manifest: Mapping[str, Any], model: transformer.Model
 ) -> core.Params:
-    """The parameters of a checkpoint, on the mesh of `model`."""
+    """The parameters of a checkpoint, on the mesh of `model`.
+
+    Adapters are joined with their base, which the workdir's config.json names (adapter,
+    model and seed); UserError where that one is not there, or has changed.
+    """
     boxed = transformer.abstract(model)
+    digest = manifest['host'].get('base_digest', '')
+    if not digest:
+        return _restore(workdir, manifest, boxed, model.sharding)
+    settings = settings_lib.stored(workdir)
+    adapter, section = adapter_lib.of(settings), settings['model']
+    if adapter is None or not Path(section['init_from']).is_dir():
+        raise command.UserError(
+            f'{workdir} holds adapters for the weights in {section["init_from"]!r}, '
+            'and there is no such workdir; put it there.'
+        )
+    begin: Start = command.splat(
+        from_workdir,
+        'model',
+        section,
+        seed=settings['seed'],
+        sharding=model.sharding,
+        compute=model.compute,
+        values=model.arch.head.values,
+    )
+    if begin.digest != digest:
+        raise command.UserError(
+            f'{workdir} holds adapters for other weights than those that are in '
+            f'{section["init_from"]} now; put back the checkpoint that it began with.'
+        )
+    trained = _restore(workdir, manifest, adapter.trained(boxed), model.sharding)
+    base = adapter.over(boxed, model.sharding, begin.params())
+    return lora.join(base, trained, adapter.scale)
+
+
+def _restore(
+    workdir: Path,
+    manifest: Mapping[str, Any],
+    boxed: core.Params,
+    sharding: sharding_lib.Sharding,
+) -> core.Params:
     checkpoints = checkpoint.Checkpoints(workdir, keep=1)
     params = checkpoints.restore_params(
-        manifest, nn.unbox(boxed), model.sharding.of_boxed(boxed)
+        manifest, nn.unbox(boxed), sharding.of_boxed(boxed)
     )
     checkpoints.close()
     return params
+
+
+def merged(params: core.Params, model: transformer.Model) -> core.Params:
+    """Whole float32 parameters, whatever leaves `params` have."""
+    places = model.sharding.of_boxed(transformer.abstract(model))
+    if len(jax.tree.leaves(params)) == len(jax.tree.leaves(places)):
+        return params
+    return jax.jit(lora.merge, out_shardings=places)(params)
 
 
 def _refit(
