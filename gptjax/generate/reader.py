@@ -44,30 +44,38 @@ class Reader:
         self._params = params
         self.tokenizer = tokenizer
         self.kind = model.arch.head.kind
+        self._compiled: dict[str, Any] = {}
 
     def classify(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None
     ) -> np.ndarray:
         """The probabilities of the classes, [n, C], of texts or of pairs of texts."""
+        return np.asarray(jax.nn.softmax(self.classes(self._frames(texts, pairs))))
+
+    def classes(self, framed: Sequence[Framed]) -> np.ndarray:
+        """The logits of the classes, [n, C], of what fits into the context."""
         self._need(*heads.OVER_CLASSES)
 
         def classes(params: core.Params, batch: core.Batch) -> jax.Array:
             x_BTD, _ = transformer.hidden(self._model, params, batch)
             segments_BT = batch['segments']
-            logits_BC = transformer.classify(self._model, params, x_BTD, segments_BT)
-            return jax.nn.softmax(logits_BC)
+            return transformer.classify(self._model, params, x_BTD, segments_BT)
 
-        return self._read(classes, self._frames(texts, pairs))
+        return self._read('classes', classes, framed)
 
     def rewards(self, texts: Sequence[str]) -> np.ndarray:
         """The reward of each text, [n]."""
+        return self.rewards_of(self._frames(texts))
+
+    def rewards_of(self, framed: Sequence[Framed]) -> np.ndarray:
+        """The reward, [n], of what fits into the context."""
         self._need('reward')
 
         def rewards(params: core.Params, batch: core.Batch) -> jax.Array:
             x_BTD, _ = transformer.hidden(self._model, params, batch)
             return transformer.rewards(self._model, params, x_BTD, batch['segments'])
 
-        return self._read(rewards, self._frames(texts))
+        return self._read('rewards', rewards, framed)
 
     def embed(self, texts: Sequence[str], pool: str) -> np.ndarray:
         """One vector a text, [n, D]; pool is of `bert.POOLS`."""
@@ -76,7 +84,7 @@ class Reader:
                 "the first token of a causal model has seen nothing; embed by 'mean'."
             )
         embed = functools.partial(bert.embed, self._model, pool=pool)
-        return self._read(embed, self._frames(texts))
+        return self._read(pool, embed, self._frames(texts))
 
     def fill(self, text: str) -> list[list[tuple[str, float]]]:
         """For each mask in the text, its likeliest tokens with their probabilities.
@@ -93,7 +101,7 @@ class Reader:
                 f'the text has no mask ({" or ".join(spelled) or "nor the tokenizer"}).'
             )
         forward = functools.partial(transformer.forward, self._model)
-        logits_TV = self._read(forward, [framed])[0][places]
+        logits_TV = self._read('logits', forward, [framed])[0][places]
         ids = min(self.tokenizer.vocab_size, logits_TV.shape[1])
         shares_TV = np.asarray(jax.nn.softmax(jnp.asarray(logits_TV[:, :ids])))
         best = np.argsort(-shares_TV, axis=1, kind='stable')[:, :FILLS]
@@ -135,9 +143,14 @@ class Reader:
             made.append(framed)
         return made
 
-    def _read(self, function: Function, framed: Sequence[Framed]) -> np.ndarray:
-        """`function` of all rows, the shorter ones first, in their own order again."""
-        compiled = jax.jit(function)
+    def _read(
+        self, name: str, function: Function, framed: Sequence[Framed]
+    ) -> np.ndarray:
+        """`function` of all rows, the shorter ones first, in their own order again.
+
+        name: of the function, which is compiled once.
+        """
+        compiled = self._compiled.setdefault(name, jax.jit(function))
         order = sorted(range(len(framed)), key=lambda i: len(framed[i][0]))
         results: dict[int, Any] = {}
         for begin in range(0, len(order), BATCH):

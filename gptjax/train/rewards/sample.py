@@ -27,3 +27,23 @@ class Sample(NamedTuple):
 
 # The reward of each of n samples, float32 [n]; NaN where there is none.
 Reward = Callable[[Sequence[Sample]], np.ndarray]
+
+
+def conversation(sample: Sample) -> list[chat.Message]:
+    """The sample as a conversation; a plain prompt is what a user says."""
+    asked = sample.messages or ({'role': 'user', 'content': sample.prompt},)
+    return [*asked, {'role': 'assistant', 'content': sample.completion}]
+
+
+def asked(sample: Sample) -> str:
+    """The prompt for a reader: of more messages than one, with who says them."""
+    messages = sample.messages or ()
+    if len(messages) > 1:
+        return '\n\n'.join(f'{m["role"]}: {m["content"]}' for m in messages)
+    return messages[0]['content'] if messages else sample.prompt
+
+
+def whole(sample: Sample) -> str:
+    """The sample as one text; an answer begins a line."""
+    between = '\n' if sample.messages else ''
+    return f'{asked(sample)}{between}{sample.completion}'

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gptjax import command
-from gptjax.train.rewards import rules, sample
+from gptjax.train.rewards import judge, models, rules, sample
 
 Sample = sample.Sample
 
@@ -19,6 +19,9 @@ REWARDS: dict[str, Callable[..., sample.Reward]] = {
     'contains': rules.contains,
     'overlap': rules.overlap,
     'answer': rules.answer,
+    'classifier': models.classifier,
+    'reward_model': models.reward_model,
+    'judge': judge.judge,
 }
 
 Combined = Callable[[Sequence[Sample]], tuple[np.ndarray, dict[str, np.ndarray]]]
@@ -28,8 +31,9 @@ def combine(sections: Any) -> Combined:
     """(the total of each sample, each reward by name), float32 [n], of the samples.
 
     sections: {'name': entry of REWARDS, 'weight': a number, and its options}; the
-    second of one name is NAME-2. The total is the sum of weight x reward; what is not
-    finite is NaN, which makes the total NaN. Raises UserError for wrong options.
+    second of one name is NAME-2. The total is the sum of weight x reward; a weight of
+    0 only tells the reward. What is not finite is NaN, which makes the total NaN.
+    Raises UserError for wrong options.
     """
     if isinstance(sections, Mapping) or not sections:
         raise command.UserError(
@@ -65,7 +69,8 @@ def combine(sections: Any) -> Combined:
                     'samples; it gives one number for each.'
                 )
             found[label] = np.where(np.isfinite(values), values, np.float32('nan'))
-            total = total + np.float32(weight) * found[label]
+            if weight:  # else it is only told
+                total = total + np.float32(weight) * found[label]
         return total, found
 
     return combined

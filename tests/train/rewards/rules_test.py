@@ -148,8 +148,12 @@ def test_what_is_not_finite_is_invalid(monkeypatch):
         return lambda samples: np.array([np.inf, 1], np.float32)
 
     monkeypatch.setitem(table.REWARDS, 'infinite', infinite)
-    total, each = table.combine([dict(name='infinite', weight=0.0)])([sample()] * 2)
-    np.testing.assert_array_equal(total, [np.nan, 0])
+    total, each = table.combine([dict(name='infinite', weight=2.0)])([sample()] * 2)
+    np.testing.assert_array_equal(total, [np.nan, 2])
+    np.testing.assert_array_equal(each['infinite'], [np.nan, 1])
+    told = [dict(name='infinite', weight=0), dict(name='ended', weight=1)]
+    total, each = table.combine(told)([sample()] * 2)
+    np.testing.assert_array_equal(total, [1, 1])
     np.testing.assert_array_equal(each['infinite'], [np.nan, 1])
 
 
