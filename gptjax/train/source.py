@@ -5,7 +5,7 @@ A source that reads the state, as rollouts do, has a part of its own in `State.e
 
 from collections.abc import Mapping
 import functools
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from gptjax.train import state as state_lib
 from gptjax.train import step as step_lib
 
 
+@runtime_checkable
 class Source(Protocol):
     """Batches, in the order of steps.
 
