@@ -1,12 +1,22 @@
 """What a run says: metrics.jsonl, TensorBoard events, and a line of progress."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import importlib.util
 import json
 from pathlib import Path
 import sys
 import time
 from typing import Any
+
+SAMPLES = 'samples.jsonl'  # of a workdir: transcripts of rollouts, a line each
+_TEXTS = 8  # transcripts for TensorBoard, at each time that some were written
+_SHOWN = {
+    'loss': 'loss',
+    'eval_loss': 'eval',
+    'reward': 'reward',
+    'eval_reward': 'eval reward',
+    'kl': 'KL',
+}
 
 
 class Log:
@@ -27,6 +37,8 @@ class Log:
         path = workdir / 'metrics.jsonl'
         _drop_after(path, start_step)
         self._file = path.open('a')
+        self._samples = workdir / SAMPLES
+        self._told = _size(self._samples)  # bytes of it that TensorBoard has
         if importlib.util.find_spec('tensorboard'):
             self._events = _Events(workdir / 'tensorboard')
         else:
@@ -47,19 +59,33 @@ class Log:
         self._file.flush()
         if self._events:
             self._events.write(record)
+            if said := self._new_samples():
+                self._events.write_texts(record['step'], said[:_TEXTS])
         self._progress(record)
+
+    def _new_samples(self) -> list[dict[str, Any]]:
+        if _size(self._samples) == self._told:
+            return []
+        with self._samples.open('rb') as file:
+            file.seek(self._told)
+            lines = file.readlines()
+            self._told = file.tell()
+        return [json.loads(line) for line in lines]
 
     def _progress(self, record: Mapping[str, Any]) -> None:
         step, (start_step, start_time) = record['step'], self._start
-        left = (time.perf_counter() - start_time) / max(step - start_step, 1)
-        left *= self._steps - step
-        parts = [f'step {step}/{self._steps}', f'loss {record["loss"]:.4f}']
-        if record['eval_loss'] is not None:
-            parts.append(f'eval {record["eval_loss"]:.4f}')
-        parts.append(f'{record["tokens_per_second"] / 1000:.1f}k tokens/s')
+        parts = [f'step {step}/{self._steps}']
+        for name, short in _SHOWN.items():
+            if record.get(name) is not None:
+                parts.append(f'{short} {record[name]:.4f}')
+        if record['tokens_per_second'] is not None:
+            parts.append(f'{record["tokens_per_second"] / 1000:.1f}k tokens/s')
         if record['mfu'] is not None:
             parts.append(f'MFU {record["mfu"]:.0%}')
-        parts.append(f'ETA {int(left) // 60}:{int(left) % 60:02d}')
+        if step > start_step:
+            each = (time.perf_counter() - start_time) / (step - start_step)
+            left = int(each * (self._steps - step))
+            parts.append(f'ETA {left // 60}:{left % 60:02d}')
         line = '  '.join(parts)
         # On a terminal one line is written over, except where it has an evaluation.
         end = '' if self._live and record['eval_loss'] is None else '\n'
@@ -77,11 +103,14 @@ class _Events:
     """Scalars for TensorBoard, written without TensorFlow."""
 
     def __init__(self, folder: Path):
-        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2
         from tensorboard.summary.writer import record_writer
 
         self._event = event_pb2.Event
         self._summary = summary_pb2.Summary
+        self._tensor = tensor_pb2.TensorProto
+        plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name='text')
+        self._text = summary_pb2.SummaryMetadata(plugin_data=plugin)
         folder.mkdir(parents=True, exist_ok=True)
         # A file for each process that wrote: TensorBoard merges those of one folder.
         name = f'events.out.tfevents.{time.time_ns()}'
@@ -95,13 +124,21 @@ class _Events:
             for name, value in record.items()
             if name != 'step' and value is not None
         ]
-        self._put(
-            self._event(
-                wall_time=time.time(),
-                step=record['step'],
-                summary=self._summary(value=values),
-            )
-        )
+        self._write(record['step'], values)
+
+    def write_texts(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Transcripts as a table, which the dashboard of texts shows."""
+        shown = [(s['prompt'], s['completion'], f'{s["reward"]}') for s in samples]
+        table = self._tensor(dtype='DT_STRING')
+        table.string_val.extend(cell.encode() for row in shown for cell in row)
+        for size in (len(shown), 3):
+            table.tensor_shape.dim.add(size=size)
+        value = self._summary.Value(tag=SAMPLES, metadata=self._text, tensor=table)
+        self._write(step, [value])
+
+    def _write(self, step: int, values: Sequence[Any]) -> None:
+        summary = self._summary(value=values)
+        self._put(self._event(wall_time=time.time(), step=step, summary=summary))
 
     def _put(self, event: Any) -> None:
         self._writer.write(event.SerializeToString())
@@ -111,10 +148,10 @@ class _Events:
         self._writer.close()
 
 
-def read(workdir: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl; a last line cut short by a kill is left out."""
+def read(workdir: Path, name: str = 'metrics.jsonl') -> list[dict[str, Any]]:
+    """The records of a file of lines; a last one cut short by a kill is left out."""
     records = []
-    path = workdir / 'metrics.jsonl'
+    path = workdir / name
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             records.append(json.loads(line))
@@ -123,8 +160,13 @@ def read(workdir: Path) -> list[dict[str, Any]]:
     return records
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def _drop_after(path: Path, step: int) -> None:
-    records = [r for r in read(path.parent) if r['step'] <= step]
+    # A run that begins again evaluates before its first step again.
+    records = [r for r in read(path.parent) if step and r['step'] <= step]
     temporary = path.with_suffix('.tmp')
     temporary.write_text(''.join(json.dumps(r) + '\n' for r in records))
     temporary.rename(path)
