@@ -47,8 +47,8 @@ def _report(argv: Sequence[str]) -> None:
 
     from gptjax.evals import report
 
-    report.write(flags.workdir, flags.output, flags.prompt)
-    print(flags.output)
+    beside = report.write(flags.workdir, flags.output, flags.prompt)
+    print(f'{beside}\n\n{flags.output}'.lstrip())
 
 
 if __name__ == '__main__':

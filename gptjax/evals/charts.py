@@ -7,7 +7,7 @@ import math
 from gptjax.evals import page
 
 Point = tuple[float | int, float | int]  # step, value
-_MOST_POINTS = 400  # of a line: more cannot be told apart on a screen
+_APART = 2  # pixels from point to point of a line: closer ones cannot be told apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +57,12 @@ def figure(
     width: int,
     height: int,
     from_zero: bool = False,
+    unit: str = '',
 ) -> page.Html:
     """A chart against the step, with its legend above; '' where nothing is finite.
 
-    width, height: of the picture, in pixels at its natural size.
+    width, height: of the picture, in pixels at its natural size. unit: what the values
+    are, beside the title.
     """
     finite = [
         dataclasses.replace(
@@ -72,7 +74,7 @@ def figure(
     if not drawn:
         return page.Html('')
     x, y = _scales([p for line in drawn for p in line.points], width, height, from_zero)
-    last = ', '.join(f'{line.name} {short(line.points[-1][1])}' for line in drawn)
+    last = ', '.join(f'{line.name} {_end(line)}' for line in drawn)
     picture = page.element(
         'svg',
         _axes(x, y),
@@ -81,17 +83,25 @@ def figure(
         role='img',
         aria_label=f'{title} against the step; at the end: {last}',
     )
-    keys = (
+    keys = [
         page.element(
             'span',
             page.element('i', class_=line.colour) if line.name else '',
-            f'{line.name} {short(line.points[-1][1])}'.strip(),
+            f'{line.name} {_end(line)}'.strip(),
             class_='key',
         )
         for line in drawn
-    )
-    caption = page.element('figcaption', page.element('b', title), *keys)
+    ]
+    name, meaning = page.element('b', title), page.element('small', unit)
+    parts = [name, meaning, *keys] if len(keys) > 1 else [name, *keys, meaning]
+    caption = page.element('figcaption', *parts)
     return page.element('figure', caption, picture)
+
+
+def _end(line: Series) -> str:
+    """The last value, in three digits where there is a whole legend."""
+    value = line.points[-1][1]
+    return short(float(f'{value:.3g}')) if line.name else short(value)
 
 
 def _scales(
@@ -101,7 +111,9 @@ def _scales(
     low, high = min(ys), max(ys)
     if from_zero:
         low = min(low, 0.0)
-    if low == high:
+    if low == high == 0:
+        high = 1
+    elif low == high:
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     room = (high - low) * 0.06
     low = low if from_zero and low == 0 else low - room
@@ -138,7 +150,7 @@ def _axes(x: _Scale, y: _Scale) -> page.Html:
 
 
 def _line(line: Series, x: _Scale, y: _Scale) -> page.Html:
-    stride = math.ceil(len(line.points) / _MOST_POINTS)
+    stride = math.ceil(len(line.points) * _APART / (x.end - x.start))
     # Counted from the end, so that the last point is always there.
     points = list(line.points)[::-1][::stride][::-1]
     path = 'M' + 'L'.join(f'{x(step)} {y(value)}' for step, value in points)

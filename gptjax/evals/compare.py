@@ -1,6 +1,6 @@
 """Does it mean something? Pairs of results on the same data, set side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import itertools
 from typing import Any
@@ -42,6 +42,70 @@ def summary(runs: Sequence[tuple[str, Sequence[Result]]]) -> list[Comparison]:
     ]
 
 
+def matrix(runs: Sequence[Sequence[Result]]) -> list[list[str]]:
+    """A line for each figure of the results of runs: what it is, then a value a run.
+
+    A value is '' where a run was not evaluated on that dataset.
+    """
+    lines: dict[tuple[str, str, str], list[str]] = {}
+    for column, results in enumerate(runs):
+        for result in results:
+            for name, (label, show) in _FIGURES.items():
+                if name in result and not (name == 'loss' and 'bytes' in result):
+                    key = label, result['dataset'], result['dataset_digest']
+                    values = lines.setdefault(key, [''] * len(runs))
+                    values[column] = show(result)
+    return [[f'{label}, {data}', *values] for (label, data, _), values in lines.items()]
+
+
+_FIGURES: dict[str, tuple[str, Callable[[Result], str]]] = {
+    'bits_per_byte': ('bits per byte', lambda r: f'{r["bits_per_byte"]:.3f}'),
+    'loss': ('loss', lambda r: f'{r["loss"]:.3f}'),
+    'reward': ('reward of answers', lambda r: f'{r["reward"]:.3f}'),
+    'stopped': (
+        'answers that stop by themselves',
+        lambda r: f'{r["stopped"] / r["asked"]:.0%}',
+    ),
+    'ranked_right': ('pairs ranked right', lambda r: f'{r["ranked_right"]:.1%}'),
+    'accuracy': ('accuracy', lambda r: f'{r["accuracy"]:.1%}'),
+}
+
+
+def logged(runs: Sequence[tuple[str, Sequence[Result]]]) -> list[Comparison]:
+    """What the evaluations of a run say of its start and of its end.
+
+    `runs` have the records of metrics.jsonl: rewards of rollouts, and what other data
+    that are held out say of forgetting.
+    """
+    lines = []
+    for name, records in runs:
+        for (before, old), (after, new) in _ends(records, 'eval_reward'):
+            lines.append(
+                Comparison(
+                    f'Do the answers of {name} earn more than at its start?',
+                    'mean reward of its answers to held-out prompts; more is better',
+                    f'{before}\n{old:.3f}',
+                    f'{after}\n{new:.3f}',
+                    signed(new - old, 3),
+                    None if new == old else new > old,
+                )
+            )
+        prefix = 'eval_loss_'
+        known = {key for record in records for key in record if key.startswith(prefix)}
+        for key in sorted(known):
+            other = key.removeprefix(prefix)
+            measure = f'loss on held-out rows of {other}, nats a token; lower is better'
+            for pair in _ends(records, key):
+                lines.append(_lower(f'Has {name} forgotten {other}?', measure, *pair))
+    return lines
+
+
+def _ends(records: Sequence[Result], key: str) -> list[list[tuple[str, float]]]:
+    """[[('step n', value) of the first record with one, and of the last]], or []."""
+    found = [(f'step {r["step"]:,}', r[key]) for r in records if r.get(key) is not None]
+    return [[found[0], found[-1]]] if len(found) > 1 else []
+
+
 def _text(named: Sequence[Named]) -> list[Comparison]:
     measure = (
         f'bits per byte, held-out text of {named[0][1]["dataset"]}; lower is better'
@@ -76,21 +140,33 @@ def _chat(named: Sequence[Named]) -> list[Comparison]:
         )
         for (before, old), (after, new) in itertools.pairwise(named)
     ]
-    for name, result in named:
-        if 'stopped' in result:
-            stopped, asked = result['stopped'], result['asked']
-            lines.append(
-                Comparison(
-                    f'Do the answers of {name} end by themselves?',
-                    f'greedy answers to held-out questions of {dataset}, at most '
-                    f'{result["max_tokens"]} tokens; more is better',
-                    '',
-                    f'{name}\n{stopped} of {asked}',
-                    f'{stopped / asked:.0%}',
-                    None,
-                )
-            )
-    return lines
+    answered = [(name, result) for name, result in named if 'stopped' in result]
+    lines += [_stopped(None, only) for only in answered if len(answered) == 1]
+    return lines + [_stopped(*pair) for pair in itertools.pairwise(answered)]
+
+
+def _stopped(before: Named | None, after: Named) -> Comparison:
+    """How many of the answers end by themselves."""
+    (name, result), gain = after, _share(after)
+    if before:
+        gain -= _share(before)
+    return Comparison(
+        f'Do the answers of {name} end by themselves?',
+        f'greedy answers to held-out questions of {result["dataset"]}, at most '
+        f'{result["max_tokens"]} tokens; more is better',
+        _of_asked(before) if before else '',
+        _of_asked(after),
+        f'{signed(100 * gain)} points' if before else f'{gain:.0%}',
+        gain > 0 if before and gain else None,
+    )
+
+
+def _share(named: Named) -> float:
+    return float(named[1]['stopped'] / named[1]['asked'])
+
+
+def _of_asked(named: Named) -> str:
+    return f'{named[0]}\n{named[1]["stopped"]} of {named[1]["asked"]}'
 
 
 def _pairs(named: Sequence[Named]) -> list[Comparison]:
@@ -130,6 +206,6 @@ def _lower(
     )
 
 
-def signed(value: float | int) -> str:
+def signed(value: float | int, places: int = 1) -> str:
     """+1.3, or the like with a true minus sign."""
-    return f'{value:+.1f}'.replace('-', '\N{MINUS SIGN}')
+    return f'{value:+.{places}f}'.replace('-', '\N{MINUS SIGN}')

@@ -40,6 +40,23 @@ def table(
     head: Sequence[object], rows: Iterable[Sequence[object]], class_: str = ''
 ) -> Html:
     """A table whose columns are numbers, aligned right, where a head ends in '#'."""
+    return _table(head, [('', rows)], class_)
+
+
+def grouped(
+    head: Sequence[object],
+    groups: Iterable[tuple[object, Iterable[Sequence[object]]]],
+    class_: str = 'grouped',
+) -> Html:
+    """A table in parts, each of (what stands over its rows, its rows)."""
+    return _table(head, groups, class_)
+
+
+def _table(
+    head: Sequence[object],
+    groups: Iterable[tuple[object, Iterable[Sequence[object]]]],
+    class_: str,
+) -> Html:
     names = [str(name) for name in head]
     classes = ['number' if name.endswith('#') else 'words' for name in names]
 
@@ -52,11 +69,14 @@ def table(
             ),
         )
 
-    shown = [name.rstrip('#') for name in names]
+    def body(over: object, rows: Iterable[Sequence[object]]) -> Html:
+        title = element('tr', element('td', over, colspan=len(names))) if over else ''
+        return element('tbody', title, *(line('td', row) for row in rows))
+
     made = element(
         'table',
-        element('thead', line('th', shown)),
-        element('tbody', *(line('td', row) for row in rows)),
+        element('thead', line('th', [name.rstrip('#') for name in names])),
+        *(body(over, rows) for over, rows in groups),
     )
     return element('div', made, class_=f'scroll {class_}'.strip())
 
@@ -113,6 +133,11 @@ th:last-child, td:last-child { padding-right: 0; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .measures th:nth-child(1) { width: 30%; }
 .measures th:nth-child(2) { width: 12%; }
+.grouped tr:first-child td { padding-top: 1.25rem; border: 0; }
+.grouped tr + tr td:first-child { color: var(--soft); white-space: nowrap; }
+.grouped td:nth-child(2) { width: 100%; overflow-wrap: anywhere; }
+.grouped td:nth-child(2), .grouped b { white-space: pre-wrap; }
+.grouped small { white-space: normal; }
 td small { display: block; color: var(--soft); font-size: .8125rem; }
 .good { color: var(--good); font-weight: 600; }
 .bad { color: var(--bad); font-weight: 600; }
@@ -131,15 +156,21 @@ figcaption {
   margin-bottom: .4rem;
 }
 figcaption b { color: var(--ink); font-weight: 600; margin-right: auto; }
+figcaption small { flex-basis: 100%; }
+figcaption small:empty { display: none; }
 .key { white-space: nowrap; }
 .key i {
   display: inline-block; width: 1rem; border-top: 2.5px solid;
   vertical-align: .25em; margin-right: .4rem;
 }
 .small-multiples {
-  display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: 1rem;
+  display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr));
 }
-.small-multiples figure { margin: 0; }
+.small-multiples figure { margin: 0; display: flex; flex-direction: column; }
+.small-multiples svg { margin-top: auto; }
+.small-multiples .key { margin-right: auto; }
+.small-multiples .key:nth-last-child(2) { margin-right: 0; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg text { fill: var(--soft); font-size: 12px; font-variant-numeric: tabular-nums; }
 svg .grid { stroke: var(--line); stroke-width: 1; }

@@ -1,7 +1,6 @@
 """One HTML page about a series of runs, for a reader who has never seen the project."""
 
 from collections.abc import Sequence
-import dataclasses
 import importlib.metadata
 import os
 from pathlib import Path
@@ -9,84 +8,50 @@ import platform
 from typing import Any
 
 import jax
-import numpy as np
 
 import gptjax
 from gptjax import command
-from gptjax.data import dataset as dataset_lib
 from gptjax.data import storage
-from gptjax.evals import answers, charts, compare, data_card, page, scores
-from gptjax.generate import engine as engine_lib
-from gptjax.text import chat
-from gptjax.train import build, log
+from gptjax.evals import (
+    compare,
+    curves,
+    data_card,
+    page,
+    runs,
+    scores,
+    stages,
+    transcripts,
+)
 
-SAMPLES = 3
-SAMPLING: dict[str, Any] = {
-    'max_tokens': 80,
-    'temperature': 0.8,
-    'top_p': 0.95,
-    'seed': 0,
-}
-_OPENING = 12  # tokens of a held-out document that a text model continues
-
-_STAGES = {
-    ('next_token', 'text'): 'Pretraining: it learned to continue text, one token '
-    'after another.',
-    ('next_token', 'chat'): 'Supervised fine-tuning: it learned to answer, from '
-    'conversations; only the tokens of the answers count.',
-    ('masked_lm', 'text'): 'Masked language modelling: it learned to guess the tokens '
-    'of a text that are hidden from it.',
-    ('classification', 'labelled'): 'Classification: it learned to tell the class of a '
-    'text.',
-    ('seq2seq', 'translation'): 'Sequence to sequence: it learned to write the target '
-    'of each source, one token after another.',
-    ('reward', 'pairs'): 'Reward model: it learned to give the better of two answers '
-    'the higher number.',
-    ('dpo', 'pairs'): 'Preference optimisation (DPO): it learned which of two answers '
-    'is the better one.',
-}
 _INTRODUCTION = (
     'A language model was trained in the stages below, in this order. What counts is '
     'measured on held-out data: the part of each dataset that was kept out of the '
     'training on it. A token is a piece of a word; loss is how surprised the model is '
     'by each token, on average (0 would be never).'
 )
-_TITLES = {'mfu': 'MFU (share of peak)'}
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What the page says of one workdir; samples are (prompt, continuation)."""
-
-    name: str
-    workdir: Path
-    config: dict[str, Any]
-    arch: Any
-    parameters: int
-    step: int
-    dataset: dataset_lib.Dataset
-    records: list[dict[str, Any]]
-    results: list[dict[str, Any]]
-    samples: list[tuple[str, str]]
-
-
-def write(workdirs: Sequence[Path], output: Path, prompts: Sequence[str]) -> None:
+def write(workdirs: Sequence[Path], output: Path, prompts: Sequence[str]) -> str:
     """Writes the page about `workdirs`, in the order of training, to `output`.
 
-    prompts: what text models continue; none are openings of held-out documents.
+    Returns what stands side by side in it, as text for a terminal; '' where nothing
+    does. prompts: what text models continue; none are openings of held-out documents.
     Raises UserError for a workdir without a checkpoint, or one whose dataset or results
     are missing or damaged, and for an output that cannot be a file.
     """
-    names = _names(workdirs)
     _check_output(output)
-    runs = [
-        _read(name, workdir, prompts)
-        for name, workdir in zip(names, workdirs, strict=True)
+    reported = runs.read(workdirs, prompts)
+    title = f'How the training went: {", ".join(run.name for run in reported)}'
+    parts = [('summary', 'Does it mean something?', _summary(reported))]
+    together = transcripts.of_runs(reported)
+    if len(reported) > 1:
+        beside = [_figures(reported), *together.values()]
+        parts.append(('side-by-side', 'Side by side', beside))
+    parts += [
+        (f'run-{i}', run.name, _run(run, set(together)))
+        for i, run in enumerate(reported, 1)
     ]
-    title = f'How the training went: {", ".join(names)}'
-    parts = [('summary', 'Does it mean something?', _summary(runs))]
-    parts += [(f'run-{i}', run.name, _run(run)) for i, run in enumerate(runs, 1)]
-    parts += [('data', 'Data', _data(runs)), ('try', 'Try it', _try(runs))]
+    parts += [('data', 'Data', _data(reported)), ('try', 'Try it', _try(reported))]
     links = (page.element('a', name, href=f'#{anchor}') for anchor, name, _ in parts)
     body = page.document(
         title,
@@ -96,6 +61,7 @@ def write(workdirs: Sequence[Path], output: Path, prompts: Sequence[str]) -> Non
         *(page.section(anchor, name, *inside) for anchor, name, inside in parts),
     )
     storage.write(output, body.encode())
+    return '\n'.join(filter(None, [_plain(reported), transcripts.plain(reported)]))
 
 
 def _check_output(output: Path) -> None:
@@ -112,62 +78,9 @@ def _check_output(output: Path) -> None:
         ) from None
 
 
-def _names(workdirs: Sequence[Path]) -> list[str]:
-    """The names of the folders, or their whole paths where two are the same."""
-    names = [workdir.resolve().name for workdir in workdirs]
-    if len(set(names)) == len(names):
-        return names
-    if len({str(workdir.resolve()) for workdir in workdirs}) < len(names):
-        raise command.UserError('a --workdir is given twice; give each one once.')
-    return [str(workdir) for workdir in workdirs]
-
-
-def _read(name: str, workdir: Path, prompts: Sequence[str]) -> Run:
-    trained = build.load(workdir)
-    built = build.dataset_of(trained)
-    return Run(
-        name=name,
-        workdir=workdir,
-        config=trained.config,
-        arch=trained.model.arch,
-        parameters=sum(x.size for x in jax.tree.leaves(trained.params)),
-        step=trained.step,
-        dataset=built,
-        records=log.read(workdir),
-        results=scores.read(workdir),
-        samples=_continued(trained, built, prompts) if built.kind == 'text' else [],
-    )
-
-
-def _continued(
-    trained: build.Trained, built: dataset_lib.Dataset, prompts: Sequence[str]
-) -> list[tuple[str, str]]:
-    """Prompts and their sampled continuations."""
-    engine = engine_lib.Engine(trained.model, trained.params, trained.tokenizer)
-    given = [engine.document(prompt) for prompt in prompts]
-    begin = trained.tokenizer.control[chat.BEGIN]
-    if not given:
-        rows = built.rows(scores.SPLIT, build.row_length(trained))
-        given = openings(scores.stream(rows), begin, SAMPLES)
-    requests = [engine_lib.Request(tokens, **SAMPLING) for tokens in given]
-    return [
-        (trained.tokenizer.decode(tokens), completion.text)
-        for tokens, completion in zip(given, engine.generate(requests), strict=True)
-    ]
-
-
-def openings(stream: np.ndarray, begin: int, count: int) -> list[tuple[int, ...]]:
-    """The first tokens of `count` documents of a stream, `begin` included."""
-    starts = np.flatnonzero(stream[:-1] == begin).tolist()
-    ends = [*starts[1:], len(stream) - 1]
-    return [
-        tuple(stream[start : min(start + 1 + _OPENING, end)].tolist())
-        for start, end in answers.spread(list(zip(starts, ends, strict=True)), count)
-    ]
-
-
-def _summary(runs: Sequence[Run]) -> list[page.Html]:
-    lines = compare.summary([(run.name, run.results) for run in runs])
+def _summary(reported: Sequence[runs.Run]) -> list[page.Html]:
+    lines = compare.summary([(run.name, run.results) for run in reported])
+    lines += compare.logged([(run.name, run.records) for run in reported])
     if not lines:
         return [
             page.element(
@@ -209,14 +122,39 @@ def _change(line: compare.Comparison) -> page.Html:
     )
 
 
-def _run(run: Run) -> list[page.Html]:
-    stage = _STAGES[run.config['objective']['name'], run.dataset.kind]
-    parts = [page.element('p', stage), _facts(run), *_curves(run)]
+def _figures(reported: Sequence[runs.Run]) -> page.Html:
+    """What was measured of several runs, a column each."""
+    lines = compare.matrix([run.results for run in reported])
+    head = ['', *(f'{run.name}#' for run in reported)]
+    return page.table(head, lines) if lines else page.Html('')
+
+
+def _plain(reported: Sequence[runs.Run]) -> str:
+    """The same for a terminal."""
+    rows = [['', *(run.name for run in reported)]]
+    rows += compare.matrix([run.results for run in reported])
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return '\n'.join(
+        f'{name:<{first}}'
+        + ''.join(f'  {x:>{n}}' for x, n in zip(values, others, strict=True))
+        for name, *values in rows
+    )
+
+
+def _run(run: runs.Run, shown: set[str]) -> list[page.Html]:
+    """shown: digests of the datasets whose answers stand elsewhere."""
+    unit = ', nats a token' if run.dataset.kind != 'pairs' else ''
+    parts = [
+        page.element('p', stages.words(run)),
+        stages.facts(run),
+        *curves.figures(run.records, unit),
+        *transcripts.of_run(run.transcripts),
+    ]
     own = run.dataset.manifest['digest']
     for result in sorted(run.results, key=lambda r: r['dataset_digest'] != own):
-        parts += _result(run, result)
+        parts += _result(run, result, result['dataset_digest'] not in shown)
     if run.samples:
-        settings = ', '.join(f'{key} {value}' for key, value in SAMPLING.items())
+        settings = ', '.join(f'{key} {value}' for key, value in runs.SAMPLING.items())
         parts += [
             page.element('h3', 'What it writes'),
             page.element(
@@ -229,79 +167,7 @@ def _run(run: Run) -> list[page.Html]:
     return parts
 
 
-def _facts(run: Run) -> page.Html:
-    arch, config = run.arch, run.config
-    row = 'pairs' if run.dataset.kind == 'pairs' else f'rows of {arch.T:,} tokens'
-    train = run.dataset.manifest['splits']['train']
-    facts = {
-        'Parameters': f'{run.parameters:,}',
-        'Architecture': f'{arch.family}: {arch.L} layers, width {arch.D}, '
-        f'context {arch.T}',
-        'Starts from': 'random weights',
-        'Objective': config['objective']['name'],
-        'Steps': f'{run.step:,}, each of {config["data"]["batch_size"]:,} {row}',
-        'Dataset': f'{run.dataset.folder.resolve().name}, '
-        f'{train["tokens"]:,} training tokens',
-        'Learning rate': f'{config["optimizer"]["learning_rate"]:g} at its peak',
-    }
-    if 'init_from' in config['model']:
-        facts['Starts from'] = config['model']['init_from']
-    if run.records:
-        facts['Training time'] = _duration(run.records[-1]['seconds'])
-    return page.element(
-        'dl',
-        *(
-            page.element('div', page.element('dt', key), page.element('dd', value))
-            for key, value in facts.items()
-        ),
-    )
-
-
-def _duration(seconds: float | int) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f'{hours} h {minutes} min'
-    return f'{minutes} min {rest} s' if minutes else f'{rest} s'
-
-
-def _curves(run: Run) -> list[page.Html]:
-    """The loss, large; then everything else that was logged, small."""
-
-    def points(name: str) -> list[charts.Point]:
-        return [
-            (record['step'], record[name])
-            for record in run.records
-            if record.get(name) is not None
-        ]
-
-    unit = ', nats a token' if run.dataset.kind != 'pairs' else ''
-    loss = charts.figure(
-        f'Loss{unit}',
-        [
-            charts.Series('training', points('loss'), 'one'),
-            charts.Series('held-out', points('eval_loss'), 'two', dots=True),
-        ],
-        width=940,
-        height=290,
-    )
-    first = ['tokens_per_second', 'learning_rate', 'gradient_norm']
-    large = {'step', 'loss', 'eval_loss', 'seconds'}
-    others = {name for record in run.records for name in record} - large - {*first}
-    small = (
-        charts.figure(
-            _TITLES.get(name, name.replace('_', ' ').capitalize()),
-            [charts.Series('', points(name), 'two')],
-            width=290,
-            height=150,
-            from_zero=True,
-        )
-        for name in [*first, *sorted(others)]
-    )
-    return [loss, page.element('div', *small, class_='small-multiples')]
-
-
-def _result(run: Run, result: dict[str, Any]) -> list[page.Html]:
+def _result(run: runs.Run, result: dict[str, Any], answers: bool) -> list[page.Html]:
     numbers = [
         (label, scores.shown(result[name]), meaning)
         for name, (label, _, meaning) in scores.LABELS.items()
@@ -312,7 +178,7 @@ def _result(run: Run, result: dict[str, Any]) -> list[page.Html]:
         page.element('h3', f'On the held-out part of {result["dataset"]}{late}'),
         page.table(('measure', 'value#', 'what it is'), numbers, 'measures'),
     ]
-    if 'samples' in result:
+    if answers and 'samples' in result:
         cards = map(_answer, result['samples'])
         parts.append(page.element('div', *cards, class_='samples two-columns'))
     return parts
@@ -339,17 +205,17 @@ def _answer(sample: dict[str, Any]) -> page.Html:
     return page.element('div', *parts, class_='sample')
 
 
-def _data(runs: Sequence[Run]) -> list[page.Html]:
-    datasets = {run.dataset.manifest['digest']: run.dataset for run in runs}
+def _data(reported: Sequence[runs.Run]) -> list[page.Html]:
+    datasets = {run.dataset.manifest['digest']: run.dataset for run in reported}
     parts: list[page.Html] = []
     for built in datasets.values():
         parts += data_card.card(built)
     return parts
 
 
-def _try(runs: Sequence[Run]) -> list[page.Html]:
-    workdir = runs[-1].workdir
-    ask = '' if runs[-1].dataset.kind == 'text' else ' --chat'
+def _try(reported: Sequence[runs.Run]) -> list[page.Html]:
+    workdir = reported[-1].workdir
+    ask = '' if reported[-1].dataset.kind == 'text' else ' --chat'
     prompt = 'What does os.path.join do?' if ask else 'The'
     packages = ('jax', 'flax', 'numpy')
     versions = [f'{name} {importlib.metadata.version(name)}' for name in packages]

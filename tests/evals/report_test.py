@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from gptjax import command
-from gptjax.evals import charts, compare, page, report, scores
+from gptjax.evals import (
+    charts,
+    compare,
+    curves,
+    page,
+    report,
+    runs,
+    scores,
+    stages,
+    transcripts,
+)
 from gptjax.objectives import table as objective_table
 
 EVIL = '<script>alert("x")</script> & \x00'
@@ -128,7 +138,7 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(workdirs, tmp_path)
 
 def test_openings_stay_in_their_documents():
     stream = np.array([0, *range(1, 20), 0, 7, 8, 0, 0])
-    assert report.openings(stream, 0, 3) == [(*range(13),), (0, 7, 8), (0,)]
+    assert runs.openings(stream, 0, 3) == [(*range(13),), (0, 7, 8), (0,)]
 
 
 def result(kind, digest='d', **numbers):
@@ -158,6 +168,85 @@ def test_summary_says_worse():
         [('a', [result('chat', loss=2.0)]), ('b', [result('chat', loss=2.5)])]
     )
     assert (line.change, line.better) == ('+25.0%', False)
+
+
+def test_summary_says_which_answers_stop_and_what_a_run_logged():
+    chat = [result('chat', loss=2.0, stopped=n, asked=10, max_tokens=9) for n in (9, 8)]
+    lines = compare.summary([('a', [chat[0]]), ('b', [chat[1]])])
+    assert (lines[1].before, lines[1].after) == ('a\n9 of 10', 'b\n8 of 10')
+    assert (lines[1].change, lines[1].better) == ('\N{MINUS SIGN}10.0 points', False)
+    records = [
+        {'step': 0, 'eval_reward': 0.25, 'eval_loss': -0.25, 'eval_loss_text': 2.0},
+        {'step': 1, 'eval_loss': None},
+        {'step': 2, 'eval_reward': 0.75, 'eval_loss': -0.75, 'eval_loss_text': 2.5},
+    ]
+    earned, forgotten = compare.logged([('b', records), ('c', records[:2])])
+    assert (earned.before, earned.after) == ('step 0\n0.250', 'step 2\n0.750')
+    assert (earned.change, earned.better) == ('+0.500', True)
+    assert (forgotten.change, forgotten.better) == ('+25.0%', False)
+
+
+def test_figures_stand_side_by_side_under_their_own_run():
+    text = result('text', bits_per_byte=1.5, loss=2.0, bytes=9)
+    lines = compare.matrix([[text], [result('chat', loss=3.0)], [text]])
+    assert lines == [
+        ['bits per byte, text', '1.500', '', '1.500'],
+        ['loss, chat', '', '3.000', ''],
+    ]
+
+
+def said(step, prompt, completion, held_out=True):
+    return {
+        'step': step,
+        'held_out': held_out,
+        'prompt': prompt,
+        'completion': completion,
+        'reward': step / 8,
+        'rewards': {'ended': 1.0, 'length': None},
+        'reference': 'true',
+    }
+
+
+def test_transcripts_are_early_beside_late():
+    records = [said(0, 'q', 'first'), said(0, 'q', 'again'), said(0, 'p', 'alone')]
+    records += [said(1, 'q', 'taught', held_out=False), said(4, 'q', 'middle')]
+    records += [said(8, 'q', EVIL), said(8, 'q', 'other')]
+    title, table = transcripts.of_run(records)
+    text = Parser(table).text
+    assert 'held-out' in title
+    assert text == (
+        'answerendedlengthreward'
+        'qTrue answer: true'
+        'step 0first1.00none0.00'
+        'step 8<script>alert("x")</script> & \u24001.00none1.00'
+    )
+    _, trained = transcripts.of_run([said(n, f'q{n}', 'x', False) for n in range(20)])
+    shown = re.findall(r'<b>q(\d+)</b>', trained)
+    assert shown == ['0', '1', '2', '17', '18', '19']
+    assert transcripts.of_run([]) == []
+
+
+def test_curves_of_rollouts_have_the_reward_first_and_all_else_in_groups():
+    names = 'loss eval_reward reward_ended kl kl_coefficient entropy clip_share mfu'
+    same = dict.fromkeys([*names.split(), 'value_loss', 'forgetting_text'], 0.5)
+    records = [
+        {'step': n, 'reward': n, 'eval_loss': -n, 'eval_loss_text': 4.0, 'odd': None}
+        | same
+        for n in range(5)
+    ]
+    first, *rest = curves.figures(records, ', nats a token')
+    assert 'Reward of an answer' in first
+    assert 'held-out 0.5' in Parser(first).text
+    text = ''.join(Parser(part).text for part in rest)
+    titles = (
+        'Rewards', 'Reward: ended', 'How far it went', 'KL to the reference',
+        'Coefficient of the KL', 'Clipped', 'What it says', 'Entropy', 'The value',
+        'What it forgot', 'Forgetting of text', 'Loss on text', 'Training',
+    )  # fmt: skip
+    places = [text.index(title) for title in titles]
+    assert places == sorted(places)
+    assert 'Odd' not in text
+    assert text.count('held-out') == 1  # of the text: the loss held out is -reward
 
 
 @pytest.mark.parametrize(
@@ -206,9 +295,7 @@ def test_html_escapes_all_but_html():
 
 
 def test_every_objective_has_its_words():
-    pairs = {
-        (name, kind)
-        for name, objective in objective_table.OBJECTIVES.items()
-        for kind in objective.kinds
-    }
-    assert pairs == set(report._STAGES)
+    assert set(objective_table.OBJECTIVES) - {'next_token'} <= set(stages._STAGES)
+    assert set(objective_table.OBJECTIVES['next_token'].kinds) == set(
+        stages._NEXT_TOKEN
+    )

@@ -1,0 +1,115 @@
+"""What a run was: its stage in words, and the facts of it."""
+
+from typing import Any
+
+from gptjax.evals import page, runs
+
+_STAGES = {
+    'masked_lm': 'Masked language modelling: it learned to guess the tokens of a text '
+    'that are hidden from it.',
+    'classification': 'Classification: it learned to tell the class of a text.',
+    'seq2seq': 'Sequence to sequence: it learned to write the target of each source, '
+    'one token after another.',
+    'reward': 'Reward model: it learned to give the better of two answers the higher '
+    'number.',
+    'preference': 'Preference optimisation: it learned which of two answers is the '
+    'better one.',
+    'kto': 'Preference optimisation (KTO): it learned which answers people want, and '
+    'which they do not, from answers judged one by one.',
+    'ppo': 'Reinforcement learning (PPO): it answered, a reward judged each answer, '
+    'and it learned to be rewarded more than it had expected of itself.',
+    'group': 'Reinforcement learning in groups: it answered each prompt several times, '
+    'a reward judged the answers, and it learned from the better of each group.',
+    'distil': 'Distillation: it learned to give each next token the probability that '
+    'its teacher gives it.',
+}
+_NEXT_TOKEN = {
+    'text': 'Pretraining: it learned to continue text, one token after another.',
+    'chat': 'Supervised fine-tuning: it learned to answer, from conversations; only '
+    'the tokens of the answers count.',
+}
+_ROWS = {'pairs': 'pairs', 'feedback': 'judged answers'}
+
+
+def words(run: runs.Run) -> str:
+    """A sentence on what was learned, and from what."""
+    name = run.config['objective']['name']
+    return _NEXT_TOKEN[run.dataset.kind] if name == 'next_token' else _STAGES[name]
+
+
+def facts(run: runs.Run) -> page.Html:
+    """A list of what the run was made of."""
+    arch, config = run.arch, run.config
+    train = run.dataset.manifest['splits']['train']
+    found = {
+        'Parameters': f'{run.parameters:,}',
+        'Architecture': f'{arch.family}: {arch.L} layers, width {arch.D}, '
+        f'context {arch.T}',
+        'Starts from': config['model'].get('init_from', 'random weights'),
+        'Objective': _objective(config['objective']),
+        'Steps': f'{run.step:,}, each of {config["data"]["batch_size"]:,} {_row(run)}',
+        'Dataset': f'{run.dataset.folder.resolve().name}, '
+        f'{train["tokens"]:,} training tokens',
+        'Learning rate': f'{config["optimizer"]["learning_rate"]:g} at its peak',
+    }
+    if run.trained < run.parameters:
+        share = run.trained / run.parameters
+        found['Trained'] = f'{run.trained:,} weights: {share:.2g} of the model'
+    if 'adapter' in config:
+        found['Adapter'] = _adapter(config['adapter'])
+    if 'rewards' in config:
+        found['Rewards'] = ', '.join(
+            f'{reward["name"]} x {reward["weight"]:g}' for reward in config['rewards']
+        )
+    if 'rollout' in config:
+        found['Rollout'] = _rollout(config['rollout'])
+    if run.records:
+        found['Training time'] = _duration(run.records[-1]['seconds'])
+    return page.element(
+        'dl',
+        *(
+            page.element('div', page.element('dt', key), page.element('dd', value))
+            for key, value in found.items()
+        ),
+    )
+
+
+def _objective(section: dict[str, Any]) -> str:
+    """Its name, and what else the config says of it."""
+    shown = [section['name']]
+    for key, value in section.items():
+        if isinstance(value, dict):  # a loss, which has a name and options of its own
+            shown += [
+                value['name'],
+                *(f'{k} {v}' for k, v in value.items() if k != 'name'),
+            ]
+        elif key != 'name':
+            shown.append(f'{key} {value}')
+    return ', '.join(shown)
+
+
+def _row(run: runs.Run) -> str:
+    if 'rollout' in run.config:
+        return 'answers of its own'
+    return _ROWS.get(run.dataset.kind, f'rows of {run.arch.T:,} tokens')
+
+
+def _adapter(section: dict[str, Any]) -> str:
+    kind = 'rsLoRA' if section['rank_stabilised'] else 'LoRA'
+    base = '' if section['base'] == 'float32' else f', over a base in {section["base"]}'
+    return f'{kind} of rank {section["R"]} on {", ".join(section["targets"])}{base}'
+
+
+def _rollout(section: dict[str, Any]) -> str:
+    return (
+        f'{section["prompts"]} prompts, {section["group"]} answers each, of at most '
+        f'{section["max_tokens"]} tokens, at temperature {section["temperature"]:g}'
+    )
+
+
+def _duration(seconds: float | int) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f'{hours} h {minutes} min'
+    return f'{minutes} min {rest} s' if minutes else f'{rest} s'
