@@ -7,8 +7,11 @@ from typing import Any
 from gptjax import core
 from gptjax.objectives import (
     classification,
+    distil,
+    group,
     masked_lm,
     next_token,
+    ppo,
     preference,
     preferences,
     reward,
@@ -63,6 +66,8 @@ def _of_preference(loss: Any, reference: str) -> dict[str, Any]:
     return {'frozen': preference.FROZEN[reference], 'running': kept}
 
 
+PROMPTED = ('text', 'chat')  # prompts are read out of these
+
 OBJECTIVES = {
     'next_token': Objective(next_token.make, kinds=('text', 'chat')),
     'masked_lm': Objective(masked_lm.make, kinds=('text',), masks=True),
@@ -76,4 +81,21 @@ OBJECTIVES = {
         feedback=True,
         needs=_of_preference,
     ),
+    'ppo': Objective(
+        ppo.make,
+        kinds=PROMPTED,
+        frozen=('reference',),
+        running=Running(ppo.RUNNING),
+        options=ppo.Options,
+        prepare=ppo.prepare,
+        values=True,
+    ),
+    'group': Objective(
+        group.make,
+        kinds=PROMPTED,
+        frozen=('reference',),
+        options=group.Options,
+        prepare=group.prepare,
+    ),
+    'distil': Objective(distil.make, kinds=PROMPTED, frozen=('teacher',)),
 }

@@ -34,6 +34,23 @@ SETTINGS = {
             reference='stored',
         ),
     ),
+    'ppo': (
+        'gpt2', dict(head=config.Head(values=True)),
+        dict(
+            temperature=0.7, max_tokens=8, group=1, clip_low=0.2, clip_high=0.3,
+            value_coefficient=0.1, gamma=1.0, lam=0.95, kl_coefficient=0.1,
+            kl_estimator='k1', whiten_rewards=True, whiten_advantages=True,
+            clip_value=0.2, dual_clip=3.0, entropy_coefficient=0.01, importance_cap=2.0,
+        ),
+    ),
+    'group': (
+        'gpt2', {},
+        dict(
+            temperature=0.7, max_tokens=8, group=4, method='grpo', kl_coefficient=0.1,
+            kl_in='loss', kl_estimator='k3', entropy_coefficient=0.01,
+        ),
+    ),
+    'distil': ('gpt2', {}, dict(beta=0.3, temperature=0.7)),
 }  # fmt: skip
 RUNNING = {'delta': 0.4, 'steps': 3.0, 'kl': 0.2}  # of those that read them
 
@@ -44,14 +61,21 @@ def model(name, place=None):
     return tiny_family.model(family, place=place, T=8, L=1, **changes)
 
 
-def loss_of(name, place=None):
-    return table.OBJECTIVES[name].make(model(name, place), **SETTINGS[name][2])
+def loss_of(name, place=None, of=None):
+    objective, options = table.OBJECTIVES[name], SETTINGS[name][2]
+    made = of or model(name, place)
+    if objective.options:
+        return objective.make(made, objective.options(**options))
+    if 'teacher' in objective.frozen:
+        options = options | {'teacher': model(name, place)}
+    return objective.make(made, **options)
 
 
 def batch(name):
     """ROWS ragged rows of one document, the last of them padding without weight."""
     arch, rng = model(name).arch, np.random.default_rng(0)
-    pairs = 'pairs' in table.OBJECTIVES[name].kinds
+    objective = table.OBJECTIVES[name]
+    pairs = 'pairs' in objective.kinds
     shape = (ROWS, 2, arch.T) if pairs else (ROWS, arch.T)
     lengths = rng.integers(3, arch.T + 1, shape[:-1])[..., None]
     real = np.arange(arch.T) < lengths
@@ -80,6 +104,10 @@ def batch(name):
             'source_segments': places < 5,
             'source_positions': places * (places < 5),
         }
+    if objective.prepare:
+        names = ('log_p', 'sampler_log_p', 'reference_log_p', 'values', 'returns')
+        made |= {key: rng.normal(-4, 1, shape) for key in names}
+        made['advantages'] = rng.normal(0, 1, shape) * weights
     return {
         key: jnp.asarray(x, jnp.float32 if x.dtype.kind == 'f' else jnp.int32)
         for key, x in made.items()
@@ -112,7 +140,7 @@ def updated(name, place, given, accumulate=1):
     reference = jax.tree.map(lambda leaf: leaf * 0.9, start.params)
     after, metrics = run(
         start,
-        {'reference': reference, 'running': RUNNING},
+        {'reference': reference, 'teacher': reference, 'running': RUNNING},
         jax.device_put(given, place.named(('batch',))),
     )
     return jax.device_get((metrics, after.params))
@@ -165,7 +193,7 @@ def test_a_wrong_head_is_named_with_what_to_set(name):
     wrong = tiny_family.model(other, head=config.Head('value'))
     kinds = r"model\.head\.kind is 'value', and objective '" + name + "' trains"
     with pytest.raises(command.UserError, match=kinds):
-        table.OBJECTIVES[name].make(wrong, **SETTINGS[name][2])
+        loss_of(name, of=wrong)
 
 
 @pytest.mark.parametrize(
