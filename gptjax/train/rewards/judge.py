@@ -34,8 +34,8 @@ def judge(
     group (others are (?:...)), whose first match in the answer counts. Without a match,
     with no number in it, or one that is not between `least` and `most`, there is no
     reward (NaN). answers: a file that keeps all answers, so that nothing is asked
-    twice. endpoint: options of `Endpoint`. Raises UserError for wrong options, and, when
-    it is asked, where the endpoint cannot be reached.
+    twice. endpoint: options of `Endpoint`. Raises UserError for wrong options, and
+    where, when it is asked, the endpoint cannot be reached.
     """
     if '{completion}' not in question:
         raise command.UserError(
