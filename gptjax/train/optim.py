@@ -58,6 +58,37 @@ def adamw(
     )
 
 
+def adam_tf(
+    schedule: Schedule,
+    *,
+    b1: float,
+    b2: float,
+    eps: float,
+    weight_decay: float,
+    clip_norm: float,
+) -> optax.GradientTransformation:
+    """`adamw` with eps where TensorFlow 1 has it, as the first RLHF did.
+
+    -rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps) (Kingma and Ba, 2015, end of
+    section 2): beside a v that is not yet corrected, eps weighs more in early steps.
+    """
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        count = state.count + 1
+        mu = optax.tree.update_moment(grads, state.mu, b1, 1)
+        nu = optax.tree.update_moment(grads, state.nu, b2, 2)
+        rate = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+        updates = jax.tree.map(lambda m, v: rate * m / (jnp.sqrt(v) + eps), mu, nu)
+        return updates, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.GradientTransformation(optax.scale_by_adam().init, update),
+        optax.add_decayed_weights(weight_decay, mask=_decayed),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
 def _decayed(params: core.Params) -> core.Params:
     return trees.map_with_path(
         lambda path, _: not path.endswith(('bias', 'scale')), params

@@ -2,4 +2,4 @@
 
 from gptjax.train import optim
 
-OPTIMIZERS = {'adamw': optim.adamw}
+OPTIMIZERS = {'adamw': optim.adamw, 'adam_tf': optim.adam_tf}

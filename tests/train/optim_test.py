@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
@@ -10,7 +11,8 @@ from gptjax import command
 from gptjax.model import transformer
 from gptjax.train import optim, state, table
 
-OPTIONS = {'adamw': dict(b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.0, clip_norm=1.0)}
+ADAM = dict(b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.0, clip_norm=1.0)
+OPTIONS = {'adamw': ADAM, 'adam_tf': ADAM}
 
 
 def test_warmup_and_cosine_at_known_points():
@@ -68,3 +70,30 @@ def test_every_optimizer_shards_like_its_parameters(name):
     assert len(moments) >= len(jax.tree.leaves(shapes.params))
     assert all(s == params[leaf.shape] for leaf, s in moments)
     assert {leaf.dtype for leaf, _ in moments} == {jnp.dtype('float32')}
+
+
+def test_adam_of_tensorflow_is_its_formula():
+    """eps as large as the gradients, so that its place matters from the first step."""
+    b1, b2, eps, decay = 0.9, 0.999, 1e-2, 0.1
+    rng = np.random.default_rng(0)
+    given = {'w': rng.normal(0, 1, (3, 2)), 'bias': rng.normal(0, 1, 4)}
+    schedule = optim.warmup_cosine(0.1, 2, 10, 0.01)
+    options = dict(b1=b1, b2=b2, eps=eps, weight_decay=decay, clip_norm=1e9)
+    optimizer = table.OPTIMIZERS['adam_tf'](schedule, **options)
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), given)
+    opt_state = optimizer.init(params)
+    m, v = (dict.fromkeys(given, 0.0) for _ in range(2))
+    for t in range(1, 6):
+        grads = {name: rng.normal(0, 0.01, x.shape) for name, x in given.items()}
+        rate = float(schedule(t - 1))
+        for name, grad in grads.items():
+            m[name] = b1 * m[name] + (1 - b1) * grad
+            v[name] = b2 * v[name] + (1 - b2) * grad**2
+            step = np.sqrt(1 - b2**t) / (1 - b1**t) * m[name] / (np.sqrt(v[name]) + eps)
+            step += decay * given[name] if name == 'w' else 0
+            given[name] = given[name] - rate * step
+        exact = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), grads)
+        updates, opt_state = optimizer.update(exact, opt_state, params)
+        params = optax.apply_updates(params, updates)
+    for name, wanted in given.items():
+        np.testing.assert_allclose(params[name], wanted, rtol=0, atol=1e-6)
