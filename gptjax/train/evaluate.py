@@ -11,6 +11,8 @@ from gptjax.data import mixture
 from gptjax.data import rows as rows_lib
 from gptjax.train import feed
 
+_SOURCE = 'loss_'  # and the name of a source of a mixture
+
 
 def evaluate(
     eval_step: Callable[[core.Params, Mapping[str, Any], core.Batch], core.Loss],
@@ -38,7 +40,7 @@ def evaluate(
                 sums[name] = sums.get(name, 0) + np.array(pair, np.float64)
         mine = [sums[name] - before.get(name, 0) for name in terms]
         if part and mine[0][1]:
-            own[f'loss_{part}'] = sum(t / w if w else 0.0 for t, w in mine)
+            own[f'{_SOURCE}{part}'] = sum(t / w if w else 0.0 for t, w in mine)
     if not sums or not sums[terms[0]][1]:
         raise command.UserError(
             f'nothing to evaluate: {len(rows)} held-out rows carry no weight; hold out '
@@ -51,3 +53,38 @@ def evaluate(
         'loss': sum(means[name] for name in terms),
         'weight': float(sums[terms[0]][1]),
     }
+
+
+def of_sources(means: Mapping[str, float]) -> dict[str, float]:
+    """The loss of each source of a mixture, by its name; none of a single dataset."""
+    return {
+        name.removeprefix(_SOURCE): mean
+        for name, mean in means.items()
+        if name.startswith(_SOURCE)
+    }
+
+
+def forgetting(
+    before: Mapping[str, float], means: Mapping[str, float]
+) -> dict[str, float]:
+    """`forgetting_NAME`, in nats: by how much a source's loss is above that of before.
+
+    before: of the weights that a run started from. means: what `evaluate` gives now.
+    """
+    now = of_sources(means)
+    return {
+        f'forgetting_{name}': now[name] - loss
+        for name, loss in before.items()
+        if name in now
+    }
+
+
+def told(before: Mapping[str, float], means: Mapping[str, float]) -> str:
+    """A sentence about what was learned and forgotten since the first step."""
+    now = of_sources(means)
+    parts = [
+        f'{name} {loss:.4f} -> {now[name]:.4f} ({now[name] - loss:+.4f})'
+        for name, loss in before.items()
+        if name in now
+    ]
+    return f'held-out loss since before the first step: {", ".join(parts)}'

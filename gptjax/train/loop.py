@@ -19,7 +19,8 @@ import numpy as np
 from gptjax import command, core, trees
 from gptjax.model import config as model_config
 from gptjax.model import cost
-from gptjax.train import build, checkpoint, flops, log, reference, source
+from gptjax.train import build, checkpoint, evaluate, flops, log, reference, source
+from gptjax.train import settings as settings_lib
 from gptjax.train import state as state_lib
 from gptjax.train import step as step_lib
 
@@ -36,6 +37,9 @@ class Host:
     without_gain: int = 0  # evaluations since then
     stopped_early: bool = False
     start_digest: str = ''  # of the weights it started from, if another workdir's
+    # What those weights lost on each held-out source, before the first step.
+    before: dict[str, float] = dataclasses.field(default_factory=dict)
+    base_digest: str = ''  # of those that the adapters in the checkpoint are for
 
 
 def train(run: build.Run) -> bool:
@@ -101,7 +105,9 @@ class _Loop:
         run = self.run
         arch = model_config.plain(run.model.arch)
         if manifest is None:
-            return Host(arch, start_digest=run.start_digest)
+            return Host(
+                arch, start_digest=run.start_digest, base_digest=run.base_digest
+            )
         host = Host(**manifest['host'])
         # A checkpoint may be older than a field, which has its default there.
         made = model_config.architecture('architecture', **host.architecture)
@@ -112,11 +118,13 @@ class _Loop:
                 f'{run.workdir} holds a model of another {", ".join(changed)}; weights '
                 'cannot change their shape, so take another workdir.'
             )
-        if run.objective.frozen and host.start_digest != run.start_digest:
+        reads = run.objective.frozen or run.base_digest
+        if reads and host.start_digest != run.start_digest:
+            what = 'base of its adapters' if run.base_digest else 'reference'
             raise command.UserError(
                 f'the model that {run.workdir} started from has been trained further, '
-                'and it is the reference of this objective; put its old checkpoint '
-                'back, or start in another workdir.'
+                f'and it is the {what}; put its old checkpoint back, or start in '
+                'another workdir.'
             )
         if run.eval.patience and host.best_step not in self.checkpoints.steps():
             host.best_loss, host.best_step, host.without_gain = None, None, 0
@@ -134,6 +142,8 @@ class _Loop:
             )
             return True
         self._say_start()
+        if self.step == 0 and settings_lib.begun_from(run.settings):
+            self._evaluate_start()
         batch, told = self._next()
         self.clock = _Clock(run, self.step, tokens=batch['tokens'].size)
         pending: tuple[int, Any] | None = None  # a step whose metrics are on their way
@@ -173,6 +183,16 @@ class _Loop:
         batch, self.state, told = self.source.next(self.state, self.frozen)
         return batch, told
 
+    def _evaluate_start(self) -> None:
+        """The record of step 0: what the weights of another workdir are worth here."""
+        means = self.source.evaluate(self.state, self.frozen)
+        self.host.before = evaluate.of_sources(means)
+        unknown = ('loss', 'tokens_per_second', 'mfu', 'learning_rate', 'gradient_norm')
+        held_out = _held_out(means)
+        self.log.write(
+            {'step': 0, **dict.fromkeys(unknown), 'seconds': 0.0, **held_out}
+        )
+
     def _evaluate(self, metrics: Any) -> dict[str, float]:
         run, host = self.run, self.host
         with self.clock.paused(metrics):
@@ -188,6 +208,8 @@ class _Loop:
                 f'without a better loss than {host.best_loss:.4f} of step '
                 f'{host.best_step}'
             )
+        if host.before and (host.stopped_early or self.step == run.steps):
+            self.log.say(evaluate.told(host.before, means))
         return means
 
     def _save(self, metrics: Any) -> None:
@@ -201,8 +223,7 @@ class _Loop:
     def _write(
         self, step: int, metrics: Any, held_out: dict[str, float] | None = None
     ) -> None:
-        means = {f'eval_{name}': mean for name, mean in (held_out or {}).items()}
-        means.pop('eval_weight', None)
+        means = _held_out(held_out or {})
         values = {name: float(value) for name, value in metrics.items()}
         speed = self.clock.speed(step)
         record = {
@@ -216,6 +237,7 @@ class _Loop:
             'seconds': self.host.seconds + self.clock.seconds,
             **values,
             **means,
+            **(evaluate.forgetting(self.host.before, held_out) if held_out else {}),
         }
         self.log.write(record)
 
@@ -247,6 +269,11 @@ class _Loop:
         )
 
 
+def _held_out(means: Mapping[str, float]) -> dict[str, float]:
+    """Means of an evaluation by the names of a record."""
+    return {f'eval_{name}': mean for name, mean in means.items() if name != 'weight'}
+
+
 class _Clock:
     """Seconds of training alone: evaluation and saving are taken out."""
 
@@ -257,7 +284,8 @@ class _Clock:
         self._peak = peak * devices.size if peak else None
         # A reference goes forward too, which is a third of forward and backward.
         arch = dataclasses.replace(run.model.arch, T=run.T)
-        passes = 4 / 3 if 'reference' in run.objective.frozen else 1
+        passes = 2 / 3 if run.base_digest else 1  # no gradient of the base's weights
+        passes += 1 / 3 if 'reference' in run.objective.frozen else 0
         self._flops = cost.flops_per_token(arch) * passes
         self._start = time.perf_counter()
         self._last = (step, 0.0)

@@ -222,8 +222,12 @@ def test_fine_tuning_starts_from_the_weights_of_a_workdir(raw, straight, tmp_pat
     still = dict(optimizer__learning_rate=1e-9, optimizer__final_learning_rate=0.0)
     assert run(raw, tmp_path, model=model, **still)
     last = log.read(straight)[-1]['eval_loss']
-    assert log.read(tmp_path)[0]['loss'] < log.read(straight)[0]['loss'] - 0.3
-    assert log.read(tmp_path)[-1]['eval_loss'] == pytest.approx(last, rel=1e-3)
+    first, *records = log.read(tmp_path)
+    assert (first['step'], first['loss']) == (0, None)
+    assert first['eval_loss'] == pytest.approx(last, rel=1e-5)
+    assert [r['step'] for r in records] == list(range(1, 13))
+    assert records[0]['loss'] < log.read(straight)[0]['loss'] - 0.3
+    assert records[-1]['eval_loss'] == pytest.approx(last, rel=1e-3)
 
 
 def test_a_damaged_future_is_given_up_not_kept(raw, half, monkeypatch):
@@ -270,8 +274,9 @@ def test_the_reference_of_preferences_must_not_change(raw, straight, tmp_path):
         data__build__held_out=dict(fraction=0.2, by='document'),
     )
     assert run(pairs, tmp_path / 'dpo', **settings, steps=6)
-    first = log.read(tmp_path / 'dpo')[0]
-    assert first['loss'] == pytest.approx(np.log(2), abs=1e-5)
+    before, first = log.read(tmp_path / 'dpo')[:2]
+    for loss in (before['eval_loss'], first['loss']):
+        assert loss == pytest.approx(np.log(2), abs=1e-5)
     assert run(pairs, tmp_path / 'dpo', **settings, steps=8)
     assert run(raw, base, steps=5)
     with pytest.raises(command.UserError, match='has been trained further'):
