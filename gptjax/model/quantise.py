@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 import functools
-import math
 from typing import Any
 
 import jax
@@ -99,10 +98,3 @@ def _quantised(leaf: Any) -> bool:
 def _some(absmax: Array) -> Array:
     """For division: 1 where all is 0."""
     return jnp.where(absmax > 0, absmax, 1)
-
-
-def nbytes(params: core.Params) -> int:
-    """Bytes of all arrays, or of their shapes."""
-    return sum(
-        math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)
-    )

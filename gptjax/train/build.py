@@ -95,6 +95,11 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     adapter = adapter_lib.of(settings)
     full = transformer.abstract(model)
     boxed = adapter.trained(full) if adapter else full
+    if adapter and begin.new_head and 'head' not in boxed:
+        raise command.UserError(
+            'the head is a new one, and adapters would leave it as it is drawn; '
+            "add 'head' to adapter.train."
+        )
     trained = freeze.select(nn.unbox(boxed), settings['optimizer']['freeze'])
     built = inputs.open(data, workdir, objective)  # may take long, so it comes last
     datasets = built.datasets if isinstance(built, mixture.Mixed) else [built]

@@ -10,6 +10,7 @@ import jax
 from gptjax import trees
 from gptjax.model import config as config_lib
 from gptjax.model import cost, transformer
+from gptjax.train import adapter as adapter_lib
 from gptjax.train import build, freeze
 from gptjax.train import settings as settings_lib
 from gptjax.train import state as state_lib
@@ -30,16 +31,20 @@ _PARTS = {
 def text(config: Any) -> str:
     """Tables of the weights, of parameters and operations by part, and of memory.
 
+    Of a run with an adapter the first has the adapters, the second the whole model.
     Nothing is made: all of it follows from shapes. Raises UserError for a setting of
     the sections model, mesh, compute or optimizer that does not fit.
     """
     settings = settings_lib.of(config)
     _, model = build.begin_of(settings)
     trained = build.trained_of(settings, model)
+    full, adapter = transformer.abstract(model), adapter_lib.of(settings)
+    boxed = adapter.trained(full) if adapter else full
+    held = adapter.held(full) if adapter else {}
     forever = 2**31  # no shape depends on the number of steps
     _, optimizer = build.optimizer_of(settings, forever)
-    boxed = transformer.abstract(model)
     shapes, places = state_lib.shardings_of(boxed, optimizer, model.sharding, trained)
+    base = nn.unbox(held), model.sharding.of_boxed(held)
     devices = model.sharding.mesh.size
     head = ['weight', 'shape', 'axes', 'split over', 'parameters', 'trained']
     parts = ['part', 'parameters', 'share', 'FLOP a token', 'share']
@@ -47,8 +52,8 @@ def text(config: Any) -> str:
     return '\n\n'.join(
         [
             _table(head, _weights(boxed, places.params, trained), left=4),
-            _table(parts, _by_part(model.arch, boxed), left=1),
-            _table(kinds, _bytes(shapes, places, trained), left=1),
+            _table(parts, _by_part(model.arch, full), left=1),
+            _table(kinds, _bytes(shapes, places, trained, base), left=1),
         ]
     )
 
@@ -114,7 +119,10 @@ def _by_part(arch: config_lib.Architecture, boxed: Any) -> list[list[str]]:
 
 
 def _bytes(
-    shapes: state_lib.State, places: state_lib.State, trained: freeze.Trained
+    shapes: state_lib.State,
+    places: state_lib.State,
+    trained: freeze.Trained,
+    base: tuple[Any, Any],
 ) -> list[list[str]]:
     parts = {
         'parameters': (shapes.params, places.params),
@@ -124,6 +132,8 @@ def _bytes(
             trained.prune(places.params),
         ),
     }
+    if jax.tree.leaves(base):
+        parts = {'base': base, **parts}
     rows, totals = [], [0, 0]
     for name, (leaves, where) in parts.items():
         both = list(zip(jax.tree.leaves(leaves), jax.tree.leaves(where), strict=True))

@@ -37,6 +37,7 @@ class Start:
     params: Callable[[], core.Params]
     digest: str  # of the weights of the workdir that it starts from, or ''
     step: int = 0  # of the checkpoint of that workdir
+    new_head: bool = False  # whether a part of it is drawn, for lack of one
 
 
 def fresh(
@@ -105,7 +106,9 @@ def from_workdir(
         same_kind = arch.head.kind == old.head.kind
         return _refit(before, model, same_kind, seed, init_from)
 
-    return Start(arch, params, _digest(manifest), manifest['step'])
+    new_head = arch.head.kind not in (old.head.kind, 'tokens')
+    new_head |= arch.head.values and not old.head.values
+    return Start(arch, params, _digest(manifest), manifest['step'], new_head)
 
 
 def digest(workdir: Path) -> str:

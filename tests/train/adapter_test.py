@@ -1,0 +1,296 @@
+"""Runs that train adapters: what they hold, how they go on, and what they refuse."""
+
+import dataclasses
+import functools
+import json
+
+from flax import linen as nn
+import jax
+import numpy as np
+import optax
+import pytest
+import tiny
+import tiny_config
+import tiny_family
+
+from gptjax import command, trees
+from gptjax.data import storage
+from gptjax.model import config as model_config
+from gptjax.model import lora, transformer
+from gptjax.objectives import next_token
+from gptjax.text import bytes as bytes_lib
+from gptjax.train import adapter as adapter_lib
+from gptjax.train import build, checkpoint, log, loop, show, start, state
+from gptjax.train import step as step_lib
+
+ADAPTER = dict(
+    R=2,
+    alpha=8.0,
+    rank_stabilised=False,
+    targets=('blocks/attention', 'blocks/mlp'),
+    train=(),
+    base='float32',
+)
+
+
+def adapter(**changes):
+    return adapter_lib.Adapter(**{**ADAPTER, **changes})
+
+
+# One step, without a run.
+
+
+@functools.cache
+def stepped(place, base, accumulate=1):
+    """(metrics, adapters after three steps from some that are not 0)."""
+    made = tiny_family.model('llama', place=place, L=2, head=HEAD)
+    boxed, section = transformer.abstract(made), adapter(base=base, train=('norm',))
+    trained, optimizer = section.trained(boxed), optax.adam(0.01)
+    _, places = state.shardings_of(trained, optimizer, place)
+    params = jax.device_put(tiny_family.params(made), place.of_boxed(boxed))
+    held = section.over(boxed, place, params)
+    begin = section.start(boxed, place, 1, lambda: params)
+    begin = jax.tree.map(lambda x: x + 0.05, begin)
+    now = state.create(jax.device_put(begin, places.params), optimizer, 0, places)
+    run = jax.jit(
+        functools.partial(
+            step_lib.train_step,
+            loss_fn=section.loss(next_token.make(made)),
+            optimizer=optimizer,
+            accumulate=accumulate,
+        ),
+        out_shardings=(places, place.replicated),
+    )
+    batch = jax.device_put(tiny.packed_batch(8, made.arch), place.named(('batch',)))
+    losses = []
+    for _ in range(3):
+        now, metrics = run(now, {'base': held}, batch)
+        losses.append(metrics['loss'])
+    return np.array(losses), jax.device_get(now.params)
+
+
+HEAD = model_config.Head('tokens', tied=False)
+
+
+@pytest.mark.parametrize('base', ['float32', 'int8', 'nf4'])
+def test_meshes_agree_and_the_loss_falls(base):
+    place = tiny.sharding(1, 2, 2, 'fsdp_tensor')
+    losses, params = stepped(tiny.sharding(), base)
+    assert losses[2] < losses[1] < losses[0]
+    found, split = stepped(place, base, accumulate=2)
+    np.testing.assert_allclose(found, losses, rtol=1e-5)
+    for (path, leaf), (_, expected) in zip(
+        trees.paths(split), trees.paths(params), strict=True
+    ):
+        np.testing.assert_allclose(leaf, expected, rtol=1e-3, atol=1e-4, err_msg=path)
+
+
+def test_gradients_are_those_of_the_sum_projected():
+    """dW of the merged weight W + scale A B gives dA = scale dW B', dB = scale A' dW.
+
+    With one compiled function for two adapters: they are no constants of it.
+    """
+    made = tiny_family.model('llama', L=2, head=HEAD)
+    params, batch = tiny_family.params(made), tiny.packed_batch(4, made.arch)
+    boxed = transformer.abstract(made)
+    paths = [path for path, _ in trees.paths(params) if lora.adaptable(path)]
+    factors = nn.unbox(lora.init(boxed, paths, 3, jax.random.key(0)))
+    loss = next_token.make(made)
+
+    def total(params):
+        return loss(params, {}, batch, None).terms['loss'][0]
+
+    of_factors = jax.jit(jax.grad(lambda f, base: total(lora.join(base, f, 0.7))))
+    of_weights = jax.jit(jax.grad(total))
+    rng = np.random.default_rng(0)
+    for extra in (0.0, 0.1):
+        given = jax.tree.map(
+            lambda x, extra=extra: x + extra * rng.normal(size=x.shape), factors
+        )
+        dense = dict(trees.paths(of_weights(lora.merge(lora.join(params, given, 0.7)))))
+        found = dict(trees.paths(of_factors(given, params)))
+        flat = dict(trees.paths(given))
+        for path in paths:
+            lead, n = lora.stacked(path), 2 if path.endswith('out') else 1
+            dw = np.asarray(dense[path], np.float64)
+            dw = dw if lead else dw.T[None]  # the unembedding is (V, D)
+            L = len(dw)
+            inputs = int(np.prod(dw.shape[1 : 1 + n]))
+            dw = dw.reshape(L, inputs, -1)
+            down = np.asarray(flat[f'{path}/down'], np.float64).reshape(L, inputs, 3)
+            up = np.asarray(flat[f'{path}/up'], np.float64).reshape(L, 3, -1)
+            for name, wanted in (
+                ('down', 0.7 * dw @ up.transpose(0, 2, 1)),
+                ('up', 0.7 * down.transpose(0, 2, 1) @ dw),
+            ):
+                got = found[f'{path}/{name}']
+                scale = np.abs(wanted).max()
+                assert (scale > 1e-3) == (name == 'up' or extra > 0), path
+                np.testing.assert_allclose(
+                    got.reshape(wanted.shape), wanted, atol=2e-5 * scale + 1e-12
+                )
+
+
+# Whole runs.
+
+
+@pytest.fixture(scope='module')
+def raw(tmp_path_factory):
+    path = tmp_path_factory.mktemp('raw') / 'text.txt'
+    path.write_text(tiny_config.text())
+    return path
+
+
+def write_base(workdir, seed=0):
+    """A workdir of random weights."""
+    section = tiny_config.get_config().model.to_dict()
+    arch = model_config.architecture('model', **section)
+    made = transformer.make(arch, tiny.COMPUTE, tiny.sharding())
+    rng = np.random.default_rng(seed)
+    shapes = trees.paths(nn.unbox(transformer.abstract(made)))
+    checkpoint.write_params(
+        workdir / 'checkpoints' / '00000000',
+        ((path, rng.normal(0, 0.1, x.shape).astype(np.float32)) for path, x in shapes),
+        dataclasses.asdict(loop.Host(model_config.plain(arch))),
+    )
+    bytes_lib.Bytes().save(workdir / 'tokenizer')
+    storage.write_json(workdir / 'config.json', {'imported': {}})
+    return workdir
+
+
+@pytest.fixture(scope='module')
+def base(tmp_path_factory):
+    return write_base(tmp_path_factory.mktemp('base'))
+
+
+def configured(raw, base, changes=None, **settings):
+    config = tiny_config.get_config()
+    config.data.path = str(raw)
+    config.data.build.tokenizer = dict(name='bytes')
+    config.model = dict(init_from=str(base), dropout=0.0)
+    config.adapter = {**ADAPTER, **(changes or {})}
+    config.optimizer.learning_rate = 2e-2
+    config.steps, config.checkpoint.every, config.eval.every = 6, 6, 6
+    for name, value in settings.items():
+        *sections, last = name.split('__')
+        node = config
+        for section in sections:
+            node = node[section]
+        node[last] = value
+    return config
+
+
+def run(raw, base, workdir, changes=None, **settings):
+    return loop.train(build.build(configured(raw, base, changes, **settings), workdir))
+
+
+def arrays(workdir):
+    return checkpoint.Checkpoints(workdir, keep=1).newest()['arrays']
+
+
+@pytest.fixture(scope='module')
+def straight(raw, base, tmp_path_factory):
+    """An uninterrupted run of six steps."""
+    workdir = tmp_path_factory.mktemp('straight')
+    assert run(raw, base, workdir)
+    return workdir
+
+
+def test_a_checkpoint_has_adapters_and_their_moments_alone(straight):
+    losses = {record['step']: record['eval_loss'] for record in log.read(straight)}
+    assert losses[6] < losses[0]
+    found = arrays(straight)
+    params = [name for name in found if name.startswith('params/')]
+    assert len(params) == 2 * 6
+    assert all(name.endswith(('/down', '/up')) for name in params)
+    sizes = sum(int(np.prod(found[name]['shape'])) for name in params)
+    all_of_them = sum(int(np.prod(found[name]['shape'])) for name in found)
+    assert all_of_them - 3 * sizes < 10, 'two moments each, and a few numbers'
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    raw, base, straight, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop._Loop, '_agreed', lambda self, _: self.step == 2)
+    assert not run(raw, base, tmp_path)
+    monkeypatch.undo()
+    assert run(raw, base, tmp_path)
+    assert arrays(tmp_path) == arrays(straight)
+
+
+def test_a_workdir_loads_joined_and_another_run_starts_from_it_merged(base, straight):
+    joined, before = build.load(straight), build.load(base)
+    again, adapters, scale = lora.split(joined.params)
+    assert scale == 4.0
+    for leaf, expected in zip(
+        jax.tree.leaves(again), jax.tree.leaves(before.params), strict=True
+    ):
+        np.testing.assert_array_equal(leaf, expected)
+    made = start.from_workdir(
+        str(straight), 0.0, seed=0, sharding=tiny.sharding(), compute=tiny.COMPUTE
+    )
+    query, path = adapters['blocks']['attention']['query'], 'blocks/attention/query'
+    wanted = np.einsum('ldr,lrnh->ldnh', query['down'], query['up']) * 4
+    wanted += dict(trees.paths(before.params))[path]
+    found = dict(trees.paths(made.params()))
+    assert np.abs(found[path] - dict(trees.paths(before.params))[path]).max() > 1e-3
+    np.testing.assert_allclose(found[path], wanted, atol=1e-6)
+
+
+def test_another_base_is_refused(raw, base, straight, tmp_path):
+    other = write_base(tmp_path / 'other', seed=1)
+    moved = tmp_path / 'moved'
+    moved.mkdir()
+    (moved / 'checkpoints').symlink_to(straight / 'checkpoints')
+    settings = json.loads((straight / 'config.json').read_text())
+    settings['model']['init_from'] = str(other)
+    storage.write_json(moved / 'config.json', settings)
+    with pytest.raises(command.UserError, match=r'for other weights than .*/other'):
+        build.load(moved)
+    with pytest.raises(command.UserError, match='the base of its adapters'):
+        run(raw, other, moved, steps=7)
+    settings['model']['init_from'] = str(tmp_path / 'none')
+    storage.write_json(moved / 'config.json', settings)
+    with pytest.raises(command.UserError, match='there is no such workdir'):
+        build.load(moved)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(R=0), r'adapter\.R is 0'),
+        (dict(base='nf5'), r"'nf5'; did you mean 'nf4'"),
+        (dict(rank=8), r'unknown option adapter\.rank'),
+        (dict(targets=('blocks/atention',)), r'mean .*attention'),
+        (dict(targets=('tokens',)), 'tokens cannot be adapted'),
+        (dict(targets=('blocks[:1]/mlp',)), 'leave the brackets out'),
+        (dict(targets=('*norm*',)), 'blocks/attention_norm/bias, .* cannot be adapted'),
+    ],
+)  # fmt: skip
+def test_a_wrong_section_is_named(raw, base, changes, message):
+    with pytest.raises(command.UserError, match=message):
+        build.build(configured(raw, base, changes), raw.parent / 'never')
+
+
+def test_a_new_head_must_be_trained(raw, base):
+    head = dict(kind='reward')
+    config = configured(raw, base)
+    config.model = dict(init_from=str(base), dropout=0.0, head=head)
+    config.objective = dict(name='reward', centre=0.0)
+    with pytest.raises(command.UserError, match=r"add 'head' to adapter\.train"):
+        build.build(config, raw.parent / 'never')
+
+
+def test_show_counts_the_adapters_and_the_base(raw, base):
+    text = show.text(configured(raw, base, dict(base='nf4')))
+    first, parts, sizes = text.split('\n\n')
+    assert [word for line in first.splitlines() for word in line.split()][-1] == '1,792'
+    assert 'blocks/mlp/up/up             2 x 2 x 64     layers, -, mlp' in first
+    assert 'embeddings' in parts
+    rows = {row.split()[0]: row.split()[1] for row in sizes.splitlines()}
+    floats = 4 * (26_624 - 2 * (4 * 32 * 32 + 2 * 32 * 64))
+    # Rows of 32 elements of query, key, value and up are half a block, with an absmax
+    # each; a head of the output is four blocks.
+    blocks = 2 * (3 * 32 + 4 * 4 + 32 + 64)
+    assert rows['base'] == f'{floats + 32 * blocks + 4 * blocks:,}'
+    assert rows['gradients'] == f'{4 * 1792:,}'
