@@ -83,7 +83,7 @@ OBJECTIVES = {
     ),
     'ppo': Objective(
         ppo.make,
-        kinds=PROMPTED,
+        kinds=(*PROMPTED, 'pairs'),
         frozen=('reference',),
         running=Running(ppo.RUNNING),
         options=ppo.Options,
@@ -92,7 +92,7 @@ OBJECTIVES = {
     ),
     'group': Objective(
         group.make,
-        kinds=PROMPTED,
+        kinds=(*PROMPTED, 'pairs'),
         frozen=('reference',),
         options=group.Options,
         prepare=group.prepare,
