@@ -5,10 +5,13 @@ log-probabilities of the labels, `model(input_ids, labels) -> [2B, T - 1]`.
 """
 
 import collections
+import os
 import types
 
 from golden import preference_cases
 import torch
+
+os.environ['TRL_EXPERIMENTAL_SILENCE'] = '1'
 from trl.experimental.cpo.cpo_trainer import CPOTrainer
 from trl.experimental.orpo.orpo_trainer import ORPOTrainer
 from trl.trainer.dpo_trainer import DPOTrainer
