@@ -11,7 +11,12 @@ from gptjax.data import card, lineage, storage
 from gptjax.model import config as model_config
 from gptjax.train import build, log
 
-LIBRARIES = {'huggingface': 'transformers', 'gguf': 'gguf', 'llama2c': 'llama2.c'}
+LIBRARIES = {
+    'huggingface': 'transformers',
+    'gguf': 'gguf',
+    'llama2c': 'llama2.c',
+    'peft': 'peft',
+}
 PIPELINES = {
     'masked': 'fill-mask',
     'pretraining': 'fill-mask',
@@ -195,6 +200,15 @@ def _use(arch: model_config.Architecture, format: str) -> str:
     if format == 'llama2c':
         return '```sh\n./run model.bin -z tokenizer.bin\n```'
     auto = _CLASSES[pipeline(arch)]
+    if format == 'peft':
+        return (
+            '```python\n'
+            'from peft import PeftModel\n'
+            f'from transformers import {auto}\n\n'
+            f"base = {auto}.from_pretrained('...')  # the model that it is for\n"
+            "model = PeftModel.from_pretrained(base, '.')  # this folder\n"
+            '```'
+        )
     return (
         '```python\n'
         f'from transformers import {auto}, AutoTokenizer\n\n'

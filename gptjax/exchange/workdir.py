@@ -2,26 +2,30 @@
 
 An imported workdir is one like a trained one to all that starts from it: a checkpoint
 (step 0, parameters alone), a tokenizer, and a config.json that says under `imported`
-where the weights are from.
+where the weights are from. Of an adapter it says besides which workdir is its base.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 from pathlib import Path
+import shutil
 import sys
 from typing import Any, NamedTuple
 
+from flax import traverse_util
 import jax
 
-from gptjax import command
-from gptjax.data import storage
-from gptjax.exchange import card, gguf, huggingface, llama2c, tables, tokenizers
+from gptjax import command, trees
+from gptjax.data import lineage, storage
+from gptjax.exchange import card, gguf, huggingface, llama2c, peft, tables, tokenizers
 from gptjax.exchange.families import family
 from gptjax.model import config as model_config
+from gptjax.model import transformer
 from gptjax.text import frames
 from gptjax.text import llama2c as llama2c_text
 from gptjax.text import tokenizer as text_tokenizer
-from gptjax.train import build, checkpoint, loop
+from gptjax.train import adapter as adapter_lib
+from gptjax.train import build, checkpoint, loop, start
 from gptjax.train import settings as settings_lib
 
 _GENERATORS = ('tokens', 'masked')  # heads that a causal model generates with
@@ -43,13 +47,17 @@ class Read(NamedTuple):
     origin: dict[str, Any]
 
 
-def import_model(source: Path, workdir: Path) -> None:
+def import_model(source: Path, workdir: Path, base: Path | None = None) -> None:
     """Writes a workdir from a folder of Hugging Face, or a .bin of llama2.c.
 
-    One parameter at a time is in memory. Raises UserError for a source that cannot be
-    read as a whole, and for a workdir that holds something; then nothing is written.
+    base: the workdir that a folder of PEFT, then, is an adapter for. One parameter of a
+    model at a time is in memory. Raises UserError for a source that cannot be read as a
+    whole, and for a workdir that holds something; then nothing is written.
     """
     with huggingface.new_folder(workdir) as partial:
+        if (source / peft.CONFIG).is_file() or base is not None:
+            _import_adapter(source, base, partial)
+            return
         read = _read_bin(source) if source.is_file() else _read_folder(source)
         if read.tokenizer.vocab_size > read.arch.V:
             raise command.UserError(
@@ -66,6 +74,73 @@ def import_model(source: Path, workdir: Path) -> None:
             storage.write_json(partial / build.LABELS, labels)
         storage.write_json(partial / 'config.json', {'imported': read.origin})
     _say_what_is_not_done(read.origin)
+
+
+def _import_adapter(folder: Path, base: Path | None, partial: Path) -> None:
+    if base is None:
+        raise command.UserError(
+            f'{folder} is an adapter of PEFT; give the workdir that holds the weights '
+            'of its model, by --base=DIR.'
+        )
+    digest, arch = start.digest(base), start.saved(base)[1].with_head(values=False)
+    read = peft.read(folder, arch)
+    if read.base not in ('', digest):
+        raise command.UserError(
+            f'the adapter of {folder} was made for other weights than those of {base} '
+            f'(digest {read.base:.12}, not {digest:.12}); give the base that it was '
+            'trained over.'
+        )
+    checkpoint.write_params(
+        partial / 'checkpoints' / f'{0:08d}',
+        trees.paths(read.params),
+        dataclasses.asdict(loop.Host(dataclasses.asdict(arch), base_digest=digest)),
+    )
+    _copy(base, partial, 'tokenizer', build.LABELS)
+    files = [folder / peft.WEIGHTS, folder / peft.CONFIG]
+    settings = {
+        'imported': _origin('peft', folder, files),
+        'seed': 0,
+        'model': {'init_from': str(base.resolve()), 'dropout': 0.0},
+        'adapter': dataclasses.asdict(read.section),
+    }
+    storage.write_json(partial / 'config.json', settings)
+
+
+def _check_adapted(workdir: Path) -> None:
+    if 'adapter' not in settings_lib.stored(workdir):
+        raise command.UserError(
+            f'{workdir} holds no adapter: its weights are whole, and export as they '
+            'are to huggingface.'
+        )
+
+
+def _copy(workdir: Path, partial: Path, *names: str) -> None:
+    """Copies what is there of these files and folders."""
+    for name in names:
+        if (workdir / name).is_dir():
+            shutil.copytree(workdir / name, partial / name)
+        elif (workdir / name).is_file():
+            shutil.copy(workdir / name, partial / name)
+
+
+def merge(workdir: Path, output: Path) -> None:
+    """Writes a workdir of whole weights from one of adapters and its base.
+
+    Its config.json is the run's but for the adapter, so that what is evaluated and
+    exported there knows its data. Raises UserError where there is no adapter.
+    """
+    _check_adapted(workdir)
+    trained = build.load(workdir)
+    with huggingface.new_folder(output) as partial:
+        host = loop.Host(dataclasses.asdict(trained.model.arch))
+        checkpoint.write_params(
+            partial / 'checkpoints' / f'{trained.step:08d}',
+            trees.paths(start.merged(trained.params, trained.model)),
+            dataclasses.asdict(host),
+        )
+        _copy(workdir, partial, 'tokenizer', build.LABELS, lineage.FILE)
+        settings = {k: v for k, v in trained.config.items() if k != 'adapter'}
+        storage.write_json(partial / 'config.json', settings)
 
 
 def _say_what_is_not_done(origin: Mapping[str, Any]) -> None:
@@ -98,12 +173,38 @@ def export_model(
 ) -> None:
     """Writes the newest checkpoint of a workdir as a folder of `FORMATS`, with a card.
 
-    dtype: of the weights; float32 is exact, the others round. Raises UserError where
-    the format has no such model or dtype, or `output` holds something.
+    dtype: of the weights; float32 is exact, the others round. An adapter is merged into
+    its base, but for the format peft. Raises UserError where the format has no such
+    model or dtype, or `output` holds something.
     """
     write = command.lookup(FORMATS, format, 'format')
-    trained = build.load(workdir)
+    if format == 'peft':
+        _check_adapted(workdir)
+    trained = _without_values(build.load(workdir))
+    if 'adapter' in trained.config and format != 'peft':
+        merged = start.merged(trained.params, trained.model)
+        trained = dataclasses.replace(trained, params=merged)
+        print(
+            'note: the adapter is merged into its base; --format=peft writes it alone.',
+            file=sys.stderr,
+        )
     write(trained, output, dtype)
+
+
+def _without_values(trained: build.Trained) -> build.Trained:
+    """A model without the head of values that RL trains beside that of tokens."""
+    model = trained.model
+    if not model.arch.head.values:
+        return trained
+    print('note: head/value is left out, which only training needs.', file=sys.stderr)
+    flat = traverse_util.flatten_dict(trained.params, sep='/')
+    del flat['head/value']
+    arch = model.arch.with_head(values=False)
+    return dataclasses.replace(
+        trained,
+        model=transformer.make(arch, model.compute, model.sharding),
+        params=traverse_util.unflatten_dict(flat, sep='/'),
+    )
 
 
 def origin_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,13 +213,12 @@ def origin_of(config: Mapping[str, Any]) -> dict[str, Any]:
     Follows `model.init_from` from workdir to workdir, as far as they are there.
     """
     seen: set[str] = set()
-    while 'imported' not in config:
-        begun = settings_lib.begun_from(config)
-        if begun is None or begun in seen:
+    while (begun := settings_lib.begun_from(config)) is not None:
+        if begun in seen:
             return {}
         seen.add(begun)
         config = storage.read_json(Path(begun) / 'config.json') or {}
-    return dict(config['imported'])
+    return dict(config['imported']) if 'imported' in config else {}
 
 
 def _read_folder(folder: Path) -> Read:
@@ -248,8 +348,24 @@ def _write_llama2c(trained: build.Trained, output: Path, dtype: str) -> None:
         (partial / 'README.md').write_text(card.text(trained, origin, 'llama2c', dtype))
 
 
+def _write_peft(trained: build.Trained, output: Path, dtype: str) -> None:
+    section = adapter_lib.of(trained.config)
+    assert section is not None  # _check_adapted
+    base = Path(trained.config['model']['init_from'])
+    params, _ = start.adapters(trained.workdir, base, trained.model)
+    origin = origin_of(trained.config)
+    below = settings_lib.stored(base)
+    named = below['imported']['source'] if 'imported' in below else None
+    adapter = peft.Adapter(params, section, start.digest(base))
+    with huggingface.new_folder(output) as partial:
+        arch = trained.model.arch
+        peft.write(partial, arch, adapter, base_name=named, dtype=dtype)
+        (partial / 'README.md').write_text(card.text(trained, origin, 'peft', dtype))
+
+
 FORMATS: dict[str, Callable[[build.Trained, Path, str], None]] = {
     'huggingface': _write_huggingface,
     'gguf': _write_gguf,
     'llama2c': _write_llama2c,
+    'peft': _write_peft,
 }

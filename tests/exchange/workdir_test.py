@@ -152,7 +152,7 @@ def test_what_begins_with_imported_weights_says_so(imported, tmp_path):
 
 def test_imported_weights_are_no_run_to_go_on_with(imported):
     manifest, _ = start.saved(imported)
-    nothing = state_lib.State(None, None, {}, None)
+    nothing = state_lib.State(None, None, {}, None, {})
     with pytest.raises(command.UserError, match=r'model.init_from'):
         checkpoint.Checkpoints(imported, keep=1).restore(manifest, nothing, nothing)
 
