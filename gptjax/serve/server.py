@@ -18,26 +18,39 @@ QUEUE_LIMIT = 64  # jobs that wait while one runs
 
 
 def run(
-    load: Callable[[Path], Any], workdirs: Sequence[Path], host: str, port: int
+    load: Callable[[Path], Any],
+    workdirs: Sequence[Path],
+    host: str,
+    port: int,
+    adapters: Sequence[tuple[str, Callable[[Any], Any]]] = (),
 ) -> None:
     """Serves the model of each workdir, named as its folder, until SIGINT or SIGTERM.
 
-    `load` turns a workdir into model, params and tokenizer. Raises UserError for a port
-    that cannot be had, before any model is loaded.
+    `load` turns a workdir into model, params and tokenizer. adapters: names, and
+    functions that turn what was loaded of the one workdir into an adapter as
+    `engine.Engine` takes it. Raises UserError for a port that cannot be had, before any
+    model is loaded.
     """
     names = [workdir.resolve().name for workdir in workdirs]
-    for name in names:
-        if names.count(name) > 1:
+    known = [*names, *(name for name, _ in adapters)]
+    for name in known:
+        if known.count(name) > 1:
             raise command.UserError(
                 f'two workdirs are called {name!r}, and that names their models; '
                 'rename one.'
             )
+    if adapters and len(workdirs) > 1:
+        raise command.UserError(
+            f'--adapter={adapters[0][0]} needs one --workdir, its base; there are '
+            f'{len(workdirs)}.'
+        )
     with bind(host, port) as listener:
         engines = {}
         for name, workdir in zip(names, workdirs, strict=True):
             trained = load(workdir)
+            beside = {other: make(trained) for other, make in adapters}
             engines[name] = engine_lib.Engine(
-                trained.model, trained.params, trained.tokenizer
+                trained.model, trained.params, trained.tokenizer, beside
             )
             warm_up(engines[name])
         serve(engines, listener)
@@ -92,7 +105,9 @@ class Server(uvicorn.Server):
         self, engines: Mapping[str, engine_lib.Engine], queue_limit: int
     ) -> None:
         self.jobs = worker.Worker(queue_limit)
-        self._names = list(engines)
+        self._names = [
+            one for name, engine in engines.items() for one in (name, *engine.adapters)
+        ]
         super().__init__(
             uvicorn.Config(
                 app_lib.create(engines, self.jobs),
