@@ -26,6 +26,7 @@ def _evaluate(argv: Sequence[str]) -> None:
     add('--data', type=Path, metavar='DATASET', help='another one than it trained on')
     add('--trigram', action='store_true', help='text: count a trigram model to compare')
     add('--answers', type=int, metavar='N', help='chat: answer N held-out questions')
+    add('--rewards', type=Path, metavar='DIR', help='judge them as that run does')
     flags = command.parse(parser, argv)
 
     from gptjax.evals import scores

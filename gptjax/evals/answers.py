@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from gptjax.data import rows as rows_lib
 from gptjax.generate import engine as engine_lib
 from gptjax.text import chat
 from gptjax.text import tokenizer as tokenizer_lib
+from gptjax.train.rewards import table
 
 MAX_TOKENS = 96  # small vocabularies need the most for a sentence
 SHOWN = 8
@@ -96,11 +98,13 @@ def ask(
     engine: engine_lib.Engine,
     tokenizer: tokenizer_lib.Tokenizer,
     asked: Sequence[Question],
+    judge: table.Combined | None = None,
 ) -> dict[str, Any]:
     """Greedy answers of at most MAX_TOKENS tokens.
 
     asked: how many questions; stopped: how many answers ended by themselves, with a
-    stop token; samples: SHOWN of them with their true answers, as text.
+    stop token; samples: SHOWN of them with their true answers, as text. With a judge,
+    reward: the mean of what it gives, where it gives a number.
     """
     requests = [
         engine_lib.Request(question.prompt, MAX_TOKENS, temperature=0.0)
@@ -108,22 +112,33 @@ def ask(
     ]
     completions = engine.generate(requests)
     stopped = [completion.finish_reason == 'stop' for completion in completions]
-    together = list(zip(asked, completions, stopped, strict=True))
-    samples = [
-        {
-            'question': _text(messages(question.prompt, tokenizer)),
-            'answer': completion.text,
-            'reference': tokenizer.decode(question.reference),
-            'stopped': ended,
-        }
-        for question, completion, ended in spread(together, SHOWN)
+    said = [
+        table.Sample(
+            _text(messages(question.prompt, tokenizer)),
+            tuple(messages(question.prompt, tokenizer)),
+            completion.text,
+            tokenizer.decode(question.reference),
+            len(completion.tokens),
+            ended,
+        )
+        for question, completion, ended in zip(asked, completions, stopped, strict=True)
     ]
-    return {
-        'asked': len(asked),
-        'stopped': sum(stopped),
-        'max_tokens': MAX_TOKENS,
-        'samples': samples,
-    }
+    samples: list[dict[str, Any]] = [
+        {
+            'question': sample.prompt,
+            'answer': sample.completion,
+            'reference': sample.reference,
+            'stopped': sample.ended,
+        }
+        for sample in said
+    ]
+    found: dict[str, Any] = {'asked': len(asked), 'stopped': sum(stopped)}
+    if judge is not None:
+        rewards = judge(said)[0]
+        found['reward'] = float(np.nanmean(rewards))
+        for sample, reward in zip(samples, rewards.tolist(), strict=True):
+            sample['reward'] = reward if math.isfinite(reward) else None
+    return {**found, 'max_tokens': MAX_TOKENS, 'samples': spread(samples, SHOWN)}
 
 
 def _text(said: Sequence[chat.Message]) -> str:

@@ -5,10 +5,13 @@ What a result holds, for each kind of dataset:
 text   loss (nats a token), perplexity, bits_per_byte, tokens, bytes
        with a trigram model: trigram_bits_per_byte
 chat   loss (nats a token of the assistant), tokens
-       with answers: asked, stopped, max_tokens, samples (see `answers.ask`)
+       with answers: asked, stopped, max_tokens, samples, and where there are
+       rewards, reward (see `answers.ask`)
 pairs  ranked_right (a share), pairs
+       of a reward model: accuracy (a share), pairs, ece, reward_mean, reward_std; see
+       `calibration`
 other  of models that write no text: accuracy (a share) by their own objective, of so
-       many tokens (hidden ones, or those of targets), examples or pairs
+       many tokens (hidden ones, or those of targets) or examples
 
 and of all: dataset, dataset_digest, kind, split, step.
 """
@@ -28,12 +31,13 @@ from gptjax.data import dataset as dataset_lib
 from gptjax.data import rows as rows_lib
 from gptjax.data import storage
 from gptjax.evals import answers as answers_lib
-from gptjax.evals import ngram
+from gptjax.evals import calibration, ngram
 from gptjax.generate import engine as engine_lib
 from gptjax.objectives import next_token, preference
 from gptjax.text import chat
-from gptjax.train import build, evaluate, feed
+from gptjax.train import build, evaluate, feed, settings
 from gptjax.train import step as step_lib
+from gptjax.train.rewards import table as rewards_table
 
 SPLIT = 'validation'
 _LOGITS = 2**26  # of one batch: 256 MiB in float32
@@ -41,17 +45,23 @@ _ROWS = 4096  # read at once by `stream`
 
 
 def run(
-    workdir: Path, data: Path | None, trigram: bool, answers: int | None
+    workdir: Path,
+    data: Path | None,
+    trigram: bool,
+    answers: int | None,
+    rewards: Path | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Scores the newest checkpoint of `workdir`, and writes evals/DATASET.json there.
 
-    data: a built dataset with the same tokenizer; None is the one it trained on. Where
-    DATASET.json is of another dataset of that name, DATASET-DIGEST.json is written.
+    data: a built dataset with the same tokenizer; None is the one it trained on.
+    rewards: a workdir of rollouts, whose rewards judge the answers. Where DATASET.json
+    is of another dataset of that name, DATASET-DIGEST.json is written.
     Raises UserError as `build.load`, `dataset.open` and `score` do.
     """
     trained = build.load(workdir)
     built = build.dataset_of(trained) if data is None else dataset_lib.open(data)
-    result = score(trained, built, trigram, answers)
+    judge = None if rewards is None else _judge(rewards, answers)
+    result = score(trained, built, trigram, answers, judge)
     path = _place(workdir / 'evals', result)
     path.parent.mkdir(exist_ok=True)
     storage.write_json(path, result)
@@ -72,6 +82,7 @@ def score(
     built: dataset_lib.Dataset,
     trigram: bool = False,
     answers: int | None = None,
+    judge: rewards_table.Combined | None = None,
 ) -> dict[str, Any]:
     """The result on the held-out split of a dataset; its fields are those above.
 
@@ -89,7 +100,7 @@ def score(
         means = _means(trained, rows, next_token.make(trained.model))
         found = {'loss': means['loss'], 'tokens': round(means['weight'])}
         if answers is not None:
-            found |= _answers(trained, rows, answers)
+            found |= _answers(trained, rows, answers, judge)
     else:
         plain = dict(name='sigmoid', beta=1.0)  # of which only the ranking counts
         loss_fn = preference.make(trained.model, plain, reference='none')
@@ -157,9 +168,10 @@ def _text(
 def _own(trained: build.Trained, built: dataset_lib.Dataset) -> dict[str, Any]:
     """By the objective that the model was trained on."""
     loss_fn, rows = build.objective_of(trained, built, SPLIT)
+    if trained.model.arch.head.kind == 'reward':
+        return calibration.ranked(trained, rows, min(32, len(rows)))
     means = _means(trained, rows, loss_fn)
-    units = {'labelled': 'examples', 'pairs': 'pairs'}
-    count = units.get(built.kind, 'tokens')
+    count = 'examples' if built.kind == 'labelled' else 'tokens'
     return {'accuracy': means['accuracy'], count: round(means['weight'])}
 
 
@@ -173,10 +185,27 @@ def bits_per_byte(nats: float, size: int) -> float:
     return nats / math.log(2) / size
 
 
-def _answers(trained: build.Trained, rows: rows_lib.Rows, count: int) -> dict[str, Any]:
+def _judge(workdir: Path, answers: int | None) -> rewards_table.Combined:
+    """The rewards of a workdir's run."""
+    if answers is None:
+        raise command.UserError('--rewards judges answers; give --answers=N too.')
+    stored = settings.stored(workdir)
+    if 'rewards' not in stored:
+        raise command.UserError(
+            f'the config of {workdir} has no rewards; name a workdir of rollouts.'
+        )
+    return rewards_table.combine(stored['rewards'])
+
+
+def _answers(
+    trained: build.Trained,
+    rows: rows_lib.Rows,
+    count: int,
+    judge: rewards_table.Combined | None,
+) -> dict[str, Any]:
     asked = answers_lib.pick(rows, trained.tokenizer.control, count)
     engine = engine_lib.Engine(trained.model, trained.params, trained.tokenizer)
-    return answers_lib.ask(engine, trained.tokenizer, asked)
+    return answers_lib.ask(engine, trained.tokenizer, asked, judge)
 
 
 def _means(
@@ -219,10 +248,14 @@ LABELS = {
     ),
     'ranked_right': ('pairs ranked right', 'share', 'whose better answer is likelier'),
     'accuracy': ('accuracy', 'share', 'of what is asked: guessed right'),
+    'ece': ('calibration error', '', 'of the chance that it gives its choices'),
+    'reward_mean': ('mean reward', '', 'of both answers'),
+    'reward_std': ('deviation of rewards', '', 'of both answers'),
     'examples': ('examples', '', 'each with its class'),
     'pairs': ('pairs', '', 'each a better and a worse answer'),
     'asked': ('questions asked', '', 'of the part that was kept out of training'),
     'stopped': ('answers that stopped', '', 'by themselves, not at the limit'),
+    'reward': ('reward', '', 'of an answer, in the mean'),
     'tokens': ('tokens', '', 'predicted, each once'),
     'bytes': ('bytes', '', 'of text, in UTF-8'),
 }

@@ -1,5 +1,7 @@
 """Questions out of rows, and the count of answers that stopped."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -74,7 +76,14 @@ def test_stopped_are_those_that_ended_by_themselves():
         for n in range(20)
     ]
     engine = StubEngine()
-    found = answers.ask(engine, TOKENIZER, asked)
+
+    def judge(said):
+        assert [sample.ended for sample in said] == [n % 3 != 2 for n in range(20)]
+        assert said[3].prompt == said[3].messages[0]['content'] == 'number 3?'
+        values = [int(sample.reference.split()[1]) for sample in said]
+        return np.array([*values[:-1], math.nan], np.float32), {}
+
+    found = answers.ask(engine, TOKENIZER, asked, judge)
     assert (found['asked'], found['stopped']) == (20, 14)
     assert all(r.temperature == 0 and r.max_tokens == 96 for r in engine.requests)
     assert [r.prompt for r in engine.requests] == [q.prompt for q in asked]
@@ -84,6 +93,8 @@ def test_stopped_are_those_that_ended_by_themselves():
         assert sample['question'] == f'number {number}?'
         assert sample['answer'] == 'ok'
         assert sample['stopped'] == (number % 3 != 2)
+        assert sample['reward'] == number
+    assert found['reward'] == 9  # of those that have one
 
 
 def test_questions_are_picked_from_the_whole_split(stages):

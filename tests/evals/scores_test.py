@@ -184,3 +184,9 @@ def test_a_damaged_result_is_named(tmp_path):
     (tmp_path / 'evals' / 'text.json').write_text('{"kind": "te')
     with pytest.raises(command.UserError, match=r'text\.json is damaged'):
         scores.read(tmp_path)
+
+
+def test_rewards_are_those_of_a_run_that_has_some(stages):
+    for answers, message in ((None, 'give --answers=N too'), (2, 'has no rewards')):
+        with pytest.raises(command.UserError, match=message):
+            scores.run(stages.sft, None, False, answers, rewards=stages.sft)
