@@ -1,0 +1,100 @@
+"""Weights in few bits: the codes, what they stand for, and products with them."""
+
+from pathlib import Path
+import statistics
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+import tiny_family
+
+from gptjax import trees
+from gptjax.model import layers, leaves, lora, quantise, transformer
+
+GOLDEN = np.load(Path(__file__).parents[1] / 'golden' / 'nf4.npz')
+
+
+def test_the_code_book_is_that_of_bitsandbytes_and_of_the_normal_distribution():
+    np.testing.assert_array_equal(np.float32(leaves.NF4), GOLDEN['book'])
+    quantile = statistics.NormalDist().inv_cdf
+    last = (1 - 1 / 32 + 1 - 1 / 30) / 2
+    above = [quantile(0.5 + (last - 0.5) * i / 8) for i in range(1, 9)]
+    below = [-quantile(0.5 + (last - 0.5) * i / 7) for i in range(1, 8)]
+    book = np.sort([*above, 0.0, *below]) / above[-1]
+    # The paper's were made from float32 probabilities.
+    np.testing.assert_allclose(leaves.NF4, book, atol=3e-7)
+
+
+def test_nf4_is_that_of_bitsandbytes():
+    """Its nearest codes are the same: no element lies between two of them."""
+    made = quantise.quantise('mlp/up', jnp.asarray(GOLDEN['weights']), 'nf4')
+    np.testing.assert_array_equal(made.absmax, GOLDEN['absmax'])
+    np.testing.assert_array_equal(made.codes.reshape(6, 64), GOLDEN['codes'])
+    np.testing.assert_allclose(made.dense(jnp.float32), GOLDEN['dense'], rtol=1e-6)
+
+
+def test_codes_are_the_nearest():
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(5, 3, 4)).astype(np.float32)  # 12 of a block of 64
+    made = quantise.quantise('attention/query', jnp.asarray(weight), 'nf4')
+    assert made.codes.shape == (5, 1, 32)
+    assert made.shape == weight.shape
+    absmax = np.abs(weight).max((1, 2), keepdims=True)
+    levels = absmax[..., None] * np.float32(leaves.NF4)
+    nearest = np.abs(weight[..., None] - levels).argmin(-1)
+    wanted = absmax * np.float32(leaves.NF4)[nearest]
+    np.testing.assert_allclose(made.dense(jnp.float32), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('path', 'summed'), [('attention/query', 0), ('attention/out', (0, 1))]
+)
+def test_int8_has_a_step_for_each_output(path, summed):
+    """At most half of it is lost."""
+    rng = np.random.default_rng(0)
+    weight = (rng.normal(size=(6, 4, 5)) * [1, 10, 100, 1, 0]).astype(np.float32)
+    made = quantise.quantise(path, jnp.asarray(weight), 'int8')
+    step = np.abs(weight).max(summed, keepdims=True) / 127
+    assert made.absmax.shape == step.shape
+    lost = np.abs(made.dense(jnp.float32) - weight)
+    assert (lost <= step * 0.5001).all()
+    assert lost.max() > 0.3 * step.max()
+
+
+def test_a_model_computes_with_what_the_codes_stand_for():
+    model = tiny_family.model('llama', L=2)
+    params, batch = tiny_family.params(model), tiny.packed_batch(2, model.arch)
+    boxed = quantise.abstract(transformer.abstract(model), 'nf4')
+    few = quantise.tree(params, boxed, model.sharding)
+    kept = {path for path, _ in trees.paths(few)}
+    assert {'tokens', 'norm/scale', 'blocks/mlp_norm/scale'} <= kept
+    assert 'blocks/mlp/gate/codes' in kept
+    dense = lora.merge(few)
+    hidden = tiny_family.hidden(model)
+    np.testing.assert_array_equal(hidden(few, batch), hidden(dense, batch))
+    assert np.abs(hidden(few, batch) - hidden(params, batch)).max() > 0.01
+    first = transformer.unstack(model, few)['blocks'][1]['attention']['query']
+    weight = dense['blocks']['attention']['query'][1]
+    assert first.shape == weight.shape
+    np.testing.assert_array_equal(leaves.dense(first), weight)
+
+
+@pytest.mark.parametrize('kind', quantise.KINDS)
+def test_the_gradient_of_the_input_is_that_of_the_dense_product(kind):
+    rng = np.random.default_rng(0)
+    x, dy, weight = (
+        jnp.asarray(rng.normal(size=shape), jnp.float32)
+        for shape in ((2, 3, 8), (2, 3, 4, 5), (8, 4, 5))
+    )
+    few = quantise.quantise('attention/query', weight, kind)
+    _, back = jax.vjp(lambda x: layers.einsum('BTD,DNH->BTNH', x, few), x)
+    expected = np.einsum('btnh,dnh->btd', dy, few.dense(jnp.float32))
+    np.testing.assert_allclose(back(dy)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_product_is_in_the_type_of_the_input():
+    x_BD = jnp.ones((2, 6), jnp.bfloat16)
+    made = quantise.quantise('mlp/up', jnp.ones((6, 4)), 'int8')
+    assert layers.einsum('BD,DF->BF', x_BD, made).dtype == jnp.bfloat16
