@@ -114,5 +114,10 @@ def scripted_server(scripted):
 
 
 @pytest.fixture
+def serving_of():
+    return serving
+
+
+@pytest.fixture
 def until():
     return wait_until
