@@ -96,6 +96,10 @@ class Prompts:
             self._tokenizer.decode(t for t in said if t not in ends),
         )
 
+    def place(self, index: int) -> int:
+        """Where the prompt begins in the split, as its document in the ledger does."""
+        return int(self._spans[index, 0])
+
     def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:
         """The prompts that are cut from the places start..end-1 of the split."""
         inside = (self._spans[:, 0] < end) & (self._spans[:, 2] > start)

@@ -13,6 +13,7 @@ from gptjax.data import rows as rows_lib
 from gptjax.evals import calibration
 from gptjax.model import config, transformer
 from gptjax.objectives import reward
+from gptjax.text import table
 from gptjax.train import build
 
 LENGTH, V = 8, 12
@@ -89,7 +90,7 @@ def test_planted_utilities_are_found_and_sure_of_what_they_should_be():
     worth = jnp.asarray(np.random.default_rng(0).normal(0, 0.6, V), jnp.float32)
     params = learned(model, worth)
     batch, utility_P2 = pairs(jax.random.key(2), 2000, worth)
-    reward_P2, _ = reward.of_pairs(model, params, batch)
+    reward_P2 = np.asarray(reward.of_pairs(model, params, batch)[0])
     margin_P = np.float64(reward_P2[:, 0] - reward_P2[:, 1])
     chance_P = 1 / (1 + np.exp(-np.float64(utility_P2[:, 0] - utility_P2[:, 1])))
     bayes = np.maximum(chance_P, 1 - chance_P).mean()
@@ -101,7 +102,8 @@ def test_planted_utilities_are_found_and_sure_of_what_they_should_be():
     assert calibration.ece(margin_P / 3, right_P) > 0.06, 'not sure enough'
     assert abs(float(reward_P2.mean())) < 0.3, 'the term that centres'
 
-    trained = build.Trained(Path('x'), model, params, None, {}, 1, [])
+    tokenizer = table.make(lambda: [], name='bytes')
+    trained = build.Trained(Path('x'), model, params, tokenizer, {}, 1, [])
     swapped = jax.tree.map(lambda x: jnp.concatenate([x[:90], x[90:101, ::-1]]), batch)
     found = calibration.ranked(trained, Rows(swapped), 32)
     margin_P = np.concatenate([margin_P[:90], -margin_P[90:101]])

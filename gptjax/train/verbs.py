@@ -1,0 +1,69 @@
+"""The verbs of `python -m gptjax.train`, and training itself."""
+
+from collections.abc import Sequence
+from pathlib import Path
+import sys
+
+from gptjax import command
+
+
+def run(argv: Sequence[str]) -> None:
+    """One of the verbs, or a run of training."""
+    verbs = {'show': _show, 'sample': _sample}
+    verb = verbs.get(argv[0]) if argv else None
+    verb(argv[1:]) if verb else _train(argv)
+
+
+def _train(argv: Sequence[str]) -> None:
+    parser = command.parser(
+        'train',
+        'Trains a model, from the newest checkpoint in the workdir. Ctrl-C saves and '
+        'exits with code 130; the same command goes on. See also: ... train show, '
+        '... train sample.',
+        config=True,
+    )
+    parser.add_argument('--workdir', required=True, type=Path, metavar='DIR')
+    parser.add_argument(
+        '--allow_config_change',
+        action='store_true',
+        help='go on although the config differs from the one of the workdir',
+    )
+    group = parser.add_argument_group(
+        'several processes', 'Found from the environment on TPU pods and under Slurm.'
+    )
+    group.add_argument('--coordinator', metavar='HOST:PORT', help='of process 0')
+    group.add_argument('--process_count', type=int, metavar='N')
+    group.add_argument('--process_id', type=int, metavar='I')
+    flags = command.parse(parser, argv)
+
+    from gptjax.train import distributed
+
+    distributed.initialize(flags.coordinator, flags.process_count, flags.process_id)
+
+    from gptjax.train import build, loop
+
+    run = build.build(flags.config, flags.workdir, flags.allow_config_change)
+    if not loop.train(run):
+        sys.exit(130)
+
+
+def _show(argv: Sequence[str]) -> None:
+    what = 'Shows the weights of a config, where they lie, their operations and bytes.'
+    parser = command.parser('train show', what, config=True)
+    flags = command.parse(parser, argv)
+
+    from gptjax.train import distributed, show
+
+    distributed.simulate(getattr(flags.config, 'mesh', {}))
+    print(show.text(flags.config))
+
+
+def _sample(argv: Sequence[str]) -> None:
+    what = 'Answers prompts several times each, scores the answers, keeps the best.'
+    parser = command.parser('train sample', what, config=True)
+    parser.add_argument('--output', required=True, type=Path, metavar='FILE.jsonl')
+    flags = command.parse(parser, argv)
+
+    from gptjax.train import sample
+
+    print(sample.sample(flags.config, flags.output))
