@@ -58,9 +58,10 @@ class FeedbackRows:
                 length = max(len(places) - 1, 0)
                 ids, weights = self._tokens.at(places), self._mask.at(places)
                 weights[:known] = 0
-                values = (ids[:-1], ids[1:], 1, np.arange(length), weights[1:])
-                for array, value in zip(made.values(), values, strict=True):
-                    array[row, side, :length] = value
+                at = (row, side, slice(length))
+                made['tokens'][at], made['targets'][at] = ids[:-1], ids[1:]
+                made['segments'][at], made['weights'][at] = 1, weights[1:]
+                made['positions'][at] = np.arange(length)
         return {**made, 'labels': self._good[indices].astype(np.int32)}
 
     def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:

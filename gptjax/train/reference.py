@@ -25,7 +25,7 @@ class Rows:
     """Rows with the array `reference_log_p`, float32 [n, 2]."""
 
     def __init__(self, rows: rows_lib.Rows, log_p: Float32[np.ndarray, 'rows 2']):
-        self.dtypes = {**rows.dtypes, NAME: np.float32}
+        self.dtypes: rows_lib.Dtypes = {**rows.dtypes, NAME: np.float32}
         self._rows = rows
         self._log_p = log_p
 
