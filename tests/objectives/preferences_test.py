@@ -1,7 +1,6 @@
 """Each preference loss against TRL's, published values, and a known optimum."""
 
 import functools
-import itertools
 import json
 from pathlib import Path
 
@@ -9,9 +8,9 @@ from golden import preference_cases
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
+from experiments.benchmarks import _post_preferences as figures
 from gptjax import command
 from gptjax.objectives import preferences
 
@@ -202,67 +201,10 @@ def test_a_wrong_option_is_named(section, message):
         preferences.of(LOSSES, section)
 
 
-BETA, V, L = 0.5, 4, 3
-
-
-def optimum():
-    """(log p_reference, log pi*) of all 64 sequences: pi* ~ p_ref exp(r / beta)."""
-    rng = np.random.default_rng(0)
-    reference = rng.normal(0, 0.5, (V**L,))
-    reference -= np.log(np.exp(reference).sum())
-    wanted = reference + rng.normal(0, 1, (V**L,)) / BETA
-    return reference, wanted - np.log(np.exp(wanted).sum())
-
-
-def closed_form(chosen, rejected, weights, steps, learning_rate):
-    """Total variation to pi* of a table of logits, trained on weighted pairs."""
-    reference, best = optimum()
-    loss_of_pairs = loss_of('sigmoid', beta=BETA)
-    against = jnp.stack([reference[chosen], reference[rejected]], 1)
-
-    def loss(logits):
-        log_p = jax.nn.log_softmax(logits)
-        policy = jnp.stack([log_p[chosen], log_p[rejected]], 1)
-        each = loss_of_pairs(preferences.Pairs(policy, against, policy * 0 + L))
-        return jnp.sum(weights * each) / jnp.sum(weights)
-
-    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-
-    @jax.jit
-    def train(logits):
-        def one(_, carry):
-            logits, state = carry
-            updates, state = optimizer.update(jax.grad(loss)(logits), state)
-            return optax.apply_updates(logits, updates), state
-
-        return jax.lax.fori_loop(0, steps, one, (logits, optimizer.init(logits)))[0]
-
-    found = jax.nn.softmax(train(jnp.asarray(reference)))
-    return 0.5 * float(np.abs(found - np.exp(best)).sum())
-
-
-def won():
-    """P(i is preferred to j), Bradley-Terry of the rewards, [64, 64]."""
-    reference, best = optimum()
-    reward = BETA * (best - reference)
-    return 1 / (1 + np.exp(reward[None] - reward[:, None]))
-
-
 def test_dpo_on_all_pairs_finds_the_optimum():
-    both = np.array(list(itertools.permutations(range(V**L), 2)))
-    weights = jnp.asarray(won()[both[:, 0], both[:, 1]])
-    assert closed_form(both[:, 0], both[:, 1], weights, 400, 0.1) <= 0.01
+    """p_reference exp(reward / beta), of 64 answers."""
+    assert figures.distance(*figures.all_pairs(), steps=400) <= 0.01
 
 
 def test_dpo_on_sampled_pairs_comes_near_it():
-    """Half of the answers are the reference's, half the optimum's.
-
-    Of the reference's alone, maximum likelihood itself is 0.04 to 0.11 away (Newton's
-    method, 12 tables).
-    """
-    rng = np.random.default_rng(4)
-    answers = np.exp(optimum()).mean(0)
-    both = rng.choice(V**L, (20_000, 2), p=answers)
-    swapped = rng.random(len(both)) > won()[both[:, 0], both[:, 1]]
-    both[swapped] = both[swapped, ::-1]
-    assert closed_form(both[:, 0], both[:, 1], jnp.ones(len(both)), 200, 0.1) <= 0.05
+    assert figures.distance(*figures.sampled_pairs(), steps=200) <= 0.05
