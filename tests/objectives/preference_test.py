@@ -1,13 +1,17 @@
 """The preference objective against formulas in NumPy, and at its start."""
 
+import dataclasses
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
+from gptjax import command
 from gptjax.model import transformer
-from gptjax.objectives import preference
+from gptjax.objectives import preference, preferences, table
 from gptjax.train import step
 
 
@@ -88,3 +92,106 @@ def test_the_gradient_leaves_the_reference_alone_and_prefers_the_chosen(pairs, m
     metrics = step.means(loss_fn(moved, {'reference': models[0]}, pairs, None))
     assert float(metrics['loss']) < np.log(2)
     assert float(metrics['reward_margin']) > 0
+
+
+def test_orpo_adds_the_cross_entropy_of_the_chosen_answers(pairs, models):
+    """A mean over tokens, and a mean over pairs: both are sums over rows."""
+    loss_fn = jax.jit(made('orpo', 0.2, 'none'))
+    whole = loss_fn(models[0], {}, pairs, None)
+    policy, _ = preference.answers(tiny.model(), models[0], pairs, None)
+    tokens = np.asarray(pairs['weights']).sum(-1)
+    mean = np.asarray(policy) / tokens
+    log_odds = mean - np.log1p(-np.exp(mean))
+    odds = 0.2 * np.log1p(np.exp(log_odds[:, 1] - log_odds[:, 0]))
+    for name, wanted in {
+        'loss': (odds.sum(), 3),
+        'sft': (-np.asarray(policy)[:, 0].sum(), tokens[:, 0].sum()),
+    }.items():
+        np.testing.assert_allclose(whole.terms[name], wanted, rtol=1e-4)
+    found = step.means(whole)
+    reward = 0.2 * mean.mean(0)
+    assert float(found['reward_chosen']) == pytest.approx(reward[0], rel=1e-4)
+    sums = np.asarray(policy).mean(0)
+    assert float(found['log_p_rejected']) == pytest.approx(sums[1], rel=1e-5)
+    assert float(found['loss']) == pytest.approx(
+        odds.mean() + -np.asarray(policy)[:, 0].sum() / tokens[:, 0].sum(), rel=1e-4
+    )
+
+
+@pytest.fixture(scope='module')
+def judged(pairs):
+    """Answers with labels, each beside a mismatched one; the last is padding."""
+    weights = pairs['weights'].at[2].set(0)
+    stored = jnp.array([[-30.0, -45.0], [-50.0, -38.0], [0.0, 0.0]])
+    labels = jnp.array([1, 0, 1])
+    return dict(pairs, weights=weights, labels=labels, reference_log_p=stored)
+
+
+def test_kto_is_its_formula(judged, models):
+    loss = dict(name='kto', beta=0.1, desirable=1.0, undesirable=0.6)
+    loss_fn = jax.jit(preference.make_kto(tiny.model(), loss, 'stored'))
+    found = loss_fn(models[0], {'running': {'kl': 1.5}}, judged, None)
+    policy, _ = preference.answers(tiny.model(), models[0], judged, None)
+    ratio = np.asarray(policy - judged['reference_log_p'])[:2]
+    above = 0.1 * (ratio[:, 0] - 1.5)
+    losses = [1 / (1 + np.exp(above[0])), 0.6 / (1 + np.exp(-above[1]))]
+    np.testing.assert_allclose(found.terms['loss'], (sum(losses), 2), rtol=1e-4)
+    for name, wanted in {
+        'kl': (ratio[:, 1].sum(), 2),
+        'reward_chosen': (0.1 * ratio[0, 0], 1),
+        'reward_rejected': (0.1 * ratio[1, 0], 1),
+        'reward_accuracy': ((ratio[0, 0] > 0) + (ratio[1, 0] <= 0), 2),
+    }.items():
+        np.testing.assert_allclose(found.metrics[name], wanted, rtol=1e-4)
+
+
+def test_the_divergence_of_kto_is_that_of_the_step_before():
+    loss = dict(name='kto', beta=0.1, desirable=1.0, undesirable=1.0)
+    objective = table.OBJECTIVES['kto'].given(dict(loss=loss, reference='stored'))
+    assert objective.frozen == ('reference_log_p',)
+    assert dict(objective.running.start) == {'kl': 0.0}
+    assert objective.running.update({'kl': 0.0}, {'kl': -2.0}) == {'kl': 0}
+    assert objective.running.update({'kl': 0.0}, {'kl': 3.0}) == {'kl': 3}
+
+
+def test_what_an_objective_reads_follows_from_its_options():
+    plain = dict(name='sigmoid', beta=0.1)
+    given = table.OBJECTIVES['preference'].given
+    assert given(dict(loss=plain, reference='live')).frozen == ('reference',)
+    assert given(dict(loss=plain, reference='none')).frozen == ()
+    assert given(dict(loss=plain, reference='stored')).running is None
+    running = given(dict(loss=dict(plain, name='bco'), reference='live')).running
+    assert dict(running.start) == {'delta': 0.0, 'steps': 0.0}
+
+
+@pytest.mark.parametrize('name', [*preferences.LOSSES, *preferences.UNPAIRED])
+def test_the_recipe_has_every_loss(name):
+    path = Path(__file__).parents[2] / 'configs' / 'preference.py'
+    options = command.load_config(f'{path}:{name}').objective.to_dict()
+    make = table.OBJECTIVES[options.pop('name')].make
+    command.splat(make, 'objective', options, model=tiny.model())
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'message'),
+    [
+        ('simpo', dict(gamma=1.0), r"reference is 'live', and the loss simpo needs 'n"),
+        ('orpo', {}, r"reference is 'live', and the loss orpo needs 'none'"),
+        (
+            'aot',
+            dict(label_smoothing=0.0),
+            r'compute\.accumulate is 2, and the loss aot sorts .* set it to 1',
+        ),
+    ],
+)
+def test_what_a_loss_cannot_have_is_refused(name, options, message):
+    compute = dataclasses.replace(tiny.COMPUTE, accumulate=2)
+    loss = dict(name=name, beta=1.0, **options)
+    with pytest.raises(command.UserError, match=message):
+        preference.make(tiny.model(compute=compute), loss, 'live')
+
+
+def test_kto_needs_a_reference():
+    loss = dict(name='kto', beta=0.1, desirable=1.0, undesirable=1.0)
+    with pytest.raises(command.UserError, match="needs 'stored' or 'live'"):
+        preference.make_kto(tiny.model(), loss, 'none')
