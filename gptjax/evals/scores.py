@@ -101,6 +101,11 @@ def score(
         found = {'loss': means['loss'], 'tokens': round(means['weight'])}
         if answers is not None:
             found |= _answers(trained, rows, answers, judge)
+    elif built.kind != 'pairs':
+        raise command.UserError(
+            f'{built.folder} is a dataset of {built.kind}, of which there is no score '
+            'by itself; metrics.jsonl has the figures of training on it (eval_...).'
+        )
     else:
         plain = dict(name='sigmoid', beta=1.0)  # of which only the ranking counts
         loss_fn = preference.make(trained.model, plain, reference='none')

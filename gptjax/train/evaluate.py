@@ -46,7 +46,8 @@ def evaluate(
             f'nothing to evaluate: {len(rows)} held-out rows carry no weight; hold out '
             'a larger fraction, or, where questions fill the context, raise model.T.'
         )
-    means = {name: float(total / weight) for name, (total, weight) in sums.items()}
+    # A metric may have no weight: of bad answers, where all are good.
+    means = {name: float(s / w) if w else 0.0 for name, (s, w) in sums.items()}
     return {
         **means,
         **own,
