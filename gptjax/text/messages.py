@@ -156,7 +156,7 @@ def _weight(place: str, value: Any) -> float:
             f'{place} is {value!r}; it is a number of at least 0, by which the loss of '
             'the message is multiplied: 0 is not learned.'
         )
-    return value
+    return float(value)
 
 
 def _objects(place: str, value: Any) -> list[dict[str, Any]]:

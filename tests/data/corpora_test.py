@@ -216,6 +216,27 @@ def test_the_first_sentence_is_a_clean_one(docstring, sentence):
             '{"messages": [{"role": "user", "content": "a"}]}',
             'lines.jsonl:2 has no assistant message',
         ),
+        (
+            'chat',
+            '{"messages": [{"role": "user", "content": "a"}, {"role": "tool", '
+            '"content": "b"}]}',
+            r'lines.jsonl:2: messages\[1\] is what a tool answered, and no call',
+        ),
+        (
+            'chat',
+            '{"messages": [{"role": "assistant", "content": "a", "weight": 0}]}',
+            'lines.jsonl:2 has no assistant message of a weight above 0',
+        ),
+        (
+            'chat',
+            '{"messages": [{"role": "user", "content": "a"}], "tools": [1]}',
+            r'lines.jsonl:2: messages\[0\].tools is \[1\]; it is a list of objects',
+        ),
+        (
+            'pairs',
+            '{"prompt": "a", "chosen": "b", "rejected": "b"}',
+            "lines.jsonl:2 has equal answers, chosen and rejected 'b'",
+        ),
         ('pairs', '{"chosen": "a", "rejected": "b"}', 'lines.jsonl:2 has prompt=None'),
         ('pairs', '{"prompt": []}', r'lines.jsonl:2 has prompt=\[\]'),
         ('pairs', '{"prompt": "a", "chosen": "b"}', 'lines.jsonl:2 has rejected=None'),

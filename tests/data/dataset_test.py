@@ -11,6 +11,7 @@ import pytest
 
 from gptjax import command
 from gptjax.data import build, dataset, documents, mixture, shards, table
+from gptjax.text import table as text_table
 
 
 def tree(folder):
@@ -143,6 +144,56 @@ def test_chat_and_pairs_learn_the_answer_and_its_end(tmp_path, kind):
         assert learned == expected
     assert sorted(learned) == sorted(expected)
     assert made.bytes('validation') == sum(len(text.encode()) for text in expected)
+
+
+def test_weights_of_messages_are_kept_as_they_are(tmp_path):
+    """As float32; with weights of 0 and 1 alone the files are what they were."""
+
+    def built(name, *weights):
+        path = tmp_path / 'chat.jsonl'
+        with path.open('w') as file:
+            for number in range(12):
+                answer = {'role': 'assistant', 'content': f'{number}.'}
+                talk = [{'role': 'user', 'content': 'a'}, answer] * 2
+                for i, weight in zip((1, 3), weights, strict=False):
+                    talk[i] = {**answer, 'weight': weight}
+                file.write(json.dumps({'messages': talk}) + '\n')
+        return build.build(
+            tmp_path / name,
+            corpus=dict(name='chat', path=str(path), licence='MIT'),
+            tokenizer=dict(name='bytes'),
+            held_out=dict(fraction=0.2, by='document'),
+            shard_tokens=64,
+        )
+
+    plain, one, some = built('plain'), built('one', 1, 0), built('some', 1 / 3, 7)
+    assert 'mask' not in plain.manifest
+    assert built('ones', 1.0, 1).content == plain.content
+    with (plain.folder / 'train/00000.mask').open('rb') as file:
+        assert set(file.read()) == {0, 1}
+    weights = {}
+    for name, made in (('plain', plain), ('one', one), ('some', some)):
+        rows = made.rows('train', 64)
+        weights[name] = rows.read(np.arange(len(rows)))['weights']
+    assert {*np.unique(weights['some'])} == {0, np.float32(1 / 3), 7}
+    np.testing.assert_array_equal(weights['some'] > 0, weights['plain'] > 0)
+    np.testing.assert_array_equal(
+        weights['one'] > 0, weights['some'] == np.float32(1 / 3)
+    )
+    read = [encoded for _, encoded, _ in shards.read(some, 'train')]
+    assert {m.dtype for encoded in read for m in encoded.masks} == {np.dtype('<f4')}
+
+
+def test_a_conversation_that_a_template_refuses_is_named(tmp_path):
+    talk = [{'role': 'assistant', 'content': 'a'}]
+    (tmp_path / 'chat.jsonl').write_text(json.dumps({'messages': talk}))
+    corpus = dict(name='chat', path=str(tmp_path / 'chat.jsonl'), licence='MIT')
+    (document,) = table.collect(corpus)
+    tokenizer = text_table.make(lambda: (), 'bytes')
+    tokenizer.template = "{{ raise_exception('users begin') }}"
+    message = r'chat\.jsonl:1: messages\[0\]: the chat template .*users begin'
+    with pytest.raises(command.UserError, match=message):
+        shards.encode(tokenizer, [document])
 
 
 def test_answers_in_the_prompt_of_a_pair_are_not_learned(tmp_path):

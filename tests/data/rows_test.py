@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from gptjax import command
 from gptjax.data import rows as rows_lib
 from gptjax.data import turn_rows
 
@@ -184,3 +185,62 @@ def test_pair_rows_put_chosen_before_rejected(tmp_path):
                 padded = np.zeros(32)
                 padded[:n] = values
                 np.testing.assert_array_equal(row_of[key], padded, key)
+
+
+def short(folder, found, learned, longer):
+    """Sequences of which the tokens from the first learned one on are learned."""
+    starts = np.cumsum([0] + [len(one) for one in found])
+    mask = [np.arange(len(one)) >= n for one, n in zip(found, learned, strict=True)]
+    return turn_rows.Sequences(
+        stream(folder, np.concatenate(found), []),
+        stream(folder, np.concatenate(mask), [], 'u1', 'mask'),
+        starts,
+        longer,
+    )
+
+
+@pytest.mark.parametrize('longer', ['cut', 'drop'])
+def test_conversations_that_lose_their_answers_are_counted(tmp_path, capsys, longer):
+    found = [np.arange(10, 50), np.arange(60, 70), np.arange(100, 131)]
+    rows = turn_rows.ChatRows(short(tmp_path, found, [17, 4, 16], longer), 16)
+    said = capsys.readouterr().err
+    assert '2 of 3 conversations are longer than a row of 16' in said
+    lost = 1 if longer == 'cut' else 2
+    assert f'{lost} of 3 conversations have nothing to learn in a row of 16' in said
+    assert rows.counts == {'conversations': 3, 'longer': 2, 'unlearned': lost}
+    arrays = rows.read(np.arange(len(rows)))
+    learned = arrays['targets'][arrays['weights'] > 0].tolist()
+    whole = list(range(64, 70))
+    assert sorted(learned) == ([*whole, 116] if longer == 'cut' else whole)
+    if longer == 'drop':
+        assert arrays['segments'].max() == 1
+        assert set(arrays['tokens'][arrays['segments'] > 0]) == set(range(60, 69))
+        assert rows.rows_of(0, 40).size == 0
+    with pytest.raises(command.UserError, match=r"unknown data\.longer 'cute'"):
+        short(tmp_path, found, [1, 1, 1], 'cute')
+
+
+def test_pairs_without_two_answers_count_for_nothing(tmp_path, capsys):
+    """One cut to nothing, one cut to equal answers, one of equal answers; and two."""
+    prompt = list(range(10, 20))
+    found = [
+        [*range(10, 30), 40], [*prompt, 41, 42],  # the prompt of the first fills a row
+        [*prompt, 43, 44, *range(50, 60), 45], [*prompt, 43, 44, *range(50, 60), 46],
+        [*prompt, 47], [*prompt, 47],
+        [*prompt, 47], [*prompt, 48],
+        [*prompt, 47, *range(50, 60)], [*prompt, 48],
+    ]  # fmt: skip
+    learned = [20, 10, 10, 10, 10, 10, 10, 10, 10, 10]
+    rows = turn_rows.PairRows(
+        short(tmp_path, [np.array(one) for one in found], learned, 'cut'), 16
+    )
+    assert rows.counts == {'pairs': 5, 'longer': 3, 'unlearned': 3}
+    said = capsys.readouterr().err
+    assert '3 of 5 pairs have nothing to learn in a row of 16 tokens' in said
+    weights = rows.read(np.arange(5))['weights']
+    assert weights.sum((1, 2)).tolist() == [0, 0, 0, 2, 8]
+    rows = turn_rows.PairRows(
+        short(tmp_path, [np.array(one) for one in found], learned, 'drop'), 16
+    )
+    assert rows.counts['unlearned'] == 4
+    assert rows.read(np.arange(5))['weights'].sum((1, 2)).tolist() == [0, 0, 0, 2, 0]

@@ -1,7 +1,7 @@
 import pytest
 
 from gptjax import command
-from gptjax.text import chat
+from gptjax.text import chat, messages
 
 TALK = [
     {'role': 'system', 'content': 'Be kind.'},
@@ -50,6 +50,76 @@ def test_a_prompt_begins_the_conversation_with_its_reply(tokenizer):
         assert mask[len(prompt) - 1 : len(prompt) + 1] == [0, 1]
 
 
+SCHEMA = {'type': 'function', 'function': {'name': 'add', 'parameters': {}}}
+CALL = {'function': {'name': 'add', 'arguments': {'a': 1, 'b': 'é'}}}
+BROKEN = {'function': {'name': 'f', 'arguments': '['}}
+TOOLS = [
+    {'role': 'user', 'content': '1 + 1?', 'tools': [SCHEMA]},
+    {'role': 'assistant', 'content': 'Wait', 'tool_calls': [CALL, CALL]},
+    {'role': 'tool', 'content': '2', 'tool_call_id': 'x', 'name': 'add'},
+    {'role': 'tool', 'content': '2'},
+    {'role': 'assistant', 'content': None, 'tool_calls': [CALL]},
+    {'role': 'tool', 'content': '2'},
+    {'role': 'assistant', 'content': 'It is 2.'},
+]
+
+
+def test_tools_are_spelled_in_our_format(tokenizers):
+    made = tokenizers['bytes']
+    call = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": "é"}}\n</tool_call>'
+    schema = '{"type": "function", "function": {"name": "add", "parameters": {}}}'
+    two = '<tool_response>\n2\n</tool_response>'
+    system = f'<tools>\n{schema}\n</tools>'
+    turns = [
+        ('system', system, 0),
+        ('user', '1 + 1?', 0),
+        ('assistant', f'Wait\n{call}\n{call}', 1),
+        *[('user', two, 0)] * 2,
+        ('assistant', call, 1),
+        ('user', two, 0),
+        ('assistant', 'It is 2.', 1),
+    ]
+    ids, mask = chat.encode(made, TOOLS)
+    assert sum(mask) == sum(len(made.encode(t)) + 1 for _, t, said in turns if said)
+    plain = [{'role': role, 'content': text} for role, text, _ in turns]
+    assert chat.encode(made, plain) == (ids, mask)
+    told = [{**TOOLS[0], 'role': 'system', 'content': 'Be kind.'}, *TOOLS[1:]]
+    plain[:2] = [{'role': 'system', 'content': f'Be kind.\n\n{system}'}]
+    assert chat.encode(made, told) == chat.encode(made, plain)
+    as_json = {'function': {'name': 'add', 'arguments': '{"a": 1, "b": "é"}'}}
+    other = [*TOOLS[:4], {**TOOLS[4], 'tool_calls': [as_json]}, *TOOLS[5:]]
+    assert chat.encode(made, other) == (ids, mask)
+
+
+def test_a_message_counts_by_its_weight(tokenizer):
+    weighted = [*TALK[:2], {**TALK[2], 'weight': 0.25}, TALK[3], TALK[4]]
+    ids, mask = chat.encode(tokenizer, TALK)
+    same, weights = chat.encode(tokenizer, weighted)
+    first = len(tokenizer.encode('Yé')) + 1
+    rest = mask.count(1) - first
+    assert same == ids
+    assert [w for w in weights if w] == [0.25] * first + [1] * rest
+    assert [bool(w) for w in weights] == [bool(m) for m in mask]
+    weighted[2:] = [{**TALK[2], 'weight': 0}, TALK[3], {**TALK[4], 'weight': 0}]
+    with pytest.raises(command.UserError, match='nothing to learn'):
+        chat.encode(tokenizer, weighted)
+
+
+def test_what_a_message_says_can_be_changed():
+    found = [list(messages.texts(message)) for message in TOOLS]
+    assert found[1] == ['Wait', *messages.calls(TOOLS[1])]
+    assert len(found[4]) == 1
+    changed = messages.changed(TOOLS[1], str.upper)
+    assert changed['content'] == 'WAIT'
+    arguments = {'a': 1, 'b': 'É'}
+    assert (
+        changed['tool_calls']
+        == [{'function': {'name': 'add', 'arguments': arguments}}] * 2
+    )
+    assert TOOLS[1]['tool_calls'][0] == CALL
+    assert messages.changed(TOOLS[4], str.upper)['content'] is None
+
+
 def test_no_reply_is_nothing_to_learn_from(tokenizers):
     with pytest.raises(command.UserError, match='no assistant message'):
         chat.encode(tokenizers['bytes'], TALK[:2])
@@ -70,6 +140,27 @@ def test_no_reply_is_nothing_to_learn_from(tokenizers):
         ([{'role': 'user', 'content': None}], r'messages\[0\]\.content is null'),
         ([{'role': 'user', 'content': ['x']}], r'\.content is of type list'),
         ([{**TALK[0], 'weight': 0}], r'messages\[0\] has weight, which'),
+        ([{**TALK[2], 'weight': -1}], r'messages\[0\]\.weight is -1; it is a number'),
+        ([{**TALK[2], 'weight': float('nan')}], r'\.weight is nan'),
+        ([{**TALK[2], 'weight': True}], r'\.weight is True'),
+        ([TALK[1], TOOLS[2]], r'messages\[1\] is what a tool answered, and no call'),
+        ([TOOLS[2]], r'messages\[0\] is what a tool answered'),
+        ([TALK[0], TOOLS[0]], r'messages\[1\] has tools, which'),
+        ([{**TOOLS[0], 'tools': [{}]}], r'messages\[0\]\.tools\[0\] names no function'),
+        ([{**TOOLS[0], 'tools': 'add'}], r'\.tools is .add.; it is a list of objects'),
+        ([{**TALK[2], 'tool_calls': []}], r'\.tool_calls is empty'),
+        ([{**TALK[2], 'tool_calls': [{'name': 'f'}]}], r'calls\[0\] names no function'),
+        (
+            [
+                {
+                    **TALK[2],
+                    'tool_calls': [{'function': {'name': 'f', 'arguments': '['}}],
+                }
+            ],
+            r'tool_calls\[0\]\.function\.arguments is .\[.; it is an object',
+        ),
+        ([{**TOOLS[4], 'content': 3}], r'\.content is of type int'),
+        ([{**TOOLS[2], 'name': 3}], r'messages\[0\]\.name is of type int'),
     ],
 )
 def test_malformed_conversations_are_named(messages, message, tokenizers):
@@ -80,3 +171,5 @@ def test_malformed_conversations_are_named(messages, message, tokenizers):
 def test_well_formed_conversations_pass():
     chat.check(TALK)
     chat.check(tuple(TALK[1:2]))
+    chat.check([{**message, 'tool_calls': None} for message in TALK])
+    chat.check(TOOLS)

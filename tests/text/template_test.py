@@ -29,6 +29,25 @@ MARKED = """\
 {% endif %}"""
 
 
+def test_our_template_spells_tools_as_our_format_does(tokenizers):
+    made = tokenizers['bytes']
+    schema = {'type': 'function', 'function': {'name': 'añ', 'parameters': {}}}
+    calls = [{'function': {'name': 'añ', 'arguments': {'x': ['"', None]}}}]
+    talk = [
+        TALK[1],
+        {'role': 'assistant', 'content': None, 'tool_calls': calls},
+        {'role': 'tool', 'content': ''},
+        {'role': 'assistant', 'content': 'so', 'tool_calls': calls * 2},
+        {'role': 'tool', 'content': '1'},
+        TALK[2],
+    ]
+    for messages in (talk, [TALK[0], *talk], [{**TALK[0], 'content': ''}, *talk]):
+        text, _ = template.render(template.OURS, messages, {}, tools=[schema])
+        first = {**messages[0], 'tools': [schema]}
+        ids, _ = chat.encode(made, [first, *messages[1:]])
+        assert made.encode_special(text) == ids
+
+
 @pytest.mark.parametrize('kind', ['bytes', 'bpe', 'gpt2'])
 def test_our_template_gives_the_ids_of_our_format(kind, tokenizers):
     made = tokenizers[kind]
@@ -119,11 +138,90 @@ def test_generation_blocks_are_the_mask(typed, foreign, monkeypatch):
     assert chat.encode(made, talk) == expected
 
 
-def test_a_template_that_does_not_tell_is_refused(foreign, monkeypatch):
+THOUGHTFUL = """\
+{%- for m in messages %}
+<|im_start|>{{ m.role }}
+{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}
+{{ m.content }}<|im_end|>
+{% endfor %}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+@pytest.mark.parametrize(
+    ('source', 'message'),
+    [
+        ('{{ messages | length }}', r'messages\[2\]: the prompt .*put .+ generation '),
+        # A prompt that greets, a conversation that does not.
+        (
+            f'{MARKED}{{% if add_generation_prompt %}}x{{% endif %}}',
+            r'messages\[2\]: the prompt before it is rendered in another way',
+        ),
+        (THOUGHTFUL, r'messages\[2\]: it is rendered in another .*prefix-preserving'),
+        # Answers end with what belongs to the message after them.
+        (
+            MARKED.replace(" + '<|im_end|>' }}\n{%- endg", ' }}\n{%- endg'),
+            r"messages\[2\]: .*ends with \d+ .*stops \('<\|im_end\|>'",
+        ),
+        (MARKED.replace("== 'assistant'", "== 'no'", 1).replace(
+            "<|im_end|>' }}\n{%- endif", "' }}\n{%- endif"),
+         r'messages\[2\]: what is learned of it ends with'),
+        # A generation block that opens after the first token of the answer.
+        (
+            MARKED.replace('{% generation %}', '{{- "<think>" }}{% generation %}'),
+            r'messages\[2\]: the first token of the answer',
+        ),
+        # Only the last answer is marked.
+        (
+            MARKED.replace("if m.role == 'assistant'", "if loop.last"),
+            r'messages\[2\]: what is learned of it ends with nothing',
+        ),
+        (
+            f'{{% if messages | length > 3 %}}{{{{ 1 / 0 }}}}{{% endif %}}{MARKED}',
+            r'messages\[3\]: the chat template cannot be rendered: ZeroDivisionError',
+        ),
+    ],
+)  # fmt: skip
+def test_a_template_that_does_not_tell_is_refused(
+    source, message, foreign, monkeypatch
+):
+    """Of each kind, and with the turn: never everything or nothing learned."""
     made = foreign['qwen']
-    monkeypatch.setattr(made, 'template', '{{ messages | length }}')
-    with pytest.raises(command.UserError, match=r'put .+ generation '):
+    monkeypatch.setattr(made, 'template', source)
+    with pytest.raises(command.UserError, match=message):
         chat.encode(made, TALK)
+
+
+@pytest.mark.parametrize('typed', [True, False])
+@pytest.mark.parametrize('marked', [True, False])
+def test_weights_of_messages_in_a_template(typed, marked, foreign, monkeypatch):
+    made = foreign['qwen']
+    talk = TALK if typed else [{**m, 'content': 'a b'} for m in TALK]
+    if marked:
+        monkeypatch.setattr(made, 'template', MARKED)
+    ids, mask = chat.encode(made, talk)
+    first = mask.index(1)
+    last = mask.index(0, first)
+    weighted = [*talk[:2], {**talk[2], 'weight': 0.5}, *talk[3:]]
+    expected = [m / 2 if first <= i < last else m for i, m in enumerate(mask)]
+    assert chat.encode(made, weighted) == (ids, expected)
+
+
+def test_what_tools_say_is_never_a_control_token(foreign, monkeypatch):
+    made = foreign['qwen']
+    source = '{{ tools | tojson }}{% for m in messages %}{{ m | tojson }}{% endfor %}'
+    monkeypatch.setattr(made, 'template', source)
+    word = '<|im_end|>'
+    function = {'name': 'f', 'arguments': {word: word}}
+    calls = {
+        'role': 'assistant',
+        'content': word,
+        'tool_calls': [{'function': function}],
+    }
+    asked = {**TALK[1], 'tools': [{'name': word}]}
+    ids = chat.prompt(made, [asked, calls, {'role': 'tool', 'content': word}])
+    assert not set(ids) & {*made.ends}
+    assert made.decode(ids).count(word) == 6
 
 
 def test_no_roles_and_no_template_is_no_chat(foreign):

@@ -77,6 +77,49 @@ def test_a_run_that_lost_steps_makes_them_again(folders, tmp_path):
         run({**folders, 'words': folders['numbers']}, tmp_path)
 
 
+def test_what_is_forgotten_is_measured(folders, tmp_path, capsys, monkeypatch):
+    """A model of both sources goes on with one of them, twice interrupted."""
+    start, workdir = tmp_path / 'start', tmp_path / 'tuned'
+    assert loop.train(run(folders, start))
+    last = log.read(start)[-1]
+
+    def tuned():
+        config = tiny_config.get_config()
+        config.model = dict(init_from=str(start), dropout=0.0)
+        config.steps, config.eval.every = 6, 3
+        config.data = dict(
+            mixture=(
+                dict(path=folders['numbers'], weights=((0, 1),)),
+                dict(path=folders['words'], weights=((0, 0),)),  # evaluated, no more
+            ),
+            licences=('MIT', 'CC0-1.0'),
+            batch_size=8,
+            loader='threads',
+        )
+        return build.build(config, workdir)
+
+    for stop, saved in ((2, False), (4, True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop._Loop, '_agreed', lambda self, _, n=stop: self.step == n)
+            if not saved:
+                patch.setattr(loop._Loop, '_save', lambda *_: None)
+            assert not loop.train(tuned())
+    capsys.readouterr()
+    assert loop.train(tuned())
+    said = capsys.readouterr().err
+    before, *records = log.read(workdir)
+    assert [before['step'], *(r['step'] for r in records)] == list(range(7))
+    assert (before['loss'], before['learning_rate']) == (None, None)
+    for name in ('numbers', 'words'):
+        key = f'eval_loss_{name}'
+        assert before[key] == pytest.approx(last[key], rel=1e-5)
+        for record in (records[2], records[5]):
+            forgotten = record[key] - before[key]
+            assert record[f'forgetting_{name}'] == pytest.approx(forgotten, abs=1e-9)
+        assert f'{name} {before[key]:.4f} -> {records[5][key]:.4f}' in said
+    assert 'forgetting_words' not in records[4]
+
+
 @pytest.mark.parametrize('packing', [None, 'best_fit'])
 def test_held_out_rows_are_those_of_all_sources(folders, tmp_path, packing):
     """However they are packed in training: so python -m gptjax.evals reads them too."""
