@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 # Beyond this many nats between two log-probabilities an exponential is cut: e^20.
 MOST_NATS = 20.0
+SCALES = ('group', 'batch', 'none')
 
 # Of d = log p - log q at a sample of p, whose mean is KL(p || q) (Schulman, 2020,
 # "Approximating KL divergence"): k1 has no bias, k3 none and less variance, both are
@@ -91,9 +92,9 @@ def of_groups(
     """(advantages, standard deviations of groups) where neighbours are one group.
 
     The baseline is the mean of the group (Shao et al., 2024, section 4.1.2), or that of
-    the others in it (Ahmadian et al., 2024, section 3.2). scale: what divides, 'group',
-    the standard deviation in a group (n - 1 below) plus eps, 'batch', that of all
-    rewards, or 'none'. A reward that is no number has advantage 0 and is in no mean.
+    the others in it (Ahmadian et al., 2024, section 3.2). scale, of SCALES: what
+    divides, the standard deviation in a group (n - 1 below) or of the whole batch, plus
+    eps. A reward that is no number has advantage 0 and is in no mean.
     Equal rewards in a group have advantages of exactly 0.
     """
     rewards_PG = rewards_M.reshape(-1, group)

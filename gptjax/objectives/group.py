@@ -59,9 +59,11 @@ METHODS = {
     'gspo': Method('mean', 'sequences', 'group', clip_low=3e-4, clip_high=4e-4),
 }
 
+IN_LOSS = {'loss': True, 'reward': False}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(policy.Sampled):
+class Options(policy.Options):
     """A method, and what may be changed in it; None is the method's own, or off."""
 
     method: str  # of METHODS
@@ -72,20 +74,18 @@ class Options(policy.Sampled):
     scale: str | None = None
     clip_low: float | None = None
     clip_high: float | None = None
-    dual_clip: float | None = None  # above 1: most of a ratio where the advantage < 0
-    entropy_coefficient: float = 0.0
-    importance_cap: float | None = None  # of p / p of the sampler
     mask_unended: bool = False  # completions that were cut bear no weight
     # Yu et al. (2025), equation 13: the last tokens of max_tokens cost up to 1.
     soft_overlong: int | None = None
     drop_equal: bool = False  # groups whose rewards are equal bear no weight
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         command.lookup(METHODS, self.method, 'objective.method')
         command.lookup(advantages.KL, self.kl_estimator, 'objective.kl_estimator')
-        policy.one_of('objective.kl_in', self.kl_in, ('loss', 'reward'))
-        if self.scale is not None:
-            policy.one_of('objective.scale', self.scale, ('group', 'batch', 'none'))
+        command.lookup(IN_LOSS, self.kl_in, 'objective.kl_in')
+        scales = dict.fromkeys(advantages.SCALES)
+        command.lookup(scales, self.settled.scale, 'objective.scale')
         if self.group < 2:
             raise command.UserError(
                 f"rollout.group is {self.group}, and objective 'group' compares the "
@@ -106,7 +106,7 @@ def make(model: transformer.Model, options: Options) -> core.LossFn:
 
     The batch is of `prepare`; a row without weights counts in no mean. Terms,
     coefficients in: `policy_loss`, `kl_loss`, `entropy_loss`; the metrics are those of
-    `policy.metrics`. Raises UserError for a model without a causal head over tokens.
+    `policy.clipped`. Raises UserError for a model without a causal head over tokens.
     """
     heads.require(model, 'group', 'tokens', 'masked', causal=True)
 
@@ -122,27 +122,17 @@ def make(model: transformer.Model, options: Options) -> core.LossFn:
 def loss(options: Options, answers: policy.Answers, batch: core.Batch) -> core.Loss:
     """The loss of what a model makes of a batch; see `make`."""
     method, weights_BT = options.settled, batch['weights']
-    change_BT = policy.log_ratio(answers.log_p_BT, batch)
-    ratio_BT = jnp.exp(_together(change_BT, weights_BT, method.ratio))
-    loss_BT, bound_BT = policy.surrogate(
-        ratio_BT,
-        batch['advantages'],
-        method.clip_low,
-        method.clip_high,
-        options.dual_clip,
-    )
-    loss_BT = loss_BT * policy.importance(batch, options.importance_cap)
+    ratio_BT = policy.log_ratio(answers.log_p_BT, batch)
+    ratio_BT = _together(ratio_BT, weights_BT, method.ratio)
+    edges = method.clip_low, method.clip_high
+    loss_BT, told = policy.clipped(options, answers, batch, ratio_BT, *edges)
     terms = {'policy_loss': _mean(loss_BT, batch, method, options)}
-    if options.kl_coefficient and options.kl_in == 'loss':
+    if options.kl_coefficient and IN_LOSS[options.kl_in]:
         pair = answers.log_p_BT, batch['reference_log_p'], weights_BT
         kl_BT = options.kl_coefficient * advantages.kl(*pair, options.kl_estimator)
-        kl_BT = kl_BT * ratio_BT if options.kl_corrected else kl_BT
+        kl_BT = kl_BT * jnp.exp(ratio_BT) if options.kl_corrected else kl_BT
         terms['kl_loss'] = _mean(kl_BT, batch, method, options)
-    terms |= policy.entropy_loss(answers, weights_BT, options.entropy_coefficient)
-    return core.Loss(
-        terms={**terms, **answers.router},
-        metrics=policy.metrics(answers, change_BT, bound_BT, weights_BT),
-    )
+    return core.Loss(terms | policy.more_terms(options, answers, weights_BT), told)
 
 
 def _together(
@@ -196,7 +186,7 @@ def prepare(options: Options) -> Callable[[Any, Any], tuple[Any, Any, Any]]:
         kl_M = jnp.sum(advantages.kl(*pair, 'k1'), axis=1)
         group, out = options.group, method.leave_one_out
         _, deviation_P = advantages.of_groups(score_M, group, out, 'none')
-        if options.kl_in == 'reward':
+        if not IN_LOSS[options.kl_in]:
             penalty_MT = advantages.kl(*pair, options.kl_estimator)
             score_M = score_M - options.kl_coefficient * jnp.sum(penalty_MT, axis=1)
         of_M, _ = advantages.of_groups(score_M, group, out, method.scale)

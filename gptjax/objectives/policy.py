@@ -13,12 +13,22 @@ from gptjax.objectives import advantages, next_token
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sampled:
-    """What a loss knows of the rollouts that it reads: from the section `rollout`."""
+class Options:
+    """What losses on rollouts share; the first three are of the section `rollout`."""
 
     temperature: float
     max_tokens: int  # of a completion
     group: int  # completions of one prompt
+    dual_clip: float | None = None  # above 1: most of a ratio where the advantage < 0
+    entropy_coefficient: float = 0.0
+    importance_cap: float | None = None  # of p / p of the sampler
+
+    def __post_init__(self) -> None:
+        if self.dual_clip is not None and self.dual_clip <= 1:
+            raise command.UserError(
+                f'objective.dual_clip is {self.dual_clip}; it is above 1 (3.0 is '
+                'usual), or None.'
+            )
 
 
 class Answers(NamedTuple):
@@ -54,73 +64,56 @@ def log_ratio(log_p_BT: Float[Array, 'B T'], batch: core.Batch) -> Float[Array, 
     return jnp.where(batch['weights'] > 0, change_BT, 0.0)
 
 
-def surrogate(
-    ratio_BT: Float[Array, 'B T'],
-    advantages_BT: Float[Array, 'B T'],
-    clip_low: float,
-    clip_high: float,
-    dual_clip: float | None,
-) -> tuple[Float[Array, 'B T'], Float[Array, 'B T']]:
-    """(loss, 1 where clipping takes the gradient away) of each token.
-
-    -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A) (Schulman et al., 2017,
-    equation 7); with dual_clip c > 1, at most -c A where A < 0 (Ye et al., 2020,
-    equation 5).
-    """
-    plain_BT = -advantages_BT * ratio_BT
-    clipped_BT = -advantages_BT * jnp.clip(ratio_BT, 1 - clip_low, 1 + clip_high)
-    loss_BT = jnp.maximum(plain_BT, clipped_BT)
-    bound_BT = clipped_BT > plain_BT
-    if dual_clip is not None:
-        most_BT = -dual_clip * advantages_BT
-        over_BT = (advantages_BT < 0) & (loss_BT > most_BT)
-        loss_BT = jnp.where(over_BT, most_BT, loss_BT)
-        bound_BT |= over_BT
-    return loss_BT, bound_BT.astype(jnp.float32)
-
-
-def importance(batch: core.Batch, cap: float | None) -> Array | float:
-    """min(p / p of the sampler, cap), both at the rollout: what rounding has moved.
-
-    A sampler of another precision, or with a cache, is another policy; its tokens are
-    weighted (Yao et al., 2025, "Your efficient RL framework secretly brings you
-    off-policy RL training"). 1 without a cap.
-    """
-    if cap is None:
-        return 1.0
-    moved_BT = jnp.exp(batch['log_p'] - batch['sampler_log_p'])
-    return jnp.where(batch['weights'] > 0, jnp.minimum(moved_BT, cap), 0.0)
-
-
-def metrics(
+def clipped(
+    options: Options,
     answers: Answers,
+    batch: core.Batch,
     log_ratio_BT: Float[Array, 'B T'],
-    bound_BT: Float[Array, 'B T'],
-    weights_BT: Float[Array, 'B T'],
-) -> core.Metrics:
-    """`clip_share`, `entropy` and `approx_kl` (rollout to policy, k3), per token."""
+    low: float,
+    high: float,
+) -> tuple[Float[Array, 'B T'], core.Metrics]:
+    """The loss of each token by the ratio it counts with, and metrics.
+
+    -min(ratio A, clip(ratio, 1 - low, 1 + high) A) (Schulman et al., 2017, equation 7);
+    with dual_clip c, at most -c A where A < 0 (Ye et al., 2020, equation 5). A sampler
+    of another precision, or with a cache, is another policy: importance_cap weights its
+    tokens by min(p / p of the sampler, cap), both at the rollout (Yao et al., 2025,
+    "Your efficient RL framework secretly brings you off-policy RL training").
+
+    Metrics, per token: `clip_share`, where the gradient is clipped away, `entropy`, and
+    `approx_kl`, from the rollout's policy to this one (k3).
+    """
+    weights_BT, advantages_BT = batch['weights'], batch['advantages']
+    ratio_BT = jnp.exp(log_ratio_BT)
+    plain_BT = -advantages_BT * ratio_BT
+    near_BT = -advantages_BT * jnp.clip(ratio_BT, 1 - low, 1 + high)
+    loss_BT, bound_BT = jnp.maximum(plain_BT, near_BT), near_BT > plain_BT
+    if options.dual_clip is not None:
+        most_BT = -options.dual_clip * advantages_BT
+        over_BT = (advantages_BT < 0) & (loss_BT > most_BT)
+        loss_BT, bound_BT = jnp.where(over_BT, most_BT, loss_BT), bound_BT | over_BT
+    if options.importance_cap is not None:
+        moved_BT = jnp.exp(batch['log_p'] - batch['sampler_log_p'])
+        moved_BT = jnp.minimum(moved_BT, options.importance_cap)
+        loss_BT = loss_BT * jnp.where(weights_BT > 0, moved_BT, 0.0)
     told = {
         'clip_share': bound_BT,
         'entropy': answers.entropy_BT,
-        'approx_kl': advantages.KL['k3'](-log_ratio_BT),
+        'approx_kl': advantages.KL['k3'](-log_ratio(answers.log_p_BT, batch)),
     }
     weight = jnp.sum(weights_BT)
-    return {name: (jnp.sum(x_BT * weights_BT), weight) for name, x_BT in told.items()}
+    return loss_BT, {k: (jnp.sum(x * weights_BT), weight) for k, x in told.items()}
 
 
-def entropy_loss(
-    answers: Answers, weights_BT: Float[Array, 'B T'], coefficient: float
+def more_terms(
+    options: Options, answers: Answers, weights_BT: Float[Array, 'B T']
 ) -> core.Metrics:
-    """The term that keeps a policy from settling too soon; none at 0."""
-    if not coefficient:
-        return {}
+    """What keeps a policy from settling too soon, where asked for, and experts busy."""
+    if not options.entropy_coefficient:
+        return answers.router
     total = jnp.sum(answers.entropy_BT * weights_BT)
-    return {'entropy_loss': (-coefficient * total, jnp.sum(weights_BT))}
-
-
-def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raises UserError where an option is none of the known ones."""
-    command.lookup(dict.fromkeys(known), value, name)
+    pair = -options.entropy_coefficient * total, jnp.sum(weights_BT)
+    return {'entropy_loss': pair, **answers.router}
 
 
 def of_batches(arrays: core.Batch) -> dict[str, Array]:

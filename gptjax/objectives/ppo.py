@@ -15,12 +15,13 @@ from gptjax import command, core
 from gptjax.model import transformer
 from gptjax.objectives import advantages, heads, policy
 
+SPREAD = {'end': False, 'spread': True}
 # What `prepare` keeps from rollout to rollout.
 RUNNING = {'kl_factor': 1.0, 'score_mean': 0.0, 'score_squares': 0.0, 'scores': 0.0}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(policy.Sampled):
+class Options(policy.Options):
     """Each detail of PPO by itself; None is off."""
 
     clip_low: float  # the ratio is at least 1 - clip_low,
@@ -34,8 +35,6 @@ class Options(policy.Sampled):
     whiten_advantages: bool
     whiten_unbiased: bool = True  # False: n below the variance, as in TensorFlow
     clip_value: float | None = None  # how far a value moves from that of the rollout
-    dual_clip: float | None = None  # above 1: most of a ratio where the advantage < 0
-    entropy_coefficient: float = 0.0
     kl_target: float | None = None  # nats a sequence, which the coefficient follows
     kl_horizon: float | None = None  # in sequences: how fast it does
     reward_at: str = 'end'  # the last token, or 'spread' over all of them
@@ -43,21 +42,16 @@ class Options(policy.Sampled):
     clip_score: float | None = None  # scores are within -clip_score and clip_score
     unended_score: float | None = None  # in place of the score of what did not end
     unended_penalty: float | None = None  # taken from it
-    importance_cap: float | None = None  # of p / p of the sampler
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         command.lookup(advantages.KL, self.kl_estimator, 'objective.kl_estimator')
-        policy.one_of('objective.reward_at', self.reward_at, ('end', 'spread'))
+        command.lookup(SPREAD, self.reward_at, 'objective.reward_at')
         if (self.kl_target is None) != (self.kl_horizon is None):
             raise command.UserError(
                 f'objective.kl_target is {self.kl_target} and objective.kl_horizon '
                 f'{self.kl_horizon}; the coefficient adapts with both (6.0 and '
                 '10_000.0 are usual), and stays as it is without either.'
-            )
-        if self.dual_clip is not None and self.dual_clip <= 1:
-            raise command.UserError(
-                f'objective.dual_clip is {self.dual_clip}; it is above 1 (3.0 is '
-                'usual), or None.'
             )
 
 
@@ -66,7 +60,7 @@ def make(model: transformer.Model, options: Options) -> core.LossFn:
 
     The batch is of `prepare`. Terms, coefficients in: `policy_loss`, `value_loss` (half
     the square, the greater of the clipped and the plain one) and `entropy_loss`; the
-    metrics are those of `policy.metrics`, and `value_clip_share`. Raises UserError for
+    metrics are those of `policy.clipped`, and `value_clip_share`. Raises UserError for
     a model without a causal head over tokens with values beside it.
     """
     heads.require(model, 'ppo', 'tokens', 'masked', causal=True)
@@ -93,48 +87,26 @@ def loss(
     batch: core.Batch,
 ) -> core.Loss:
     """The loss of what a model makes of a batch; see `make`."""
-    weights_BT = batch['weights']
-    change_BT = policy.log_ratio(answers.log_p_BT, batch)
-    loss_BT, bound_BT = policy.surrogate(
-        jnp.exp(change_BT),
-        batch['advantages'],
-        options.clip_low,
-        options.clip_high,
-        options.dual_clip,
-    )
-    loss_BT = loss_BT * policy.importance(batch, options.importance_cap)
-    value_BT, off_BT = value_loss(
-        values_BT, batch['values'], batch['returns'], options.clip_value
-    )
-    value_BT = options.value_coefficient * value_BT
-    weight = jnp.sum(weights_BT)
+    weights_BT, weight = batch['weights'], jnp.sum(batch['weights'])
+    ratio_BT = policy.log_ratio(answers.log_p_BT, batch)
+    edges = options.clip_low, options.clip_high
+    loss_BT, told = policy.clipped(options, answers, batch, ratio_BT, *edges)
+    returns_BT, clip = batch['returns'], options.clip_value
+    plain_BT = value_BT = jnp.square(values_BT - returns_BT)
+    if clip is not None:
+        before_BT = batch['values']
+        near_BT = jnp.clip(values_BT, before_BT - clip, before_BT + clip)
+        value_BT = jnp.maximum(plain_BT, jnp.square(near_BT - returns_BT))
+    half = options.value_coefficient / 2
+    off = jnp.sum((value_BT > plain_BT) * weights_BT)
     return core.Loss(
         terms={
             'policy_loss': (jnp.sum(loss_BT * weights_BT), weight),
-            'value_loss': (jnp.sum(value_BT * weights_BT), weight),
-            **policy.entropy_loss(answers, weights_BT, options.entropy_coefficient),
-            **answers.router,
+            'value_loss': (half * jnp.sum(value_BT * weights_BT), weight),
+            **policy.more_terms(options, answers, weights_BT),
         },
-        metrics={
-            **policy.metrics(answers, change_BT, bound_BT, weights_BT),
-            'value_clip_share': (jnp.sum(off_BT * weights_BT), weight),
-        },
+        metrics={**told, 'value_clip_share': (off, weight)},
     )
-
-
-def value_loss(
-    values_BT: Float[Array, 'B T'],
-    before_BT: Float[Array, 'B T'],
-    returns_BT: Float[Array, 'B T'],
-    clip: float | None,
-) -> tuple[Float[Array, 'B T'], Float[Array, 'B T']]:
-    """(half the squared error, 1 where the clipped one is greater) of each token."""
-    plain_BT = jnp.square(values_BT - returns_BT)
-    if clip is None:
-        return plain_BT / 2, jnp.zeros_like(plain_BT)
-    near_BT = jnp.clip(values_BT, before_BT - clip, before_BT + clip)
-    clipped_BT = jnp.square(near_BT - returns_BT)
-    return jnp.maximum(plain_BT, clipped_BT) / 2, (clipped_BT > plain_BT) * 1.0
 
 
 def prepare(options: Options) -> Callable[[Any, Any], tuple[Any, Any, Any]]:
@@ -152,7 +124,7 @@ def prepare(options: Options) -> Callable[[Any, Any], tuple[Any, Any, Any]]:
         weights_MT = arrays['weights'] * fine_M[:, None]
         score_M = jnp.where(fine_M, arrays['rewards'], 0.0)
         score_M, running = _score(options, score_M, fine_M, arrays['ended'], running)
-        if options.reward_at == 'end':
+        if not SPREAD[options.reward_at]:
             left_MT = jnp.cumsum(weights_MT[:, ::-1] > 0, axis=1)[:, ::-1]
             share_MT = (weights_MT > 0) & (left_MT == 1)
         else:
