@@ -8,10 +8,11 @@ import numpy as np
 import optax
 import pytest
 import tiny
+import tiny_family
 
 from gptjax.data import rows as rows_lib
 from gptjax.evals import calibration
-from gptjax.model import config, transformer
+from gptjax.model import config
 from gptjax.objectives import reward
 from gptjax.text import table
 from gptjax.train import build
@@ -65,7 +66,7 @@ def learned(model, worth):
         (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), keys)
         return params
 
-    return train(transformer.init(model, jax.random.key(0)))
+    return train(tiny_family.params(model, std=0.1))
 
 
 class Rows:
@@ -90,7 +91,8 @@ def test_planted_utilities_are_found_and_sure_of_what_they_should_be():
     worth = jnp.asarray(np.random.default_rng(0).normal(0, 0.6, V), jnp.float32)
     params = learned(model, worth)
     batch, utility_P2 = pairs(jax.random.key(2), 2000, worth)
-    reward_P2 = np.asarray(reward.of_pairs(model, params, batch)[0])
+    of_pairs = jax.jit(lambda params, batch: reward.of_pairs(model, params, batch)[0])
+    reward_P2 = np.asarray(of_pairs(params, batch))
     margin_P = np.float64(reward_P2[:, 0] - reward_P2[:, 1])
     chance_P = 1 / (1 + np.exp(-np.float64(utility_P2[:, 0] - utility_P2[:, 1])))
     bayes = np.maximum(chance_P, 1 - chance_P).mean()

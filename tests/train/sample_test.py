@@ -14,6 +14,7 @@ from gptjax.data import ledger
 from gptjax.generate import engine
 from gptjax.model import transformer
 from gptjax.train import build, sample
+from gptjax.train.rewards import table
 
 N, PROMPTS = 4, 12
 
@@ -169,3 +170,19 @@ def test_wrong_settings_are_told(config, tmp_path, change, message):
         config[name] = {**config[name], **value} if both else value
     with pytest.raises(command.UserError, match=message):
         sample.sample(config, tmp_path / 'best.jsonl')
+
+
+@pytest.mark.parametrize('reward', ['reward_model', 'classifier', 'answer', 'judge'])
+def test_the_shipped_config_has_the_options_of_its_reward(
+    reward, tmp_path, monkeypatch
+):
+    path = Path(__file__).parents[2] / 'configs/sample/best_of_n.py'
+    config = command.load_config(f'{path}:{reward}', ['--config.keep.best=0'])
+    settings = json.loads(config.to_json())
+    assert sample._sections(settings)[2].best == 0
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(table.REWARDS, 'reward_model', lambda *, workdir, normalise: 0)
+    monkeypatch.setitem(
+        table.REWARDS, 'classifier', lambda *, workdir, label, score, prompt: 0
+    )
+    table.combine(settings['rewards'])
