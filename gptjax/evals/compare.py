@@ -96,7 +96,9 @@ def logged(runs: Sequence[tuple[str, Sequence[Result]]]) -> list[Comparison]:
             other = key.removeprefix(prefix)
             measure = f'loss on held-out rows of {other}, nats a token; lower is better'
             for pair in _ends(records, key):
-                lines.append(_lower(f'Has {name} forgotten {other}?', measure, *pair))
+                lines.append(
+                    _lower(f'Did {name} learn or forget {other}?', measure, *pair)
+                )
     return lines
 
 

@@ -1,8 +1,11 @@
 """What a run was: its stage in words, and the facts of it."""
 
+from pathlib import Path
 from typing import Any
 
+from gptjax.data import storage
 from gptjax.evals import page, runs
+from gptjax.train import settings
 
 _STAGES = {
     'masked_lm': 'Masked language modelling: it learned to guess the tokens of a text '
@@ -40,21 +43,20 @@ def words(run: runs.Run) -> str:
 def facts(run: runs.Run) -> page.Html:
     """A list of what the run was made of."""
     arch, config = run.arch, run.config
-    train = run.dataset.manifest['splits']['train']
+    data = settings.data_of(config)
     found = {
         'Parameters': f'{run.parameters:,}',
         'Architecture': f'{arch.family}: {arch.L} layers, width {arch.D}, '
         f'context {arch.T}',
-        'Starts from': config['model'].get('init_from', 'random weights'),
+        'Starts from': settings.begun_from(config) or 'random weights',
         'Objective': _objective(config['objective']),
         'Steps': f'{run.step:,}, each of {config["data"]["batch_size"]:,} {_row(run)}',
-        'Dataset': f'{run.dataset.folder.resolve().name}, '
-        f'{train["tokens"]:,} training tokens',
+        'Data': _data(run, data),
         'Learning rate': f'{config["optimizer"]["learning_rate"]:g} at its peak',
     }
     if run.trained < run.parameters:
         share = run.trained / run.parameters
-        found['Trained'] = f'{run.trained:,} weights: {share:.2g} of the model'
+        found['Trained'] = f'{run.trained:,} weights, {share:.1%} of the model'
     if 'adapter' in config:
         found['Adapter'] = _adapter(config['adapter'])
     if 'rewards' in config:
@@ -63,6 +65,8 @@ def facts(run: runs.Run) -> page.Html:
         )
     if 'rollout' in config:
         found['Rollout'] = _rollout(config['rollout'])
+    if kept := _kept(data):
+        found['Rejection sampling'] = kept
     if run.records:
         found['Training time'] = _duration(run.records[-1]['seconds'])
     return page.element(
@@ -104,6 +108,31 @@ def _rollout(section: dict[str, Any]) -> str:
     return (
         f'{section["prompts"]} prompts, {section["group"]} answers each, of at most '
         f'{section["max_tokens"]} tokens, at temperature {section["temperature"]:g}'
+    )
+
+
+def _data(run: runs.Run, data: settings.Data) -> str:
+    """The dataset and its size, or the sources of a mixture and their last weights."""
+    if data.mixture is None:
+        train = run.dataset.manifest['splits']['train']
+        name = run.dataset.folder.resolve().name
+        return f'{name}, {train["tokens"]:,} training tokens'
+    sources = (
+        f'{Path(source["path"]).name} {source["weights"][-1][1]:g}'
+        for source in data.mixture
+    )
+    return f'a mixture, by weight: {", ".join(sources)}'
+
+
+def _kept(data: settings.Data) -> str:
+    """What the file says that `train sample` writes beside the answers it keeps."""
+    path = Path(f'{data.path}.json')
+    if not path.is_file():
+        return ''
+    counts = storage.read_json(path)
+    return (
+        f'{counts["kept"]:,} of {counts["samples"]:,} answers accepted '
+        f'({counts["accept_share"]:.1%}): by {counts["by"]}'
     )
 
 

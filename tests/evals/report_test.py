@@ -1,5 +1,6 @@
 """The page: well formed, complete, and without a request to anywhere."""
 
+import dataclasses
 import html.parser
 import json
 import math
@@ -18,10 +19,10 @@ from gptjax.evals import (
     report,
     runs,
     scores,
-    stages,
     transcripts,
 )
 from gptjax.objectives import table as objective_table
+from gptjax.train import build
 
 EVIL = '<script>alert("x")</script> & \x00'
 VOID = {'meta', 'link', 'br', 'img', 'input', 'hr'}
@@ -294,8 +295,56 @@ def test_html_escapes_all_but_html():
     )
 
 
+def test_facts_tell_of_adapters_rewards_rollouts_and_accepted_answers(stages, tmp_path):
+    (run,) = runs.read([stages.sft], [])
+    assert run.trained == run.parameters
+    kept = tmp_path / 'kept.jsonl'
+    counts = dict(kept=30, samples=1200, accept_share=0.025, by='sft, one of 4')
+    kept.with_name('kept.jsonl.json').write_text(json.dumps(counts))
+    config = run.config | {
+        'adapter': dict(
+            R=8, alpha=16.0, rank_stabilised=True, targets=['blocks/mlp'], base='nf4'
+        ),
+        'rewards': [dict(name='ended', weight=0.5)],
+        'rollout': dict(prompts=4, group=2, max_tokens=16, temperature=0.7),
+        'objective': dict(name='preference', loss=dict(name='hinge', beta=0.2)),
+        'data': run.config['data'] | {'path': str(kept)},
+    }
+    trained = run.parameters // 50
+    made = dataclasses.replace(run, config=config, trained=trained)
+    text = Parser(report.stages.facts(made)).text
+    for fact in (
+        f'Trained{trained:,} weights, 2.0% of the model',
+        'AdapterrsLoRA of rank 8 on blocks/mlp, over a base in nf4',
+        'Rewardsended x 0.5',
+        'Rollout4 prompts, 2 answers each, of at most 16 tokens, at temperature 0.7',
+        'Objectivepreference, hinge, beta 0.2',
+        'Rejection sampling30 of 1,200 answers accepted (2.5%): by sft, one of 4',
+        'answers of its own',
+    ):
+        assert fact in text
+    sources = [dict(path=f'/x/{name}', weights=((0, 1.0), (9, 0.5))) for name in 'ab']
+    mixed = dict(mixture=sources, licences=['CC0-1.0'], batch_size=4, loader='threads')
+    made = dataclasses.replace(run, config=run.config | {'data': mixed})
+    assert 'by weight: a 0.5, b 0.5' in Parser(report.stages.facts(made)).text
+
+
+def test_the_checkpoint_of_an_adapter_counts_what_was_trained(stages):
+    trained = build.load(stages.sft)
+    adapted = dataclasses.replace(trained, config=trained.config | {'adapter': {}})
+    arrays = {
+        'params/blocks/mlp/up/down': {'shape': [1, 16, 4]},
+        'params/blocks/mlp/up/up': {'shape': [1, 4, 32]},
+        'opt_state/mu': {'shape': [1000]},
+        'step': {'shape': []},
+    }
+    assert runs._trained(adapted, arrays) == 16 * 4 + 4 * 32
+
+
 def test_every_objective_has_its_words():
-    assert set(objective_table.OBJECTIVES) - {'next_token'} <= set(stages._STAGES)
+    assert set(objective_table.OBJECTIVES) - {'next_token'} <= set(
+        report.stages._STAGES
+    )
     assert set(objective_table.OBJECTIVES['next_token'].kinds) == set(
-        stages._NEXT_TOKEN
+        report.stages._NEXT_TOKEN
     )
