@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export JAX_PLATFORMS ?= cpu
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: setup demo lint test test-parity test-beam benchmark golden lock clean
+.PHONY: setup pretrained demo chat lint test test-parity test-beam benchmark golden lock clean
 
 setup: $(VENV)/.installed
 
@@ -20,28 +20,55 @@ $(VENV)/.installed: requirements/dev.txt setup.cfg
 # The whole life of a small GPT, from the documentation inside every CPython to a chat.
 DEMO := runs/demo
 say = @printf '\n\033[1m%s\033[0m\n' '$(1)'
-demo: setup
-	$(call say,1/5 Data: the documentation that every CPython carries)
+train = $(PY) -m gptjax.train --config=configs/$(1)/$(2).py --workdir=runs/$(1)/$(2)
+evals = $(PY) -m gptjax.evals --workdir=runs/$(1)
+
+# What is there is not made again: each command ends when its work is done.
+pretrained: setup
+	$(call say,Data: the documentation that every CPython carries)
 	$(PY) -m gptjax.data --config=configs/data/python_docs.py --output=$(DEMO)/docs
 	$(PY) -m gptjax.data --config=configs/data/python_qa.py --output=$(DEMO)/chat
 	$(PY) -m gptjax.data --config=configs/data/python_qa.py:pairs --output=$(DEMO)/pairs
-	$(call say,2/5 Pretraining)
-	$(PY) -m gptjax.train --config=configs/demo/pretrain.py --workdir=$(DEMO)/pretrain
-	$(call say,3/5 Fine-tuning on questions and answers)
-	$(PY) -m gptjax.train --config=configs/demo/sft.py --workdir=$(DEMO)/sft
-	$(call say,4/5 Learning preferences)
-	$(PY) -m gptjax.train --config=configs/demo/dpo.py --workdir=$(DEMO)/dpo
-	$(call say,5/5 Evaluation on what was held out)
-	$(PY) -m gptjax.evals --workdir=$(DEMO)/pretrain --trigram
-	$(PY) -m gptjax.evals --workdir=$(DEMO)/pretrain --data=$(DEMO)/chat
-	$(PY) -m gptjax.evals --workdir=$(DEMO)/sft --answers=100
-	$(PY) -m gptjax.evals --workdir=$(DEMO)/sft --data=$(DEMO)/pairs
-	$(PY) -m gptjax.evals --workdir=$(DEMO)/dpo
-	$(PY) -m gptjax.evals --workdir=$(DEMO)/dpo --data=$(DEMO)/chat --answers=100
+	$(call say,Pretraining)
+	$(call train,demo,pretrain)
+
+demo: pretrained
+	$(call say,Fine-tuning on questions and answers)
+	$(call train,demo,sft)
+	$(call say,Learning preferences)
+	$(call train,demo,dpo)
+	$(call say,Evaluation on what was held out)
+	$(call evals,demo/pretrain) --trigram
+	$(call evals,demo/pretrain) --data=$(DEMO)/chat
+	$(call evals,demo/sft) --answers=100
+	$(call evals,demo/sft) --data=$(DEMO)/pairs
+	$(call evals,demo/dpo)
+	$(call evals,demo/dpo) --data=$(DEMO)/chat --answers=100
 	$(PY) -m gptjax.evals report --workdir=$(DEMO)/pretrain --workdir=$(DEMO)/sft \
 	  --workdir=$(DEMO)/dpo --output=$(DEMO)/report.html
 	@echo; echo 'The report:  $(DEMO)/report.html'
 	@echo 'To chat:     $(PY) -m gptjax.serve --workdir=$(DEMO)/dpo --port=8000'
+
+# Post-training of the same model: SFT, DPO and GRPO, before and after side by side.
+CHAT := runs/chat
+ANSWERS := --answers=100 --rewards=$(CHAT)/grpo
+chat: pretrained
+	$(call say,SFT: answers to questions; a fifth of the rows is pretraining)
+	$(call train,chat,sft)
+	$(call say,DPO: the better of two answers)
+	$(call train,chat,dpo)
+	$(call say,GRPO: answers of its own and what rules make of them)
+	$(call train,chat,grpo)
+	$(call say,Before and after on what was held out)
+	$(call evals,demo/pretrain) --trigram
+	$(call evals,demo/pretrain) --data=$(DEMO)/chat $(ANSWERS)
+	for run in sft dpo grpo; do \
+	  $(call evals,chat/$$run) --data=$(DEMO)/docs && \
+	  $(call evals,chat/$$run) --data=$(DEMO)/pairs && \
+	  $(call evals,chat/$$run) --data=$(DEMO)/chat $(ANSWERS) || exit; done
+	$(PY) -m gptjax.evals report --workdir=$(DEMO)/pretrain --workdir=$(CHAT)/sft \
+	  --workdir=$(CHAT)/dpo --workdir=$(CHAT)/grpo --output=$(CHAT)/report.html
+	@echo 'To chat:  $(PY) -m gptjax.serve --workdir=$(CHAT)/grpo --port=8000'
 
 lint: setup
 	$(VENV)/bin/ruff check .
