@@ -7,7 +7,7 @@ import pytest
 
 from gptjax import command
 from gptjax.model import config as model_config
-from gptjax.train import build
+from gptjax.train import adapter, build
 from gptjax.train import settings as settings_lib
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +28,7 @@ def test_a_training_config_has_every_section_and_a_command(path, monkeypatch):
     command.splat(settings_lib.Eval, 'eval', config['eval'])
     command.splat(settings_lib.Options, 'run', config['run'])
     build.optimizer_of(config, steps=10_000)
+    adapter.of(config)
     if 'init_from' not in config['model']:
         model_config.architecture('model', **config['model'])
     docstring = ast.get_docstring(ast.parse(path.read_text()))
