@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 TRAINING = [
     *sorted(ROOT.glob('configs/*.py')),
     *sorted(ROOT.glob('configs/demo/*.py')),
+    *sorted(ROOT.glob('configs/chat/*.py')),
 ]
 
 
