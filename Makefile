@@ -86,6 +86,7 @@ benchmark: setup
 # Golden files of the tests, made by the oracles; `make test` only reads them.
 golden: $(VENV)-parity/.installed
 	$(VENV)-parity/bin/python tests/golden/make_families.py
+	$(VENV)-parity/bin/python tests/golden/make_chat.py
 
 # The same comparisons live, on other weights, and what only the oracles can do.
 test-parity: $(VENV)-parity/.installed

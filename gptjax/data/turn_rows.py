@@ -67,8 +67,8 @@ class Sequences:
         for pair in np.flatnonzero(found).tolist():
             starts = self._starts[[2 * pair, 2 * pair + 1]].tolist()
             width = int(lengths[pair, 0]) + 1
-            both = [self._tokens.window(start, width) for start in starts]
-            found[pair] = np.array_equal(*both)
+            first, second = (self._tokens.window(start, width) for start in starts)
+            found[pair] = np.array_equal(first, second)
         return found
 
     def over(self, start: int, end: int, T: int) -> Int64[np.ndarray, ' found']:

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from golden import chat_cases, make_chat
+from golden import chat_cases, fine_tuning, make_chat
 import pytest
 
 from gptjax import command
@@ -109,3 +109,18 @@ def test_templates_of_trl_are_read_or_refused_with_a_reason(tmp_path, measured):
     measured(
         f'TRL: {len(read)} templates read, {len(refused)} refused: {sorted(refused)}'
     )
+
+
+def test_fine_tuning_loses_what_trl_does(tmp_path, measured):
+    theirs, ours = both(tmp_path / 'qwen', 'qwen2.5', make_chat.published('qwen2.5'))
+    talks = [talk for talk, tools in chat_cases.conversations('qwen2.5') if not tools]
+    found = make_chat.chosen([make_chat.encode(theirs, talk, None) for talk in talks])
+    assert len(found) > 3
+    truth = make_chat.sft(found, tmp_path / 'model')
+    encoded = [chat.encode(ours, talk) for talk in talks]
+    rows = fine_tuning.rows_of(tmp_path, make_chat.chosen(encoded))
+    batch = fine_tuning.read(rows, len(found))
+    loss, _ = fine_tuning.losses(tmp_path / 'model')(batch)
+    difference = abs(float(loss) - truth['loss'])
+    measured(f'loss of fine-tuning: {difference:.1e} from TRL', sft_loss=difference)
+    assert difference < 1e-5
