@@ -19,6 +19,7 @@ from gptjax import command
 
 log_sigmoid, sigmoid_of = jax.nn.log_sigmoid, jax.nn.sigmoid
 Number = float | Float[Array, '']
+Loss = Callable[..., Float[Array, ' B']]
 
 
 class Pairs(NamedTuple):
@@ -83,9 +84,11 @@ def cdpo(pairs: Pairs, beta: float, label_smoothing: float) -> Float[Array, ' B'
 
     label_smoothing: the share of pairs whose labels are taken to be swapped.
     """
-    x_B = beta * margin(pairs.ratio_B2)
-    flipped_B = label_smoothing * log_sigmoid(-x_B)
-    return -(1 - label_smoothing) * log_sigmoid(x_B) - flipped_B
+    return _smoothed(beta * margin(pairs.ratio_B2), label_smoothing)
+
+
+def _smoothed(x_B: Float[Array, ' B'], share: float) -> Float[Array, ' B']:
+    return -(1 - share) * log_sigmoid(x_B) - share * log_sigmoid(-x_B)
 
 
 def robust(pairs: Pairs, beta: float, label_smoothing: float) -> Float[Array, ' B']:
@@ -169,9 +172,8 @@ def aot(pairs: Pairs, beta: float, label_smoothing: float) -> Float[Array, ' B']
     reference_B = jnp.where(real_B, margin(pairs.reference_B2), jnp.inf)
     rank_B = jnp.argsort(jnp.argsort(policy_B))
     against_B = jnp.where(real_B, jnp.sort(reference_B)[rank_B], 0)
-    x_B = beta * (jnp.where(real_B, policy_B, 0) - against_B)
-    flipped_B = label_smoothing * log_sigmoid(-x_B)
-    return -(1 - label_smoothing) * log_sigmoid(x_B) - flipped_B
+    apart_B = jnp.where(real_B, policy_B, 0) - against_B
+    return _smoothed(beta * apart_B, label_smoothing)
 
 
 def orpo(pairs: Pairs, beta: float) -> Float[Array, ' B']:
@@ -221,28 +223,15 @@ def apo_zero_unpaired(
     return kto(answers, beta, desirable, undesirable, kl=0.0)
 
 
-LOSSES: dict[str, Callable[..., Float[Array, ' B']]] = {
-    'sigmoid': sigmoid,
-    'hinge': hinge,
-    'ipo_sum': ipo_sum,
-    'ipo_norm': ipo_norm,
-    'cdpo': cdpo,
-    'robust': robust,
-    'exo': exo,
-    'nca': nca,
-    'bco': bco,
-    'sppo': sppo,
-    'apo_zero': apo_zero,
-    'apo_down': apo_down,
-    'discopop': discopop,
-    'aot': aot,
-    'orpo': orpo,
-    'simpo': simpo,
-}
-UNPAIRED: dict[str, Callable[..., Float[Array, ' B']]] = {
-    'kto': kto,
-    'apo_zero_unpaired': apo_zero_unpaired,
-}
+def _named(*losses: Loss) -> dict[str, Loss]:
+    return {loss.__name__: loss for loss in losses}
+
+
+LOSSES = _named(
+    sigmoid, hinge, ipo_sum, ipo_norm, cdpo, robust, exo, nca, bco, sppo, apo_zero,
+    apo_down, discopop, aot, orpo, simpo,
+)  # fmt: skip
+UNPAIRED = _named(kto, apo_zero_unpaired)
 WITHOUT_REFERENCE = ('orpo', 'simpo')  # whose rewards are beta x log p a token
 
 # Statistics of a loss, at the start: arguments of it that are renewed by `RENEWED`.
@@ -273,19 +262,16 @@ def _last_kl(running: Any, metrics: Any) -> Any:
 
 RENEWED: dict[str, Callable[[Any, Any], Any]] = {'bco': _mean_reward, 'kto': _last_kl}
 
+_ABOVE_0 = 'a number above 0', lambda x: 0 < x < float('inf')
+_LEAST_0 = 'a number of at least 0', lambda x: 0 <= x < float('inf')
 _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
-    'beta': ('a number above 0', lambda x: 0 < x < float('inf')),
-    'tau': ('a number above 0', lambda x: 0 < x < float('inf')),
-    'gamma': ('a number of at least 0', lambda x: 0 <= x < float('inf')),
+    **dict.fromkeys(('beta', 'tau'), _ABOVE_0),
+    **dict.fromkeys(('gamma', 'desirable', 'undesirable'), _LEAST_0),
     'label_smoothing': ('at least 0 and below 0.5', lambda x: 0 <= x < 0.5),
-    'desirable': ('a number of at least 0', lambda x: 0 <= x < float('inf')),
-    'undesirable': ('a number of at least 0', lambda x: 0 <= x < float('inf')),
 }
 
 
-def of(
-    losses: Mapping[str, Callable[..., Float[Array, ' B']]], section: Any
-) -> tuple[str, Callable[..., Float[Array, ' B']]]:
+def of(losses: Mapping[str, Loss], section: Any) -> tuple[str, Loss]:
     """(the name of a loss, the loss with its options), of the settings `section`.
 
     Raises UserError for an unknown loss, and for options that are not its own, are
@@ -306,11 +292,10 @@ def of(
             raise command.UserError(
                 f'objective.loss.{option} is {value!r}; it needs to be {needed}.'
             )
-    one = jnp.zeros(1), jnp.zeros(1), jnp.ones(1)
-    two = jnp.zeros((1, 2)), jnp.zeros((1, 2)), jnp.ones((1, 2))
-    given: dict[str, Any] = (
-        {'pairs': Pairs(*two)} if losses is LOSSES else {'answers': Answers(*one)}
+    made, name_of, shape = (
+        (Pairs, 'pairs', (1, 2)) if losses is LOSSES else (Answers, 'answers', (1,))
     )
+    given: dict[str, Any] = {name_of: made(*[jnp.ones(shape)] * 3)}
     given |= {key: 0.0 for key in RUNNING.get(name, {}) if key != 'steps'}
     command.splat(loss, 'objective.loss', options, **given)  # all of them are right
     return name, functools.partial(loss, **options)

@@ -80,7 +80,7 @@ def _log_p(
     of = {name: run.settings[name] for name in settings if name in run.settings}
     of |= {
         'objective': run.settings['objective']['name'],
-        'weights': run.start_digest,
+        'weights': [run.start_digest, run.base_digest],
         'data': [one.content for one in run.datasets],
         'T': run.T,
         'dtype': run.model.compute.dtype,
