@@ -19,7 +19,7 @@ from gptjax.train import build, loop
 TRAIN, HELD_OUT = 24_000, 20_000  # planted pairs
 LETTERS, LENGTH = 'abcdefghijklmnop', 8
 FOLDS = 2
-HH = dict(T=160, V=1024, dropout=0.0)
+HH = dict(T=112, V=1024, D=64, F=256, N=4, K=4, H=16, dropout=0.0)
 
 
 def rows() -> Iterator[dict[str, Any]]:
@@ -100,14 +100,14 @@ def _fold(
     config.model = model_table.preset('gpt2-nano', **HH)
     config.data.build.corpus.name = 'text'
     config.objective = dict(name='next_token')
-    config.epochs, config.optimizer.learning_rate = 3.0, 2e-3
+    config.epochs, config.optimizer.learning_rate = 2.0, 3e-3
     assert loop.train(build.build(config, folder / 'base'))
 
     config = _config(folder / 'read.jsonl', None, batch_size=16)
     config.model = dict(
         init_from=str(folder / 'base'), dropout=0.1, head=dict(kind='reward')
     )
-    config.epochs, config.optimizer.learning_rate = 2.0, 5e-4
+    config.epochs, config.optimizer.learning_rate = 2.0, 1e-3
     _scored(config, folder / 'reward')
     tokenizer = dict(name='folder', path=str(folder / 'base'))
     built = _build(folder / 'rest.jsonl', folder / 'unseen', tokenizer)

@@ -8,7 +8,6 @@ the corpus `chat` (of plain texts `text`) reads, with the licence of each prompt
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import hashlib
-import itertools
 import json
 import math
 from pathlib import Path
@@ -24,6 +23,8 @@ from gptjax.text import tokenizer as tokenizer_lib
 from gptjax.train import build
 from gptjax.train.rewards import sample as sample_lib
 from gptjax.train.rewards import table as rewards_table
+
+KINDS = ('text', 'chat', 'pairs')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,18 +61,13 @@ def sample(config: Any, output: Path) -> str:
     data, sampling, keep = _sections(settings)
     combined = rewards_table.combine(settings['rewards'])
     trained = build.load(Path(settings['workdir']))
-    built = dataset.open(data.path)
-    if built.manifest['tokenizer']['digest'] != trained.tokenizer.digest:
-        raise command.UserError(
-            f'{data.path} has another tokenizer than {trained.workdir}; build it with '
-            f'tokenizer=dict(name="folder", path="{trained.workdir}").'
-        )
-    source = prompts.Prompts(built, data.split, data.prompt_tokens)
+    built, source = _opened(data, trained)
     count = min(data.prompts, len(source))
     rows = prompts.stream(len(source), settings['seed'], np.arange(count)).tolist()
     made_by = {name: settings[name] for name in ('seed', 'sampling', 'rewards')}
     made_by |= {'workdir': str(trained.workdir), 'step': trained.step}
     made_by |= {'dataset': built.manifest['digest'], 'split': data.split}
+    made_by |= {'prompt_tokens': data.prompt_tokens}
     output.parent.mkdir(parents=True, exist_ok=True)
     path = output.with_name(output.name + '.samples.jsonl')
     done = _begun(path, made_by)
@@ -82,10 +78,12 @@ def sample(config: Any, output: Path) -> str:
         advance(count - len(left))
         for start in range(0, len(left), each):
             asked = left[start : start + each]
-            found = _answers(engine, source, asked, sampling, settings['seed'])
-            for row, record in zip(asked, _scored(combined, found), strict=True):
-                done[row] = record
-                file.write(json.dumps({'prompt': row, 'samples': record}) + '\n')
+            found = _sampled(
+                engine, source, asked, sampling, settings['seed'], combined
+            )
+            done.update(zip(asked, found, strict=True))
+            lines = ({'prompt': row, 'samples': done[row]} for row in asked)
+            file.writelines(f'{json.dumps(line)}\n' for line in lines)
             file.flush()
             advance(len(asked))
     names = command.numbered([one['name'] for one in settings['rewards']])
@@ -95,8 +93,8 @@ def sample(config: Any, output: Path) -> str:
     )
     kept = {row: _kept(done[row], keep) for row in rows}
     with tokenizer_lib.whole(output) as unfinished:
-        lines = _lines(built, data.split, source, kept, how)
-        unfinished.write_text(''.join(f'{json.dumps(one)}\n' for one in lines))
+        records = _records(built, data.split, source, kept, how)
+        unfinished.write_text(''.join(f'{json.dumps(one)}\n' for one in records))
     result = _counts([done[row] for row in rows], list(kept.values()))
     storage.write_json(output.with_name(output.name + '.json'), {**result, 'by': how})
     return (
@@ -121,6 +119,23 @@ def _sections(settings: Mapping[str, Any]) -> tuple[Data, Sampling, Keep]:
             f'{keep.best}; they are at least 1, 1 and 0.'
         )
     return data, sampling, keep
+
+
+def _opened(
+    data: Data, trained: build.Trained
+) -> tuple[dataset.Dataset, prompts.Prompts]:
+    built = dataset.open(data.path)
+    if built.manifest['tokenizer']['digest'] != trained.tokenizer.digest:
+        raise command.UserError(
+            f'{data.path} has another tokenizer than {trained.workdir}; build it with '
+            f'tokenizer=dict(name="folder", path="{trained.workdir}").'
+        )
+    if built.kind not in KINDS:
+        raise command.UserError(
+            f'{data.path} is a dataset of {built.kind}; prompts are taken from one of '
+            f'{", ".join(KINDS)}.'
+        )
+    return built, prompts.Prompts(built, data.split, data.prompt_tokens)
 
 
 def _begun(path: Path, made_by: Mapping[str, Any]) -> dict[int, list[dict[str, Any]]]:
@@ -148,18 +163,19 @@ def _begun(path: Path, made_by: Mapping[str, Any]) -> dict[int, list[dict[str, A
     return done
 
 
-def _answers(
+def _sampled(
     engine: engine_lib.Engine,
     source: prompts.Prompts,
     rows: Sequence[int],
     sampling: Sampling,
     seed: int,
-) -> list[list[sample_lib.Sample]]:
-    """n completions of each prompt, whose keys depend on nothing else."""
-    asked = [source.prompt(row) for row in rows]
+    combined: rewards_table.Combined,
+) -> list[list[dict[str, Any]]]:
+    """n scored completions of each prompt, whose keys depend on nothing else."""
+    n, asked = sampling.n, [source.prompt(row) for row in rows]
     requests = [
         engine_lib.Request(
-            tuple(map(int, prompt.tokens)),
+            tuple(prompt.tokens.tolist()),
             sampling.max_tokens,
             sampling.temperature,
             sampling.top_k,
@@ -167,45 +183,35 @@ def _answers(
             seed=_seed(f'{seed}:{row}:{number}'),
         )
         for row, prompt in zip(rows, asked, strict=True)
-        for number in range(sampling.n)
+        for number in range(n)
     ]
-    said = iter(engine.generate(requests))
-    return [
-        [
-            sample_lib.Sample(
-                prompt.text,
-                prompt.messages,
-                completion.text,
-                prompt.reference,
-                len(completion.tokens),
-                completion.finish_reason == 'stop',
-            )
-            for completion in itertools.islice(said, sampling.n)
-        ]
-        for prompt in asked
+    samples = [
+        sample_lib.Sample(
+            asked[i // n].text,
+            asked[i // n].messages,
+            completion.text,
+            asked[i // n].reference,
+            len(completion.tokens),
+            completion.finish_reason == 'stop',
+        )
+        for i, completion in enumerate(engine.generate(requests))
     ]
+    total, each = combined(samples)
+    records = [
+        {
+            'completion': one.completion,
+            'tokens': one.tokens,
+            'ended': one.ended,
+            'reward': _number(total[i]),
+            'rewards': {name: _number(values[i]) for name, values in each.items()},
+        }
+        for i, one in enumerate(samples)
+    ]
+    return [records[i : i + n] for i in range(0, len(records), n)]
 
 
 def _seed(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
-
-
-def _scored(
-    combined: rewards_table.Combined, found: Sequence[Sequence[sample_lib.Sample]]
-) -> Iterator[list[dict[str, Any]]]:
-    total, each = combined([one for group in found for one in group])
-    place = iter(range(len(total)))
-    for group in found:
-        yield [
-            {
-                'completion': one.completion,
-                'tokens': one.tokens,
-                'ended': one.ended,
-                'reward': _number(total[i]),
-                'rewards': {name: _number(x[i]) for name, x in each.items()},
-            }
-            for one, i in zip(group, place, strict=False)
-        ]
 
 
 def _number(value: Any) -> float | None:
@@ -224,7 +230,7 @@ def _kept(samples: Sequence[Mapping[str, Any]], keep: Keep) -> list[dict[str, An
     return best[: keep.best or None]
 
 
-def _lines(
+def _records(
     built: dataset.Dataset,
     split: str,
     source: prompts.Prompts,
@@ -273,6 +279,6 @@ def _counts(
         'kept': len(best),
         'accept_share': len(best) / len(rewards),
         'invalid': len(rewards) - len(valid),
-        'reward': float(np.mean(valid)) if valid else None,
-        'reward_kept': float(np.mean(best)) if best else None,
+        'reward': sum(valid) / len(valid) if valid else None,
+        'reward_kept': sum(best) / len(best) if best else None,
     }
