@@ -57,7 +57,7 @@ def _planted(folder: Path) -> Iterator[dict[str, Any]]:
     bayes = np.mean(np.array(better) > 0)
     yield {
         'name': f'planted utilities: pairs ranked right below Bayes ({bayes:.3f})',
-        'value': 100 * (bayes - found['accuracy']), 'goal': 1, 'direction': 'min',
+        'value': float(100 * (bayes - found['accuracy'])), 'goal': 1, 'direction': 'min',
         'unit': 'points',
     }  # fmt: skip
     yield {
