@@ -8,19 +8,17 @@ from gptjax.evals import charts, page
 _TRAINING = 'Training'
 # The group of a chart; a name that ends in '_' is that of all which begin with it.
 _GROUPS = {
-    'Rewards': ('reward', 'reward_', 'log_p_', 'zero_variance', 'margin', 'accuracy'),
+    'Rewards': (
+        'reward', 'reward_', 'zero_variance', 'unweighted', 'log_p_', 'margin',
+        'accuracy',
+    ),
     'How far it went from the reference': (
-        'kl',
-        'kl_coefficient',
-        'kl_loss',
-        'approx_kl',
-        'clip_share',
-        'importance',
+        'kl', 'kl_coefficient', 'kl_loss', 'approx_kl', 'clip_share', 'importance',
     ),
     'What it says': ('entropy', 'length', 'ended'),
     'The value of a state': ('value_',),
     'What it forgot': ('forgetting_', 'loss_'),
-}
+}  # fmt: skip
 # name: (title, unit or meaning); what is not here is shown by its own name.
 _TITLES = {
     'reward': ('Reward', 'of an answer, in the mean'),
@@ -34,6 +32,7 @@ _TITLES = {
     'log_p_rejected': ('Rejected answers', 'log-probability, nats'),
     'accuracy': ('Right', 'share'),
     'zero_variance': ('Groups of equal rewards', 'share: nothing to learn from'),
+    'unweighted': ('Left out', 'share of answers'),
     'kl': ('KL to the reference', 'nats an answer'),
     'kl_coefficient': ('Coefficient of the KL', ''),
     'kl_loss': ('KL in the loss', ''),
