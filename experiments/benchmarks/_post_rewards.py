@@ -54,10 +54,10 @@ def _planted(folder: Path) -> Iterator[dict[str, Any]]:
     found = _scored(config, folder / 'reward')
     built = dataset.open(folder / 'reward' / 'data')
     better = [float(e.evidence or 0) for e in ledger.entries(built, 'validation')]
-    bayes = np.mean(np.array(better) > 0)
+    bayes = float(np.mean(np.array(better) > 0))
     yield {
         'name': f'planted utilities: pairs ranked right below Bayes ({bayes:.3f})',
-        'value': float(100 * (bayes - found['accuracy'])), 'goal': 1, 'direction': 'min',
+        'value': 100 * (bayes - found['accuracy']), 'goal': 1, 'direction': 'min',
         'unit': 'points',
     }  # fmt: skip
     yield {
