@@ -193,6 +193,7 @@ def record(run: Run, step: int, row: int) -> None:
             'seed': run.seed,
             'packing': run.data.packing,
             'longer': run.data.longer,
+            'counts': inputs.counts(run.rows),
             'mixture': run.data.mixture,
         }
         lineage.record(run.workdir, began_with, run.datasets, part)

@@ -8,6 +8,7 @@ import pytest
 import tiny_config
 
 from gptjax import command
+from gptjax.data import lineage
 from gptjax.train import build, checkpoint, log, loop
 from gptjax.train import settings as settings_lib
 
@@ -281,6 +282,29 @@ def test_the_reference_of_preferences_must_not_change(raw, straight, tmp_path):
     assert run(raw, base, steps=5)
     with pytest.raises(command.UserError, match='has been trained further'):
         run(pairs, tmp_path / 'dpo', **settings, steps=10)
+
+
+def test_what_is_cut_is_counted_in_the_lineage(tmp_path):
+    talks = tmp_path / 'chat.jsonl'
+    asked = [('a' * 50, 'b'), ('a', 'b' * 50), ('a', 'b')] * 10
+    with talks.open('w') as file:
+        for question, answer in asked:
+            said = {'role': 'assistant', 'content': answer}
+            talk = [{'role': 'user', 'content': question}, said]
+            file.write(json.dumps({'messages': talk}) + '\n')
+    config = tiny_config.get_config()
+    config.data.path = str(talks)
+    config.data.build.corpus.name = 'chat'
+    config.data.build.held_out = dict(fraction=0.2, by='document')
+    config.data.longer = 'drop'
+    made = build.build(config, tmp_path / 'run')
+    build.record(made, step=0, row=0)
+    (part,) = lineage.read(tmp_path / 'run')['trained_on']
+    counts = part['counts']['']
+    assert (part['longer'], counts) == ('drop', made.rows.counts)
+    documents = made.datasets[0].manifest['splits']['train']['documents']
+    assert counts['conversations'] == documents < 30
+    assert counts['unlearned'] == counts['longer'] > 9
 
 
 def test_held_out_rows_without_weight_are_an_error(raw, tmp_path):
