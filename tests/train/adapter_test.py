@@ -40,12 +40,15 @@ def adapter(**changes):
 # One step, without a run.
 
 
-@functools.cache
-def stepped(place, base, accumulate=1):
-    """(metrics, adapters after three steps from some that are not 0)."""
+def stepped(place, base):
+    """(losses, what is trained) after three steps from adapters that are not 0."""
     made = tiny_family.model('llama', place=place, L=2, head=HEAD)
-    boxed, section = transformer.abstract(made), adapter(base=base, train=('norm',))
-    trained, optimizer = section.trained(boxed), optax.adam(0.01)
+    boxed, targets = (
+        transformer.abstract(made),
+        ('blocks/attention/out', 'blocks/mlp/up'),
+    )
+    section = adapter(base=base, train=('norm',), targets=targets)
+    trained, optimizer = section.trained(boxed), optax.sgd(0.1)
     _, places = state.shardings_of(trained, optimizer, place)
     params = jax.device_put(tiny_family.params(made), place.of_boxed(boxed))
     held = section.over(boxed, place, params)
@@ -57,7 +60,7 @@ def stepped(place, base, accumulate=1):
             step_lib.train_step,
             loss_fn=section.loss(next_token.make(made)),
             optimizer=optimizer,
-            accumulate=accumulate,
+            accumulate=1,
         ),
         out_shardings=(places, place.replicated),
     )
@@ -72,12 +75,10 @@ def stepped(place, base, accumulate=1):
 HEAD = model_config.Head('tokens', tied=False)
 
 
-@pytest.mark.parametrize('base', ['float32', 'nf4'])
-def test_meshes_agree_and_the_loss_falls(base):
-    place = tiny.sharding(1, 2, 2, 'fsdp_tensor')
-    losses, params = stepped(tiny.sharding(), base)
+def test_meshes_agree_and_the_loss_falls_over_a_base_in_4_bits():
+    losses, params = stepped(tiny.sharding(), 'nf4')
     assert losses[2] < losses[1] < losses[0]
-    found, split = stepped(place, base, accumulate=2)
+    found, split = stepped(tiny.sharding(1, 2, 2, 'fsdp_tensor'), 'nf4')
     np.testing.assert_allclose(found, losses, rtol=1e-5)
     for (path, leaf), (_, expected) in zip(
         trees.paths(split), trees.paths(params), strict=True
@@ -183,7 +184,8 @@ def configured(raw, base, changes=None, **settings):
     config.data.path = str(raw)
     config.data.build.tokenizer = dict(name='bytes')
     config.model = dict(init_from=str(base), dropout=0.0)
-    config.adapter = {**ADAPTER, **(changes or {})}
+    few = dict(targets=('blocks/attention/query', 'blocks/mlp'))  # compiles faster
+    config.adapter = {**ADAPTER, **few, **(changes or {})}
     config.optimizer.learning_rate = 2e-2
     config.steps, config.checkpoint.every, config.eval.every = 6, 6, 6
     for name, value in settings.items():
@@ -216,7 +218,7 @@ def test_a_checkpoint_has_adapters_and_their_moments_alone(straight):
     assert losses[6] < losses[0]
     found = arrays(straight)
     params = [name for name in found if name.startswith('params/')]
-    assert len(params) == 2 * 6
+    assert len(params) == 2 * 3
     assert all(name.endswith(('/down', '/up')) for name in params)
     sizes = sum(int(np.prod(found[name]['shape'])) for name in params)
     all_of_them = sum(int(np.prod(found[name]['shape'])) for name in found)
@@ -316,7 +318,9 @@ def test_a_new_head_must_be_trained(raw, base):
 
 
 def test_show_counts_the_adapters_and_the_base(raw, base):
-    text = show.text(configured(raw, base, dict(base='nf4')))
+    text = show.text(
+        configured(raw, base, dict(base='nf4', targets=ADAPTER['targets']))
+    )
     first, parts, sizes = text.split('\n\n')
     assert [word for line in first.splitlines() for word in line.split()][-1] == '1,792'
     assert 'blocks/mlp/up/up             2 x 2 x 64     layers, -, mlp' in first
