@@ -26,7 +26,6 @@ from gptjax.train import step as step_lib
 from gptjax.train.rewards import sample as sample_lib
 from gptjax.train.rewards import table as rewards_table
 
-SAMPLES = 'samples.jsonl'
 _SHOWN = 4  # transcripts of a rollout, and of an evaluation
 _PLAIN = ('tokens', 'targets', 'segments', 'positions', 'weights')
 
@@ -112,7 +111,7 @@ class Rollouts:
                 f'none of the {section.sequences} completions of step '
                 f'{self._step + 1} has a reward that is a number; see what the '
                 'rewards make of '
-                f'{run.workdir / SAMPLES}.'
+                f'{run.workdir / log.SAMPLES}.'
             )
         self.row += section.prompts
         return state._replace(extra=extra)
@@ -400,10 +399,10 @@ class _Transcripts:
     """
 
     def __init__(self, workdir: Path, step: int):
-        self._path = workdir / SAMPLES
+        self._path = workdir / log.SAMPLES
         self._writes = jax.process_index() == 0
         if self._writes:
-            kept = [r for r in log.read(workdir, SAMPLES) if r['step'] <= step]
+            kept = [r for r in log.read(workdir, log.SAMPLES) if r['step'] <= step]
             temporary = self._path.with_suffix('.tmp')
             temporary.write_text(''.join(json.dumps(r) + '\n' for r in kept))
             temporary.rename(self._path)
