@@ -148,13 +148,12 @@ def _rollouts(
         batches = jax.tree.map(
             lambda x: x[order].reshape(size.updates, -1, *x.shape[1:]), batch
         )
-        scan: Any = jax.lax.scan
-        made, _ = scan(lambda s, b: train_step(s, {}, b), made, batches)
+        made, _ = jax.lax.scan(lambda s, b: train_step(s, {}, b), made, batches)
         return (made, running, reference), None
 
     def all_of(made: state.State, reference: Any) -> Any:
         running = {name: jnp.float32(x) for name, x in ppo.RUNNING.items()}
-        carry = made, running, reference
+        carry: Any = made, running, reference
         (made, *_), _ = jax.lax.scan(one, carry, jnp.arange(size.rollouts))
         return made.params
 
