@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.objective = dict(
         name='group',
         method='grpo',
-        kl_coefficient=0.1,
+        kl_coefficient=0.05,
         kl_in='loss',
         kl_estimator='k3',
     )
@@ -42,9 +42,9 @@ def get_config() -> ConfigDict:
         dict(name='repetition', weight=0.5, words=2),
         dict(name='ended', weight=0.25),
     )
-    config.optimizer.learning_rate = 2e-4
-    config.optimizer.final_learning_rate = 2e-5
+    config.optimizer.learning_rate = 3e-4
+    config.optimizer.final_learning_rate = 3e-5
     config.optimizer.weight_decay = 0.0
-    config.eval = dict(every=50, rows=64, patience=0)
+    config.eval = dict(every=50, rows=128, patience=0)
     config.run.log_every = 2
     return config
