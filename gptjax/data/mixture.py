@@ -58,7 +58,9 @@ class Mixture:
 
     def __init__(self, sources: Sequence[Source], batch_size: int):
         of_each = (source.rows.dtypes for source in sources)
-        self.dtypes = {name: kind for one in of_each for name, kind in one.items()}
+        self.dtypes: rows_lib.Dtypes = {
+            name: kind for one in of_each for name, kind in one.items()
+        }
         self._sources = sources
         self._batch_size = batch_size
         lengths = [len(source.rows) for source in sources]
