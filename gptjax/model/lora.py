@@ -94,27 +94,6 @@ def join(base: core.Params, adapters: core.Params, scale: float) -> core.Params:
     return joined
 
 
-def split(joined: core.Params) -> tuple[core.Params, core.Params, float]:
-    """(base, adapters, scale): what `join` joined, but for weights replaced whole."""
-    adapted = {
-        path: leaf
-        for path, leaf in trees.paths(joined, is_leaf=_adapted)
-        if _adapted(leaf)
-    }
-    flat: dict[str, Any] = {}
-    for path, leaf in adapted.items():
-        flat |= {f'{path}/down': leaf.down, f'{path}/up': leaf.up}
-    base = jax.tree.map(
-        lambda leaf: leaf.base if _adapted(leaf) else leaf, joined, is_leaf=_adapted
-    )
-    scales = [leaf.scale for leaf in adapted.values()]
-    return (
-        base,
-        traverse_util.unflatten_dict(flat, sep='/'),
-        scales[0] if scales else 1.0,
-    )
-
-
 def merge(joined: core.Params) -> core.Params:
     """Plain float32 weights: low-rank products added, quantised bases as they read."""
 

@@ -97,19 +97,6 @@ def test_merged_is_joined_and_unmerges():
         np.testing.assert_allclose(leaf, before, atol=1e-6)
 
 
-def test_split_is_the_inverse_of_join():
-    found, adapters, scale = lora.split(lora.join(base(), trained(), 0.7))
-    assert scale == 0.7
-    for tree, expected in ((found, base()), (adapters, trained())):
-        assert jax.tree.structure(tree) == jax.tree.structure(expected)
-        assert all(
-            a is b
-            for a, b in zip(
-                jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True
-            )
-        )
-
-
 def test_each_row_goes_through_its_own_adapter():
     """Of another rank and scale each; the second row through the base alone."""
     given = [(trained(4, 1), 0.7), ({}, 1.0), (trained(2, 2), 1.5)]
