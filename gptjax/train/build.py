@@ -112,16 +112,19 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     inputs.check_tokenizer(tokenizer, arch, settings['model'])
     inputs.check_labels(built, arch)
     losses.check(made, model, tokenizer, T)
-    of_split: Any = functools.partial(
-        inputs.rows, built, data, T, objective, made.of_rows
-    )
+    # The same draws in every run: evaluations of runs with other seeds compare.
+    seeds = {'train': settings['seed'], 'validation': 0}
+    split: Any
     if rollout:
+        assert isinstance(built, dataset.Dataset)  # mixtures are refused above
         P = rollout.prompt_tokens
-        of_split = lambda split, seed: prompts.Prompts(built, split, P)  # noqa: E731
-    rows = of_split('train', seed=settings['seed'])
+        split = {name: prompts.Prompts(built, name, P) for name in seeds}
+    else:
+        given = (built, data, T, objective, made.of_rows)
+        split = {name: inputs.rows(*given, name, seed=seeds[name]) for name in seeds}
     # Of rollouts, rows are prompts, and some of them are worth some updates.
     of_step = rollout.prompts / rollout.updates(data.batch_size) if rollout else None
-    steps = _steps(settings, len(rows), of_step or data.batch_size)
+    steps = _steps(settings, len(split['train']), of_step or data.batch_size)
     schedule, optimizer = optimizer_of(settings, steps)
     run = Run(
         workdir=workdir,
@@ -148,9 +151,8 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         data=data,
         T=T,
         datasets=datasets,
-        rows=rows,
-        # The same draws in every run: evaluations of runs with other seeds compare.
-        eval_rows=of_split('validation', seed=0),
+        rows=split['train'],
+        eval_rows=split['validation'],
         checkpoint=command.splat(
             settings_lib.Checkpoint, 'checkpoint', settings['checkpoint']
         ),

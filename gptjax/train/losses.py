@@ -79,12 +79,8 @@ def _rollout(
                 else 'rows of a dataset; take the section rollout out.'
             )
         )
-    if needed != ('rewards' in settings) and (needed or 'rollout' not in settings):
-        raise command.UserError(
-            'the config lacks rewards; add it: (dict(name=..., weight=1.0), ...).'
-            if needed
-            else 'rewards are of rollouts, and the config has none; take them out.'
-        )
+    if needed or 'rewards' in settings:
+        _check_rewards(settings)
     if 'rollout' not in settings:
         return None
     made: settings_lib.Rollout = command.splat(
@@ -99,6 +95,19 @@ def _rollout(
                 'each a row of its own; set it to None.'
             )
     return made
+
+
+def _check_rewards(settings: Mapping[str, Any]) -> None:
+    rewards = {'rewards': (), **settings}['rewards']
+    if not rewards or not all('name' in section for section in rewards):
+        raise command.UserError(
+            f'rewards is {rewards!r}; it needs one or more sections: '
+            '(dict(name=..., weight=1.0, ...), ...).'
+        )
+    if 'rollout' not in settings:
+        raise command.UserError(
+            'rewards are of rollouts, and the config has none; take them out.'
+        )
 
 
 def _teacher(

@@ -7,8 +7,6 @@ is used up: a checkpoint in the middle of it goes on with the same bits.
 
 from collections.abc import Callable, Mapping
 import functools
-import json
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,13 +18,12 @@ from gptjax.data import permute, prompts
 from gptjax.generate import engine, rollout, sampling
 from gptjax.model import transformer
 from gptjax.objectives import policy
-from gptjax.train import build, feed, log
+from gptjax.train import build, feed, log, transcripts
 from gptjax.train import state as state_lib
 from gptjax.train import step as step_lib
 from gptjax.train.rewards import sample as sample_lib
 from gptjax.train.rewards import table as rewards_table
 
-_SHOWN = 4  # transcripts of a rollout, and of an evaluation
 _PLAIN = ('tokens', 'targets', 'segments', 'positions', 'weights')
 
 
@@ -43,8 +40,10 @@ class Rollouts:
         self._updates = section.updates(run.data.batch_size)
         self.row = -(-step // self._updates) * section.prompts
         self._told: dict[str, float] | None = None
-        sections = run.settings.get('rewards')
-        self._reward = rewards_table.combine(sections) if sections else None
+        rewarded = 'rewards' in run.settings
+        self._reward = (
+            rewards_table.combine(run.settings['rewards']) if rewarded else None
+        )
         sharding = run.model.sharding
         self._feed = feed.Feed(sharding, section.sequences)
         batch, everywhere = sharding.named(('batch',)), sharding.replicated
@@ -68,7 +67,7 @@ class Rollouts:
             functools.partial(step_lib.eval_step, loss_fn=run.loss_fn),
             out_shardings=everywhere,
         )
-        self._transcripts = _Transcripts(run.workdir, step)
+        self._transcripts = transcripts.Transcripts(run.workdir, step)
 
     def next(
         self, state: state_lib.State, frozen: Mapping[str, Any]
@@ -260,9 +259,11 @@ def empty(run: build.Run, running: Mapping[str, jax.Array]) -> dict[str, Any]:
         batch['reference_log_p'] = number
     if run.objective.values:
         batch['values'] = number
-    names = [section['name'] for section in run.settings.get('rewards', ())]
-    named = ['reward', *(f'reward_{name}' for name in command.numbered(names))]
-    scores = dict.fromkeys(named if names else (), row)
+    named: list[str] = []
+    if 'rewards' in run.settings:
+        names = [str(section['name']) for section in run.settings['rewards']]
+        named = ['reward', *(f'reward_{name}' for name in command.numbered(names))]
+    scores = dict.fromkeys(named, row)
     arrays, means, _ = jax.eval_shape(
         functools.partial(finish, run), batch, scores, dict(running)
     )
@@ -389,49 +390,3 @@ def _local(array: jax.Array) -> np.ndarray:
     """The rows of an array that lie on this process, each once."""
     parts = {s.index[0].indices(len(array))[0]: s for s in array.addressable_shards}
     return np.concatenate([np.asarray(parts[start].data) for start in sorted(parts)])
-
-
-class _Transcripts:
-    """samples.jsonl: a few completions of each rollout and evaluation, with rewards.
-
-    The step of a line is the one whose metrics tell of it; lines of a future that was
-    given up are dropped.
-    """
-
-    def __init__(self, workdir: Path, step: int):
-        self._path = workdir / log.SAMPLES
-        self._writes = jax.process_index() == 0
-        if self._writes:
-            kept = [r for r in log.read(workdir, log.SAMPLES) if r['step'] <= step]
-            temporary = self._path.with_suffix('.tmp')
-            temporary.write_text(''.join(json.dumps(r) + '\n' for r in kept))
-            temporary.rename(self._path)
-
-    def write(
-        self,
-        step: int,
-        held_out: bool,
-        samples: list[sample_lib.Sample],
-        total: np.ndarray,
-        each: Mapping[str, np.ndarray],
-    ) -> None:
-        """Some samples, evenly spread over those of this process."""
-        if not self._writes:
-            return
-        n = len(samples)
-        with self._path.open('a') as file:
-            for i in [k * n // min(n, _SHOWN) for k in range(min(n, _SHOWN))]:
-                record = {
-                    'step': step,
-                    'held_out': held_out,
-                    'prompt': samples[i].prompt,
-                    'completion': samples[i].completion,
-                    'reward': _number(total[i]),
-                    'rewards': {name: _number(x[i]) for name, x in each.items()},
-                    'reference': samples[i].reference,
-                }
-                file.write(json.dumps(record) + '\n')
-
-
-def _number(value: np.floating) -> float | None:
-    return float(value) if np.isfinite(value) else None

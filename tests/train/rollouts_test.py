@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_config
@@ -240,5 +241,7 @@ def test_each_sequence_is_learned_from_once_an_epoch(raw, tmp_path):
     assert len({tuple(order) for order in orders}) == 4
     assert [rollouts.Rollouts(made, step).row for step in (0, 1, 4, 5)] == [0, 2, 2, 4]
     assert jax.tree.all(
-        jax.tree.map(lambda x: not x.any(), rollouts.empty(made, {'kl_factor': 1.0}))
+        jax.tree.map(
+            lambda x: not x.any(), rollouts.empty(made, {'kl_factor': jnp.float32(1)})
+        )
     )

@@ -1,0 +1,59 @@
+"""samples.jsonl: a few completions of each rollout and evaluation, with rewards."""
+
+from collections.abc import Mapping, Sequence
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from gptjax.train import log
+from gptjax.train.rewards import sample as sample_lib
+
+_SHOWN = 4  # of a rollout, and of an evaluation
+
+
+class Transcripts:
+    """The writer of samples.jsonl in one workdir, from step `step` on.
+
+    The step of a line is the one whose metrics tell of it; lines of a future that was
+    given up are dropped.
+    """
+
+    def __init__(self, workdir: Path, step: int):
+        self._path = workdir / log.SAMPLES
+        self._writes = jax.process_index() == 0
+        if self._writes:
+            kept = [r for r in log.read(workdir, log.SAMPLES) if r['step'] <= step]
+            temporary = self._path.with_suffix('.tmp')
+            temporary.write_text(''.join(json.dumps(r) + '\n' for r in kept))
+            temporary.rename(self._path)
+
+    def write(
+        self,
+        step: int,
+        held_out: bool,
+        samples: Sequence[sample_lib.Sample],
+        total: np.ndarray,
+        each: Mapping[str, np.ndarray],
+    ) -> None:
+        """Some samples, evenly spread over those of this process."""
+        if not self._writes:
+            return
+        n = len(samples)
+        with self._path.open('a') as file:
+            for i in [k * n // min(n, _SHOWN) for k in range(min(n, _SHOWN))]:
+                record = {
+                    'step': step,
+                    'held_out': held_out,
+                    'prompt': samples[i].prompt,
+                    'completion': samples[i].completion,
+                    'reward': _number(total[i]),
+                    'rewards': {name: _number(x[i]) for name, x in each.items()},
+                    'reference': samples[i].reference,
+                }
+                file.write(json.dumps(record) + '\n')
+
+
+def _number(value: np.floating) -> float | None:
+    return float(value) if np.isfinite(value) else None
