@@ -16,7 +16,9 @@ conversations have the answers alone: by targets the share is larger than by row
 Answers count by the `weight` of their message. Conversations longer than T are cut and
 counted; --config.data.longer=drop leaves them out.
 
-Expected: PENDING
+Expected, of the demo's model on the demo's conversations at learning rate 1e-3, 200
+steps: with nothing replayed the loss of answers falls from 3.77 to 2.17 and text loses
+0.38 nats a token; with a quarter replayed, 2.20 and 0.06.
 """
 
 from ml_collections import ConfigDict
