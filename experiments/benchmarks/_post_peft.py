@@ -1,7 +1,7 @@
 """Adapters of PEFT in and out, and many of them over one base in one batch.
 
 The batch is 16 rows through 8 adapters (R 8, everything of a GPT-2 of 4 layers, width
-256) and the base, 64 greedy tokens each: beside PEFT's own mixed batch on the same
+256) and the base, 32 greedy tokens each: beside PEFT's own mixed batch on the same
 weights, which has to say the same, and beside ours without adapters.
 """
 
@@ -28,7 +28,7 @@ from gptjax.model.families import gpt2
 from gptjax.text import table
 from gptjax.train import adapter as adapter_lib
 
-ROWS, ADAPTERS, PROMPT, TOKENS, TURNS = 16, 8, 16, 64, 5
+ROWS, ADAPTERS, PROMPT, TOKENS, TURNS = 16, 8, 16, 32, 3
 
 
 def rows() -> Iterator[dict[str, Any]]:
