@@ -60,7 +60,7 @@ class Size:
     rollouts: int = 300
     answers: int = 512  # of a rollout
     updates: int = 4  # of a rollout, in one epoch
-    learning_rate: float = 3e-3
+    learning_rate: float = 1.5e-3
 
 
 def run(options: Any, seed: int, size: Size = Size()) -> Found:
