@@ -11,7 +11,7 @@ from jaxtyping import Int64
 import numpy as np
 
 from gptjax import command
-from gptjax.data import dataset, ledger, lineage, mixture, permute
+from gptjax.data import dataset, ledger, lineage, mixture, permute, prompts
 from gptjax.data import rows as rows_lib
 
 _MOST = 20  # numbers, or documents, that are listed
@@ -167,9 +167,12 @@ class _Tracer:
         """
         # Runs of before there was a choice have cut.
         how = part['T'], part['packing'], part.get('longer', 'cut')
-        rows, chosen = self._rows(*how)
+        asked = part.get('rollout', {'prompt_tokens': None, 'updates': 1})
+        rows, chosen = self._rows(*how, asked['prompt_tokens'])
         n, first, size = len(rows), part['row'], part['batch_size']
-        after, seed = first + (end - part['step']) * size, part['seed']
+        updates = asked['updates']  # of one rollout, which reads `size` prompts
+        begin = -(-part['step'] // updates) * updates
+        after, seed = first + -(-(end - begin) // updates) * size, part['seed']
         if part['mixture'] is None:
             found = [
                 epoch * n + permute.inverse(chosen, n, permute.mix(seed, epoch))
@@ -187,15 +190,23 @@ class _Tracer:
             mixed = mixture.Mixture(sources, size)
             stream = mixed.positions(number, chosen, after, seed)
         stream = stream[(first <= stream) & (stream < after)]
-        return np.unique(part['step'] + 1 + (stream - first) // size)
+        steps = begin + (stream - first)[:, None] // size * updates + np.arange(updates)
+        return np.unique(steps[steps < end] + 1)
 
     def _rows(
-        self, T: int, packing: str | None, longer: str
+        self, T: int, packing: str | None, longer: str, prompt_tokens: int | None
     ) -> tuple[rows_lib.Rows, Int64[np.ndarray, ' rows']]:
-        """The rows of T tokens, and the numbers of those that hold the documents."""
-        how = T, packing, longer
+        """The rows of T tokens, and the numbers of those that hold the documents.
+
+        prompt_tokens: where rows are the prompts of rollouts.
+        """
+        how = T, packing, longer, prompt_tokens
         if how not in self._known:
-            rows: Any = self._built.rows('train', T, packing, longer=longer)
+            rows: Any
+            if prompt_tokens is None:
+                rows = self._built.rows('train', T, packing, longer=longer)
+            else:
+                rows = prompts.Prompts(self._built, 'train', prompt_tokens)
             found = [rows.rows_of(e.place, e.place + e.tokens) for e in self._found]
             none = np.zeros(0, np.int64)
             self._known[how] = rows, np.unique(np.concatenate([none, *found]))

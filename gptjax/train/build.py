@@ -187,7 +187,7 @@ def record(run: Run, step: int, row: int) -> None:
     if jax.process_index() == 0:
         begun = settings_lib.begun_from(run.settings)
         began_with = (Path(begun), run.start_step) if begun else None
-        part = {
+        part: dict[str, Any] = {
             'step': step,
             'row': row,
             'batch_size': run.data.batch_size,
@@ -198,6 +198,10 @@ def record(run: Run, step: int, row: int) -> None:
             'counts': inputs.counts(run.rows),
             'mixture': run.data.mixture,
         }
+        if run.rollout:  # rows are prompts
+            updates = run.rollout.updates(run.data.batch_size)
+            asked = {'prompt_tokens': run.rollout.prompt_tokens, 'updates': updates}
+            part |= {'batch_size': run.rollout.prompts, 'rollout': asked}
         lineage.record(run.workdir, began_with, run.datasets, part)
         if run.labels:
             storage.write_json(run.workdir / LABELS, run.labels)

@@ -285,7 +285,10 @@ class _Clock:
         # A reference goes forward too, which is a third of forward and backward.
         arch = dataclasses.replace(run.model.arch, T=run.T)
         passes = 2 / 3 if run.base_digest else 1  # no gradient of the base's weights
-        passes += 1 / 3 if 'reference' in run.objective.frozen else 0
+        forward = 1.0 if 'reference' in run.objective.frozen else 0.0
+        if run.rollout:  # which are written and read once, for some epochs
+            forward = (forward + 2) / run.rollout.epochs
+        passes += forward / 3
         self._flops = cost.flops_per_token(arch) * passes
         self._start = time.perf_counter()
         self._last = (step, 0.0)
