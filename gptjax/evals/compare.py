@@ -1,6 +1,6 @@
 """Does it mean something? Pairs of results on the same data, set side by side."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 import dataclasses
 import itertools
 from typing import Any
@@ -71,11 +71,13 @@ _FIGURES: dict[str, tuple[str, Callable[[Result], str]]] = {
 }
 
 
-def logged(runs: Sequence[tuple[str, Sequence[Result]]]) -> list[Comparison]:
+def logged(
+    runs: Sequence[tuple[str, Sequence[Result]]], evaluated: Collection[str] = ()
+) -> list[Comparison]:
     """What the evaluations of a run say of its start and of its end.
 
     `runs` have the records of metrics.jsonl: rewards of rollouts, and what other data
-    that are held out say of forgetting.
+    that are held out say of forgetting, but of those of which `summary` tells already.
     """
     lines = []
     for name, records in runs:
@@ -92,7 +94,7 @@ def logged(runs: Sequence[tuple[str, Sequence[Result]]]) -> list[Comparison]:
             )
         prefix = 'eval_loss_'
         known = {key for record in records for key in record if key.startswith(prefix)}
-        for key in sorted(known):
+        for key in sorted(known - {f'{prefix}{dataset}' for dataset in evaluated}):
             other = key.removeprefix(prefix)
             measure = f'loss on held-out rows of {other}, nats a token; lower is better'
             for pair in _ends(records, key):

@@ -80,7 +80,8 @@ def _check_output(output: Path) -> None:
 
 def _summary(reported: Sequence[runs.Run]) -> list[page.Html]:
     lines = compare.summary([(run.name, run.results) for run in reported])
-    lines += compare.logged([(run.name, run.records) for run in reported])
+    evaluated = {result['dataset'] for run in reported for result in run.results}
+    lines += compare.logged([(run.name, run.records) for run in reported], evaluated)
     if not lines:
         return [
             page.element(

@@ -182,6 +182,7 @@ def test_summary_says_which_answers_stop_and_what_a_run_logged():
         {'step': 2, 'eval_reward': 0.75, 'eval_loss': -0.75, 'eval_loss_text': 2.5},
     ]
     earned, forgotten = compare.logged([('b', records), ('c', records[:2])])
+    assert compare.logged([('b', records)], {'text'}) == [earned]
     assert (earned.before, earned.after) == ('step 0\n0.250', 'step 2\n0.750')
     assert (earned.change, earned.better) == ('+0.500', True)
     assert (forgotten.change, forgotten.better) == ('+25.0%', False)
