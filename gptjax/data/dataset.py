@@ -209,7 +209,7 @@ class Dataset:
             good = np.array([name == 'true' for name in self.labels])[labels]
             return feedback_rows.FeedbackRows(tokens, mask, bounds, good, T, longer)
         if feedback and self.kind == 'pairs':
-            return feedback_rows.of_pairs(tokens, mask, bounds, T, longer)
+            return feedback_rows.FeedbackRows(tokens, mask, bounds, None, T, longer)
         sequences = turn_rows.Sequences(tokens, mask, bounds, longer)
         if self.kind == 'chat':
             return turn_rows.ChatRows(sequences, T)

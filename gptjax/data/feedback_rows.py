@@ -3,7 +3,6 @@
 from jaxtyping import Bool, Int64
 import numpy as np
 
-from gptjax import command
 from gptjax.data import rows as rows_lib
 from gptjax.data import turn_rows
 
@@ -15,7 +14,8 @@ class FeedbackRows:
 
     Arrays are [n, 2, T], the mismatched answer second, and `labels`, int32 [n], 1 where
     the own answer is good. The other example is half a split away, for neighbours often
-    share their prompt.
+    share their prompt. counts: of answers, of those `longer` than a row, and of those
+    that are `unlearned`, whose own weights are 0.
     """
 
     dtypes = FEEDBACK
@@ -25,20 +25,28 @@ class FeedbackRows:
         tokens: rows_lib.Stream,
         mask: rows_lib.Stream,
         starts: Int64[np.ndarray, ' bounds'],
-        good: Bool[np.ndarray, ' answers'],
+        good: Bool[np.ndarray, ' answers'] | None,
         T: int,
         longer: str,
-        apart: int | None = None,
     ):
-        """longer: as in `turn_rows`. apart: how far away the other example is."""
+        """good: None of pairs, whose chosen answers are good and come first.
+
+        longer: as in `turn_rows`.
+        """
+        sequences = turn_rows.Sequences(tokens, mask, starts, longer)
+        unlearned = sequences.unlearned(T)
+        self._apart = len(sequences) // 2
+        if good is None:
+            unlearned |= np.repeat(sequences.equal(T), 2)
+            good = np.arange(len(sequences)) % 2 == 0
+            self._apart -= self._apart % 2  # another pair, not its other side
+        self.counts = turn_rows.counted('answers', sequences, T, unlearned)
+        self._kept = ~unlearned
         self._tokens = tokens
         self._mask = mask
         self._starts = starts
         self._good = good
         self._T = T
-        self._apart = len(good) // 2 if apart is None else apart
-        becomes = command.lookup(turn_rows.LONGER, longer, 'data.longer')
-        rows_lib.warn_of_cut(np.diff(starts) - 1, T, 'answers', becomes)
         self._drop = longer == 'drop'
 
     def __len__(self) -> int:
@@ -62,6 +70,7 @@ class FeedbackRows:
                 made['tokens'][at], made['targets'][at] = ids[:-1], ids[1:]
                 made['segments'][at], made['weights'][at] = 1, weights[1:]
                 made['positions'][at] = np.arange(length)
+        made['weights'][:, 0] *= self._kept[indices, None]
         return {**made, 'labels': self._good[indices].astype(np.int32)}
 
     def rows_of(self, start: int, end: int) -> Int64[np.ndarray, ' rows']:
@@ -92,15 +101,3 @@ class FeedbackRows:
         begin, end = self._starts[index : index + 2].tolist()
         learned = self._mask.at(np.arange(begin, end)) > 0
         return begin + int(np.argmax(learned)), end
-
-
-def of_pairs(
-    tokens: rows_lib.Stream,
-    mask: rows_lib.Stream,
-    starts: Int64[np.ndarray, ' bounds'],
-    T: int,
-    longer: str,
-) -> FeedbackRows:
-    """Chosen answers as good ones and rejected as bad; another pair is half away."""
-    good = np.arange(len(starts) - 1) % 2 == 0
-    return FeedbackRows(tokens, mask, starts, good, T, longer, apart=len(good) // 4 * 2)

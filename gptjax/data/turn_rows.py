@@ -119,7 +119,7 @@ class ChatRows:
         self._sequences = sequences
         self._T = T
         unlearned = sequences.unlearned(T)
-        self.counts = _counted('conversations', sequences, T, unlearned)
+        self.counts = counted('conversations', sequences, T, unlearned)
         lengths = sequences.inputs(np.arange(len(sequences)), T)
         self._order, self._bounds = packing.first_fit_decreasing(lengths, T)
 
@@ -170,7 +170,7 @@ class PairRows:
         self._margins = margins
         self._T = T
         unlearned = sequences.unlearned(T).reshape(-1, 2).any(1) | sequences.equal(T)
-        self.counts = _counted('pairs', sequences, T, unlearned)
+        self.counts = counted('pairs', sequences, T, unlearned)
         self._kept = np.where(unlearned, 0, 1).astype(np.float32)
 
     def __len__(self) -> int:
@@ -196,7 +196,7 @@ class PairRows:
         return np.unique(self._sequences.over(start, end, self._T) // 2)
 
 
-def _counted(
+def counted(
     what: str, sequences: Sequences, T: int, unlearned: Bool[np.ndarray, ' n']
 ) -> Mapping[str, int]:
     """How many there are, are too long, and count for nothing; told, if any."""

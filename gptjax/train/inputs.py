@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 
 from gptjax import command
 from gptjax.data import build as data_build
-from gptjax.data import dataset, masking, mixture, turn_rows
+from gptjax.data import dataset, feedback_rows, masking, mixture, turn_rows
 from gptjax.data import rows as rows_lib
 from gptjax.model import config as model_config
 from gptjax.objectives import table as objective_table
@@ -83,12 +83,12 @@ def rows(
 
 
 def counts(rows: rows_lib.Rows) -> dict[str, dict[str, int]]:
-    """What the rows of conversations and pairs count, by source ('' without a mixture).
+    """What rows of conversations, pairs and answers count, by source ('' if only one).
 
     How many there are, are longer than a row, and count for nothing.
     """
     parts = rows.parts() if isinstance(rows, mixture.Mixture) else {'': rows}
-    turns = turn_rows.ChatRows, turn_rows.PairRows
+    turns = turn_rows.ChatRows, turn_rows.PairRows, feedback_rows.FeedbackRows
     found = {name: some for name, some in parts.items() if isinstance(some, turns)}
     return {name: dict(some.counts) for name, some in found.items()}
 

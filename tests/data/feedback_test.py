@@ -20,7 +20,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp('feedback')
     prompts = [[*TURNS, {'role': 'user', 'content': f'{n}?'}] for n in range(5)]
     pairs = [
-        {'prompt': p, 'chosen': f'good {n}', 'rejected': 'bad ' * (n + 1)}
+        {'prompt': p, 'chosen': f'good {n}', 'rejected': 'g' + 'bad ' * n}
         for n, p in enumerate(prompts)
     ]
     answers = [
@@ -83,6 +83,20 @@ def test_pairs_are_two_answers_each_beside_those_of_another_pair(made):
     texts = [said(arrays, row, 1)[1] for row in range(10)]
     assert [text.startswith('good') for text in texts] == [True, False] * 5
     assert [text for n, text in enumerate(texts) if f'good {n // 2}' in text] == []
+
+
+@pytest.mark.parametrize(
+    ('T', 'longer', 'pairs', 'answers'),
+    [(17, 'cut', 10, 10), (18, 'cut', 10, 0), (20, 'drop', 9, 9)],
+)
+def test_what_has_nothing_to_learn_is_counted(made, T, longer, pairs, answers):
+    """18 tokens hold the question and a g, of the rejected answers as of the chosen."""
+    for kind, unlearned in (('pairs', pairs), ('feedback', answers)):
+        rows = made[0][kind].rows('train', T, feedback=True, longer=longer)
+        weights = rows.read(np.arange(10))['weights'][:, 0].sum(1)
+        assert (weights == 0).sum() == rows.counts['unlearned'] == unlearned
+        assert rows.counts['answers'] == 10
+        assert rows.counts['longer'] >= answers
 
 
 def test_what_is_too_long_is_cut_or_left_out_and_the_stream_is_pure(made):
