@@ -27,7 +27,7 @@ _RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     'DPO': ('pairs', dict(objective=dict(
         name='preference', loss=dict(name='sigmoid', beta=0.1), reference='live',
     ))),
-    'reward': ('pairs', dict(objective=dict(name='reward'), head=True)),
+    'reward': ('pairs', dict(objective=dict(name='reward', centre=0.0), head=True)),
     'PPO': ('text', dict(objective=dict(
         name='ppo', clip_low=0.2, clip_high=0.2, value_coefficient=0.1, gamma=1.0,
         lam=0.95, kl_coefficient=0.05, kl_estimator='k1', whiten_rewards=False,
