@@ -51,7 +51,7 @@ def prompt(
 ) -> list[int]:
     """The ids that a reply continues: the conversation, then `<|assistant|>`.
 
-    A prefix of what `encode` gives for the conversation with the reply. Raises
+    What `encode` gives for the conversation with the reply begins with them. Raises
     UserError for a malformed conversation, a template that fails, or a tokenizer
     without a format of chats.
     """

@@ -122,15 +122,10 @@ class HuggingFace(tokenizer.ByteTable):
 
     def encode_special(self, text: str) -> list[int]:
         """The ids of a rendered template: spellings in `special` are control tokens."""
-        return self.encode_offsets(text)[0]
-
-    def encode_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """As `encode_special`, and the first and last character of each token."""
         tokenizer.utf8(text)
         if self._rendered is None:
             self._rendered = _library(self.theirs, settings.read(self.theirs))
-        found = self._rendered.encode(text, add_special_tokens=False)
-        return found.ids, found.offsets
+        return self._rendered.encode(text, add_special_tokens=False).ids
 
 
 def _library(

@@ -5,7 +5,7 @@ of its messages adds to the prompt before it, up to the last token that ends an 
 Either way a model that learns it answers as it is asked: the prompt that it is given in
 generation is the beginning of what it learned from, the first token after that counts,
 and so does a token at which generation stops. A template of which one is not so is
-refused, with the turn.
+refused, with the turn, and so is an answer with which the tokens of its prompt change.
 """
 
 import bisect
@@ -66,12 +66,16 @@ class Templated:
                 [(begin, self._prefix(text, i + 1, False))]
                 for i, begin in zip(turns, begins, strict=True)
             ]
-        ids, spans = self._spans(text, said)
+        ids = self._ids(text)
         counted = [0.0] * len(ids)
-        for i, begin, stretches, tokens in zip(turns, begins, said, spans, strict=True):
+        for i, begin, stretches in zip(turns, begins, said, strict=True):
             if stretches and stretches[0][0] > begin:
                 raise _untold(i, 'the first token of the answer is in no generation')
-            inside = [place for a, b in tokens for place in range(a, b)]
+            asked = self._ids(text[:begin])
+            if ids[: len(asked)] != asked:
+                raise _recut(i)
+            places = [[self._place(text, ids, at) for at in pair] for pair in stretches]
+            inside = [place for a, b in places for place in range(a, b)]
             ends = [p for p in inside if ids[p] in self._tokenizer.ends]
             after = [ids[p] for p in inside if blocks and ends and p > ends[-1]]
             if not ends or self._tokenizer.decode(after).strip():
@@ -126,14 +130,19 @@ class Templated:
         try:
             first, _ = self._render(count, add_generation_prompt)
         except command.UserError as error:
-            raise _untold(turn, f'what stands before it cannot be: {error}') from None
+            raise command.UserError(
+                f'no prompt can be made for messages[{turn}]: {error}'
+            ) from None
         if not text.startswith(first):
-            what = 'the prompt before it' if add_generation_prompt else 'it'
-            raise _untold(
-                turn,
-                f'{what} is rendered in another way where the conversation ends there '
-                f'(template not prefix-preserving)',
-            )
+            other = 'rendered in another way where the conversation ends there'
+            why = f'{other} (template not prefix-preserving)'
+            if add_generation_prompt:
+                raise command.UserError(
+                    f'the prompt of messages[{turn}] is {why}, so that no model could '
+                    'learn to go on from it; take a template that begins an answer as '
+                    'it prompts for it.'
+                )
+            raise _untold(turn, f'it is {why}')
         return len(first)
 
     def _ids(self, text: str) -> list[int]:
@@ -149,29 +158,14 @@ class Templated:
                 ids += made.encode(part.replace(self._mark, ''))
         return ids
 
-    def _spans(
-        self, text: str, said: Sequence[Sequence[Stretch]]
-    ) -> tuple[list[int], list[list[Stretch]]]:
-        """The ids of the text, and which of them touch each stretch of it."""
-        offsets = getattr(self._tokenizer, 'encode_offsets', None)
-        if offsets is None or self._mark in text:
-            ids = self._ids(text)
+    def _place(self, text: str, ids: Sequence[int], end: int) -> int:
+        """The first of the ids of the text that is not of its first `end` characters.
 
-            def place(character: int) -> int:
-                first = self._ids(text[:character])
-                return next((i for i, (a, b) in enumerate(zip(ids, first, strict=False))
-                             if a != b), len(first))  # fmt: skip
-
-            return ids, [[(place(a), place(b)) for a, b in turn] for turn in said]
-        ids, places = offsets(text)
-        firsts, lasts = [a for a, _ in places], [b for _, b in places]
-        return ids, [
-            [
-                (bisect.bisect_right(lasts, a), bisect.bisect_left(firsts, b))
-                for a, b in turn
-            ]
-            for turn in said
-        ]
+        A token across the end is: it is not what these characters alone begin with.
+        """
+        first = self._ids(text[:end])
+        pairs = enumerate(zip(ids, first, strict=False))
+        return next((i for i, (a, b) in pairs if a != b), len(first))
 
     def _endless(self, turn: int, last: int | None) -> command.UserError:
         names = {token: word for word, token in self._tokenizer.special.items()}
@@ -182,6 +176,15 @@ class Templated:
             f'what is learned of it ends with {shown} and holds none of the tokens at '
             f'which generation stops ({stops}): a model would not learn to stop',
         )
+
+
+def _recut(turn: int) -> command.UserError:
+    return command.UserError(
+        f'messages[{turn}]: the tokenizer cuts the end of the prompt in another way '
+        'where the answer follows, so that a model would not learn to go on from its '
+        'prompt; take white space from the beginning of the answer, or from the end of '
+        "the template's prompt."
+    )
 
 
 def _untold(turn: int, why: str) -> command.UserError:

@@ -17,6 +17,7 @@ MERGES = (
     'e r', 'u s', 'us er', 'a s', 'as s', 'i s', 'ass is', 't on', 'm o', 'd e',
     'mo de', 'mode l', '" :', '> Ċ', '. Ċ', 'Ġ Ċ',
 )  # fmt: skip
+_CUT = r' ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
 
 _TOOLS = r"""
 {%- macro schemas() %}
@@ -163,7 +164,13 @@ def tokenizer_files(name: str, template: str | None = None) -> dict[str, bytes]:
     vocab = {word: i for i, word in enumerate([*letters, *joined])}
     pairs = [tuple(merge.split(' ')) for merge in MERGES]
     made = tokenizers.Tokenizer(models.BPE(vocab, pairs))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # As GPT-2 cuts texts, but that new lines stay together: a prompt may end with two.
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(_CUT), 'isolated'),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     made.decoder = tokenizers.decoders.ByteLevel()
     made.add_special_tokens(list(special))
     config = {'eos_token': stops[0], 'pad_token': special[0]}
@@ -181,7 +188,8 @@ def tokenizer_files(name: str, template: str | None = None) -> dict[str, bytes]:
 def conversations(name: str) -> list[tuple[list[dict], list[dict] | None]]:
     """COUNT conversations, each with the schemas of its tools or None.
 
-    Contents begin and end with white space, are empty, and spell what templates do.
+    Contents begin and end with white space, are empty, and spell what templates do;
+    answers begin with no new line, which tokenizers join with that of the prompt.
     """
     rng = random.Random(f'{name} 0')
     made = []
@@ -197,12 +205,12 @@ def conversations(name: str) -> list[tuple[list[dict], list[dict] | None]]:
             messages.append({'role': 'user', 'content': _text(rng)})
             if calls and rng.random() < 0.6:
                 asked = [_call(rng) for _ in range(rng.randint(1, 2))]
-                said = _text(rng) if rng.random() < 0.5 else ''
+                said = _answer(rng) if rng.random() < 0.5 else ''
                 messages.append(
                     {'role': 'assistant', 'content': said, 'tool_calls': asked}
                 )
                 messages += [{'role': 'tool', 'content': _text(rng)} for _ in asked]
-            messages.append({'role': 'assistant', 'content': _text(rng)})
+            messages.append({'role': 'assistant', 'content': _answer(rng)})
         made.append((messages, tools))
     return made
 
@@ -210,6 +218,10 @@ def conversations(name: str) -> list[tuple[list[dict], list[dict] | None]]:
 def _text(rng: random.Random) -> str:
     words = ' '.join(rng.choice(_WORDS) for _ in range(rng.randrange(12)))
     return rng.choice(_EDGES) + words + rng.choice(_EDGES)
+
+
+def _answer(rng: random.Random) -> str:
+    return _text(rng).lstrip('\n')
 
 
 def _call(rng: random.Random) -> dict:

@@ -103,8 +103,9 @@ def test_templates_of_trl_are_read_or_refused_with_a_reason(tmp_path, measured):
         ids, mask = make_chat.encode(theirs, TALK, None)
         assert found == (ids, mask), path.stem
         read.append(path.stem)
-    assert len(read) > 8
-    for why in refused.values():  # they end answers with tokens that are not ChatML's
+    assert len(read) >= 8
+    # They end answers with other tokens than ChatML's, or do not prompt as they go on.
+    for why in refused.values():
         assert 'messages[' in why
     measured(
         f'TRL: {len(read)} templates read, {len(refused)} refused: {sorted(refused)}'

@@ -1,9 +1,10 @@
 """Templates of strangers: rendered as transformers does, and held to their bounds."""
 
+from golden import chat_cases
 import pytest
 
 from gptjax import command
-from gptjax.text import chat, template
+from gptjax.text import chat, huggingface, template
 
 TALK = [
     {'role': 'system', 'content': 'Be kind.'},
@@ -151,11 +152,11 @@ THOUGHTFUL = """\
 @pytest.mark.parametrize(
     ('source', 'message'),
     [
-        ('{{ messages | length }}', r'messages\[2\]: the prompt .*put .+ generation '),
+        ('{{ messages | length }}', r'prompt of messages\[2\] is rendered in another'),
         # A prompt that greets, a conversation that does not.
         (
             f'{MARKED}{{% if add_generation_prompt %}}x{{% endif %}}',
-            r'messages\[2\]: the prompt before it is rendered in another way',
+            r'prompt of messages\[2\] is .*prefix-preserving.*begins an answer',
         ),
         (THOUGHTFUL, r'messages\[2\]: it is rendered in another .*prefix-preserving'),
         # Answers end with what belongs to the message after them.
@@ -176,6 +177,11 @@ THOUGHTFUL = """\
             MARKED.replace("if m.role == 'assistant'", "if loop.last"),
             r'messages\[2\]: what is learned of it ends with nothing',
         ),
+        # It cannot prompt for an answer that nothing stands before.
+        (
+            f'{{% if messages | length < 3 %}}{{{{ 1 / 0 }}}}{{% endif %}}{MARKED}',
+            r'no prompt can be made for messages\[2\]: .*ZeroDivisionError',
+        ),
         (
             f'{{% if messages | length > 3 %}}{{{{ 1 / 0 }}}}{{% endif %}}{MARKED}',
             r'messages\[3\]: the chat template cannot be rendered: ZeroDivisionError',
@@ -190,6 +196,29 @@ def test_a_template_that_does_not_tell_is_refused(
     monkeypatch.setattr(made, 'template', source)
     with pytest.raises(command.UserError, match=message):
         chat.encode(made, TALK)
+
+
+@pytest.mark.parametrize('marked', [True, False])
+def test_an_answer_that_changes_the_tokens_of_its_prompt_is_refused(
+    marked, monkeypatch
+):
+    """Else a model would learn to go on from tokens that no prompt ends with."""
+    made = huggingface.HuggingFace(chat_cases.tokenizer_files('chatml'))
+    if not marked:
+        source = made.template.replace('{%- generation %}', '')
+        monkeypatch.setattr(
+            made, 'template', source.replace('{%- endgeneration %}', '')
+        )
+    prompt = chat.prompt(made, TALK[1:2])
+    for content in ('a', ' a', 'a\n'):
+        ids, mask = chat.encode(made, [TALK[1], {**TALK[2], 'content': content}])
+        assert ids[: len(prompt)] == prompt
+        assert mask[: len(prompt) + 1] == [0] * len(prompt) + [1]
+    for content in ('\n', '\n<|im_end|>'):
+        with pytest.raises(
+            command.UserError, match=r'messages\[1\]: the tokenizer cuts'
+        ):
+            chat.encode(made, [TALK[1], {**TALK[2], 'content': content}])
 
 
 @pytest.mark.parametrize('typed', [True, False])
