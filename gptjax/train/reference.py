@@ -82,7 +82,7 @@ def _log_p(
         'objective': run.settings['objective']['name'],
         'weights': [run.start_digest, run.base_digest],
         'data': [one.content for one in run.datasets],
-        'T': run.T,
+        'rows': [run.T, run.data.longer],
         'dtype': run.model.compute.dtype,
     }
     first = jax.process_index() == 0

@@ -113,13 +113,14 @@ def test_a_rerun_finds_them_and_other_or_damaged_ones_are_computed_again(
     for change in (
         dict(start_digest='other weights'),
         dict(T=20),
+        dict(data=dataclasses.replace(run.data, longer='drop')),
         dict(datasets=[dataset.open(folder / 'b')]),
     ):
         reference.stored(dataclasses.replace(run, **change), {})
-    assert computed == ['train', *['train', 'validation'] * 3]
+    assert computed == ['train', *['train', 'validation'] * 4]
     (path.parent / 'train.json').write_text('{')
     reference.stored(run, {})
-    assert len(computed) == 9
+    assert len(computed) == 11
 
 
 def test_each_row_of_a_mixture_has_its_own(folder, tmp_path):
