@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import difflib
 import importlib.util
 import inspect
+import math
 import os
 import pathlib
 import sys
@@ -94,6 +95,23 @@ def check_type(name: str, value: Any, needed: Any) -> None:
             f'{name} is {value!r}, of type {type(value).__name__}; it needs to be '
             f'{kind.__name__}{" or None" if types.NoneType in allowed else ""}.'
         )
+
+
+Range = tuple[str, Callable[[float], bool]]
+ABOVE_0: Range = 'above 0', lambda x: 0 < x < math.inf
+LEAST_0: Range = 'at least 0', lambda x: 0 <= x < math.inf
+
+
+def check_ranges(
+    section: str, options: Mapping[str, Any], ranges: Mapping[str, Range]
+) -> None:
+    """Raises UserError for a number that is not in the range of its name."""
+    for name, value in options.items():
+        if name not in ranges or not isinstance(value, int | float):
+            continue
+        needed, fits = ranges[name]
+        if not fits(value):
+            raise UserError(f'{section}.{name} is {value!r}; it needs to be {needed}.')
 
 
 def _signature(constructor: Callable[..., Any]) -> inspect.Signature:

@@ -92,7 +92,7 @@ def of_groups(
     """(advantages, standard deviations of groups) where neighbours are one group.
 
     The baseline is the mean of the group (Shao et al., 2024, section 4.1.2), or that of
-    the others in it (Ahmadian et al., 2024, section 3.2). scale, of SCALES: what
+    the others in it (Ahmadian et al., 2024). scale, of SCALES: what
     divides, the standard deviation in a group (n - 1 below) or of the whole batch, plus
     eps. A reward that is no number has advantage 0 and is in no mean.
     Equal rewards in a group have advantages of exactly 0.

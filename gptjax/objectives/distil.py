@@ -8,6 +8,11 @@ from gptjax import command, core
 from gptjax.model import transformer
 from gptjax.objectives import heads, next_token
 
+_RANGES: dict[str, command.Range] = {
+    'beta': ('in [0, 1]: 0 is the forward KL, 1 the reverse', lambda x: 0 <= x <= 1),
+    'temperature': command.ABOVE_0,
+}
+
 
 def make(
     model: transformer.Model,
@@ -33,12 +38,8 @@ def make(
             'logits are distilled between models of one tokenizer, so take another '
             'teacher.'
         )
-    if not 0 <= beta <= 1 or temperature <= 0:
-        raise command.UserError(
-            f'objective.beta is {beta} and objective.temperature {temperature}; beta '
-            'is in [0, 1] (0 is the forward KL, 1 the reverse), the temperature above '
-            '0.'
-        )
+    options = {'beta': beta, 'temperature': temperature}
+    command.check_ranges('objective', options, _RANGES)
 
     def loss_fn(
         params: core.Params, frozen: core.Params, batch: core.Batch, key: Array | None

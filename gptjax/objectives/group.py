@@ -49,11 +49,11 @@ METHODS = {
     'grpo': Method('token', 'sequences', 'group'),
     # As TRL names it: Beta normalisation (Xiao et al., 2025) is not in it.
     'bnpo': Method('token', 'tokens', 'group'),
-    # Liu et al. (2025), section 3.1: neither lengths nor deviations divide.
+    # Liu et al. (2025): neither lengths nor deviations divide.
     'dr_grpo': Method('token', 'room', 'none'),
     # Yu et al. (2025), equation 8 and section 4.1.
     'dapo': Method('token', 'rollout', 'group', clip_high=0.28),
-    # Ahmadian et al. (2024), section 3.2, with PPO's clipping of whole sequences.
+    # Ahmadian et al. (2024), with PPO's clipping of whole sequences.
     'rloo': Method('sequence', 'sequences', 'none', leave_one_out=True),
     # Zheng et al. (2025), equations 5 and 7, section 5.1.
     'gspo': Method('mean', 'sequences', 'group', clip_low=3e-4, clip_high=4e-4),
@@ -183,7 +183,6 @@ def prepare(options: Options) -> Callable[[Any, Any], tuple[Any, Any, Any]]:
             score_M = score_M - jnp.clip(over_M / options.soft_overlong, 0, 1)
         fine_M = jnp.isfinite(score_M)
         pair = arrays['log_p'], arrays['reference_log_p'], weights_MT
-        kl_M = jnp.sum(advantages.kl(*pair, 'k1'), axis=1)
         group, out = options.group, method.leave_one_out
         _, deviation_P = advantages.of_groups(score_M, group, out, 'none')
         if not IN_LOSS[options.kl_in]:
@@ -202,7 +201,7 @@ def prepare(options: Options) -> Callable[[Any, Any], tuple[Any, Any, Any]]:
             'mean_tokens': jnp.full_like(of_M, jnp.sum(weights_MT) / len(of_M)),
         }
         told = {
-            'kl': jnp.mean(kl_M),
+            'kl': policy.sequence_kl(arrays, fine_M),
             'zero_variance': jnp.mean(deviation_P == 0),
             'unweighted': 1 - jnp.mean(kept_M),
         }

@@ -1,6 +1,7 @@
 """What losses on a policy's own answers share: its tokens, ratios and clipping."""
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,18 @@ from jaxtyping import Array, Float
 from gptjax import command, core
 from gptjax.model import transformer
 from gptjax.objectives import advantages, next_token
+
+_ABOVE_0 = 'importance_cap', 'clip_value', 'clip_score', 'kl_target', 'kl_horizon'
+_LEAST_0 = (
+    'clip_high', 'value_coefficient', 'entropy_coefficient', 'kl_coefficient',
+    'unended_penalty',
+)  # fmt: skip
+_RANGES: dict[str, command.Range] = {
+    **dict.fromkeys((*_ABOVE_0, 'soft_overlong'), command.ABOVE_0),
+    **dict.fromkeys(_LEAST_0, command.LEAST_0),
+    **dict.fromkeys(('clip_low', 'gamma', 'lam'), ('in [0, 1]', lambda x: 0 <= x <= 1)),
+    'dual_clip': ('above 1 (3.0 is usual)', lambda x: 1 < x < math.inf),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,11 +37,7 @@ class Options:
     importance_cap: float | None = None  # of p / p of the sampler
 
     def __post_init__(self) -> None:
-        if self.dual_clip is not None and self.dual_clip <= 1:
-            raise command.UserError(
-                f'objective.dual_clip is {self.dual_clip}; it is above 1 (3.0 is '
-                'usual), or None.'
-            )
+        command.check_ranges('objective', vars(self), _RANGES)
 
 
 class Answers(NamedTuple):
@@ -103,6 +112,16 @@ def clipped(
     }
     weight = jnp.sum(weights_BT)
     return loss_BT, {k: (jnp.sum(x * weights_BT), weight) for k, x in told.items()}
+
+
+def sequence_kl(arrays: core.Batch, rows_M: Array) -> Float[Array, '']:
+    """The mean KL (k1) of the rollout's policy from the reference, nats a sequence.
+
+    rows_M: 1 where a row counts.
+    """
+    pair = arrays['log_p'], arrays['reference_log_p'], arrays['weights']
+    kl_M = jnp.sum(advantages.kl(*pair, 'k1'), axis=1)
+    return jnp.sum(kl_M * rows_M) / jnp.maximum(jnp.sum(rows_M), 1)
 
 
 def more_terms(

@@ -143,8 +143,7 @@ def prepare(options: Options) -> Callable[[Any, Any], tuple[Any, Any, Any]]:
         returns_MT = advantages_MT + values_MT
         if options.whiten_advantages:
             advantages_MT = advantages.whiten(advantages_MT, weights_MT, True, unbiased)
-        kl_M = jnp.sum(advantages.kl(*pair, 'k1'), axis=1)
-        kl = jnp.sum(kl_M) / jnp.maximum(jnp.sum(fine_M), 1)
+        kl = policy.sequence_kl(arrays, fine_M)
         running = _adapt(options, running, kl, jnp.sum(fine_M))
         made = policy.of_batches(arrays) | {
             'weights': weights_MT,

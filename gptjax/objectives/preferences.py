@@ -54,18 +54,15 @@ def margin(ratio_B2: Float[Array, 'B 2']) -> Float[Array, ' B']:
 
 
 def sigmoid(pairs: Pairs, beta: float) -> Float[Array, ' B']:
-    """DPO (Rafailov et al., 2023, equation 7); without a reference, CPO's L_prefer.
+    """DPO (Rafailov et al., 2023, equation 7).
 
-    CPO: Xu et al., 2024, equation 3.
+    Without a reference it is CPO's L_prefer (Xu et al., 2024, equation 3).
     """
     return -log_sigmoid(beta * margin(pairs.ratio_B2))
 
 
 def hinge(pairs: Pairs, beta: float) -> Float[Array, ' B']:
-    """SLiC's hinge on DPO's margin (Liu et al., 2023, RSO, section 3).
-
-    1 / beta is the margin that is asked for.
-    """
+    """SLiC's hinge on DPO's margin (Liu et al., 2023, RSO); it asks for 1 / beta."""
     return jax.nn.relu(1 - beta * margin(pairs.ratio_B2))
 
 
@@ -80,7 +77,7 @@ def ipo_norm(pairs: Pairs, beta: float) -> Float[Array, ' B']:
 
 
 def cdpo(pairs: Pairs, beta: float, label_smoothing: float) -> Float[Array, ' B']:
-    """Conservative DPO (Mitchell, 2023, "A note on DPO with noisy preferences", eq. 3).
+    """Conservative DPO (Mitchell, 2023, "A note on DPO with noisy preferences").
 
     label_smoothing: the share of pairs whose labels are taken to be swapped.
     """
@@ -92,7 +89,7 @@ def _smoothed(x_B: Float[Array, ' B'], share: float) -> Float[Array, ' B']:
 
 
 def robust(pairs: Pairs, beta: float, label_smoothing: float) -> Float[Array, ' B']:
-    """Robust DPO (Ray Chowdhury et al., 2024, section 3.2): unbiased under noise.
+    """Robust DPO (Ray Chowdhury et al., 2024): unbiased under noise.
 
     Its mean over swapped labels, a share of label_smoothing, is DPO's with right ones.
     """
@@ -116,13 +113,13 @@ def exo(pairs: Pairs, beta: float, label_smoothing: float) -> Float[Array, ' B']
 
 
 def nca(pairs: Pairs, beta: float) -> Float[Array, ' B']:
-    """Noise contrastive alignment of pairs (Chen et al., 2024, section 4)."""
+    """Noise contrastive alignment of pairs (Chen et al., 2024)."""
     reward_B2 = beta * pairs.ratio_B2
     return -log_sigmoid(reward_B2[:, 0]) - 0.5 * jnp.sum(log_sigmoid(-reward_B2), 1)
 
 
 def bco(pairs: Pairs, beta: float, delta: Number) -> Float[Array, ' B']:
-    """Binary classifier optimisation of pairs (Jung et al., 2024, section 3).
+    """Binary classifier optimisation of pairs (Jung et al., 2024).
 
     delta: the mean reward of all answers so far, which TRL had once and takes as 0 now.
     """
@@ -162,7 +159,7 @@ def discopop(pairs: Pairs, beta: float, tau: float) -> Float[Array, ' B']:
 
 
 def aot(pairs: Pairs, beta: float, label_smoothing: float) -> Float[Array, ' B']:
-    """Alignment by optimal transport of pairs (Melnyk et al., 2024, equation 9).
+    """Alignment by optimal transport of pairs (Melnyk et al., 2024).
 
     The i-th smallest margin of the policy goes with the i-th smallest of the reference,
     over the whole batch.
@@ -206,7 +203,7 @@ def simpo(pairs: Pairs, beta: float, gamma: float) -> Float[Array, ' B']:
 def kto(
     answers: Answers, beta: float, desirable: float, undesirable: float, kl: Number
 ) -> Float[Array, ' B']:
-    """KTO (Ethayarajh et al., 2024, equations 7 and 8), less its constant: TRL's.
+    """KTO (Ethayarajh et al., 2024, equation 7), less its constant: TRL's.
 
     desirable, undesirable: the weights of good and of bad answers. kl: the estimate of
     KL(policy | reference), at least 0, that rewards are measured from.
@@ -262,11 +259,9 @@ def _last_kl(running: Any, metrics: Any) -> Any:
 
 RENEWED: dict[str, Callable[[Any, Any], Any]] = {'bco': _mean_reward, 'kto': _last_kl}
 
-_ABOVE_0 = 'a number above 0', lambda x: 0 < x < float('inf')
-_LEAST_0 = 'a number of at least 0', lambda x: 0 <= x < float('inf')
-_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
-    **dict.fromkeys(('beta', 'tau'), _ABOVE_0),
-    **dict.fromkeys(('gamma', 'desirable', 'undesirable'), _LEAST_0),
+_RANGES: dict[str, command.Range] = {
+    **dict.fromkeys(('beta', 'tau'), command.ABOVE_0),
+    **dict.fromkeys(('gamma', 'desirable', 'undesirable'), command.LEAST_0),
     'label_smoothing': ('at least 0 and below 0.5', lambda x: 0 <= x < 0.5),
 }
 
@@ -285,13 +280,7 @@ def of(losses: Mapping[str, Loss], section: Any) -> tuple[str, Loss]:
     options = dict(section)
     name = options.pop('name')
     loss = command.lookup(losses, name, 'loss')
-    for option, value in options.items():
-        needed, fits = _RANGES.get(option, ('', lambda _: True))
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and not fits(value):
-            raise command.UserError(
-                f'objective.loss.{option} is {value!r}; it needs to be {needed}.'
-            )
+    command.check_ranges('objective.loss', options, _RANGES)
     made, name_of, shape = (
         (Pairs, 'pairs', (1, 2)) if losses is LOSSES else (Answers, 'answers', (1,))
     )

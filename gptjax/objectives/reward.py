@@ -18,7 +18,7 @@ def make(model: transformer.Model, centre: float) -> core.LossFn:
     padding. With `margins` (float32 B), those are first taken from the difference
     (Touvron et al., "Llama 2", 2023, eq. 2). centre: the coefficient of the term
     (sum of both rewards)^2, which keeps their mean at 0 (Eisenstein et al., "Helping or
-    herding?", 2023, section 2); 0 is off. It makes them smaller, too: of planted
+    herding?", 2023, equation 2); 0 is off. It makes them smaller, too: of planted
     utilities the margins are 0.78 of the true ones at 0.01, where the calibration error
     is 0.034, and 0.97 at 0, where it is 0.001.
     Metrics: `accuracy`, the share of pairs whose chosen answer has the higher reward,
@@ -26,10 +26,7 @@ def make(model: transformer.Model, centre: float) -> core.LossFn:
     a negative `centre`.
     """
     heads.require(model, 'reward', 'reward')
-    if not 0 <= centre < jnp.inf:
-        raise command.UserError(
-            f'objective.centre is {centre}; set it to 0 (off) or more, such as 0.001.'
-        )
+    command.check_ranges('objective', {'centre': centre}, {'centre': command.LEAST_0})
 
     def loss_fn(
         params: core.Params, frozen: core.Params, batch: core.Batch, key: Array | None

@@ -58,7 +58,7 @@ def test_the_loss_is_a_mean_over_weights_from_a_teacher_of_its_own():
     [
         (40, {}, r'model\.V is 48, and the teacher has 40 tokens'),
         (48, dict(beta=1.5), r'objective\.beta is 1\.5'),
-        (48, dict(temperature=0.0), r'objective\.temperature 0\.0'),
+        (48, dict(temperature=0.0), r'objective\.temperature is 0\.0'),
     ],
 )
 def test_what_cannot_be_distilled_is_refused(V, options, message):

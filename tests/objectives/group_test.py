@@ -167,6 +167,8 @@ def test_a_reward_that_is_no_number_is_in_no_mean():
     batch, told = prepared(arrays)
     assert told['unweighted'] == 1 / M
     assert not np.asarray(batch['weights'][1]).any()
+    away = (arrays['log_p'] - arrays['reference_log_p']) * batch['weights']
+    assert told['kl'] == pytest.approx(float(away.sum()) / (M - 1), rel=1e-5)
     others = np.asarray(arrays['rewards'][jnp.array([0, 2, 3])], np.float64)
     wanted = (others - others.mean()) / (others.std(ddof=1) + 1e-4)
     found = np.asarray(batch['advantages'][:, 0])[[0, 2, 3]]
@@ -195,6 +197,7 @@ def test_log_probabilities_are_those_at_the_temperature():
         (dict(method='grp'), r"unknown objective\.method 'grp'; did you mean 'grpo'"),
         (dict(kl_in='los'), r"unknown objective\.kl_in 'los'; did you mean 'loss'"),
         (dict(scale='groups'), r"unknown objective\.scale 'groups'; did you mean 'gr"),
+        (dict(soft_overlong=0), r'soft_overlong is 0; it needs to be above 0'),
         (dict(kl_estimator='k0'), r"unknown objective\.kl_estimator 'k0'"),
     ],
 )

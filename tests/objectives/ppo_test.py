@@ -269,7 +269,11 @@ def test_the_samplers_rounding_is_weighed_up_to_a_cap(rollout):
     ('changes', 'message'),
     [
         (dict(kl_target=6.0), r'objective\.kl_target is 6\.0 and .*kl_horizon None'),
-        (dict(dual_clip=0.9), r'objective\.dual_clip is 0\.9; it is above 1'),
+        (dict(dual_clip=0.9), r'objective\.dual_clip is 0\.9; it needs to be above 1'),
+        (dict(importance_cap=0.0), r'importance_cap is 0\.0; .* above 0'),
+        (dict(kl_target=6.0, kl_horizon=0.0), r'kl_horizon is 0\.0; .* above 0'),
+        (dict(kl_coefficient=-0.1), r'kl_coefficient is -0\.1; .* at least 0'),
+        (dict(gamma=float('nan')), r'gamma is nan; .* in \[0, 1\]'),
         (dict(kl_estimator='k4'), r"kl_estimator 'k4'; did you mean 'k"),
         (dict(reward_at='ends'), r"reward_at 'ends'; did you mean 'end'"),
     ],
