@@ -56,11 +56,16 @@ def golden() -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def ours(given: Mapping[str, np.ndarray]) -> Iterator[tuple[str, jax.Array]]:
-    """(name in the golden file, our value), in the precision of jax's arrays."""
-    x = {name: jnp.asarray(given[name]) for name in given if ' ' not in name}
+def ours(given: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """{name in the golden file: our value}, in the precision of jax's arrays."""
+    inputs = {name: jnp.asarray(x) for name, x in given.items() if ' ' not in name}
+    found: dict[str, jax.Array] = jax.jit(lambda inputs: dict(_each(inputs)))(inputs)
+    return found
+
+
+def _each(x: dict[str, jax.Array]) -> Iterator[tuple[str, jax.Array]]:
     weights = x['weights']
-    x['mean_tokens'] = jnp.full(len(weights), 31 / 6)
+    x = x | {'mean_tokens': jnp.full(len(weights), 31 / 6)}
     of_rows = x | {'advantages': x['advantage'][:, None] * weights}
     for name, (module, options, terms) in LOSSES.items():
         batch = x if module is ppo else of_rows
@@ -123,10 +128,11 @@ def _of_rollouts(x: Mapping[str, jax.Array]) -> Iterator[tuple[str, jax.Array]]:
 
 def rows() -> Iterator[dict[str, Any]]:
     wanted = golden()
+    found = ours(wanted)
     for peer in ('verl', 'TRL'):
         apart = {
             name: float(np.abs(np.asarray(value, np.float64) - wanted[name]).max())
-            for name, value in ours(wanted)
+            for name, value in found.items()
             if name.startswith(peer.lower())
         }
         for what, gradients in (('losses and advantages', False), ('gradients', True)):

@@ -35,47 +35,15 @@ def paired(flat):
 
 
 def loss_of(name, **options):
-    losses = preferences.UNPAIRED if 'beta' in options and name in UNPAIRED else LOSSES
-    return preferences.of(losses, dict(name=name, **options))[1]
+    return preferences.of(LOSSES, dict(name=name, **options))[1]
 
 
 LOSSES, UNPAIRED = preferences.LOSSES, preferences.UNPAIRED
 
 
-def mean_loss(name, policy, case, **statistics):
-    """The mean loss of a case; policy: sums, as golden has them."""
-    _, reference, mask = case
-    options = (preference_cases.OPTIONS | preference_cases.UNPAIRED)[name]
-    if name in UNPAIRED:
-        good = jnp.asarray(preference_cases.good(len(mask)) * 1.0)
-        given = preferences.Answers(policy, jnp.asarray(reference), good)
-    else:
-        without = name in preferences.WITHOUT_REFERENCE
-        against = reference * (not without)
-        given = preferences.Pairs(*map(paired, (policy, against, mask.sum(-1) * 1.0)))
-    return jnp.mean(loss_of(name, **options)(given, **statistics))
-
-
 @functools.cache
 def ours():
-    """{name: (the loss of golden's case, its gradient by the sums)}, in one program."""
-    log_p, mask = preference_cases.made(golden()['seed'])
-    case = (*(log_p * mask)[:, :, 1:].sum(-1), mask)
-    statistics = {
-        'bco': {'delta': 0.0},
-        'kto': {'kl': golden()['losses']['kto']['kl']},
-    }
-
-    @jax.jit
-    def of_all(policy):
-        return {
-            name: jax.value_and_grad(functools.partial(mean_loss, name))(
-                policy, case=case, **statistics.get(name, {})
-            )
-            for name in (*LOSSES, *UNPAIRED)
-        }
-
-    return of_all(jnp.asarray(case[0]))
+    return figures.ours(golden())
 
 
 @pytest.mark.parametrize('name', [*LOSSES, *UNPAIRED])

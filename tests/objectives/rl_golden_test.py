@@ -16,7 +16,7 @@ INPUTS = {name for name in GOLDEN if ' ' not in name}
 @pytest.fixture(scope='module')
 def ours():
     with jax.enable_x64(True):
-        return dict(losses.ours(GOLDEN))
+        return losses.ours(GOLDEN)
 
 
 @pytest.mark.parametrize('name', sorted(GOLDEN.keys() - INPUTS))
