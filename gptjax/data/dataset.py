@@ -19,8 +19,9 @@ from collections.abc import Sequence
 import concurrent.futures
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from jaxtyping import Int64
 import numpy as np
 
 from gptjax import command
@@ -93,6 +94,17 @@ def _check(path: Path, digest: str) -> None:
 def _shards(manifest: dict[str, Any], split: str) -> list[dict[str, Any]]:
     segments = manifest['splits'][split]['segments']
     return [shard for segment in segments for shard in segment['shards']]
+
+
+class Sequences(NamedTuple):
+    """The tokens of a split, where its sequences begin and end, and the mask, if any.
+
+    A text, and both sides of a translation, have no mask.
+    """
+
+    tokens: rows_lib.Stream
+    starts: Int64[np.ndarray, ' bounds']
+    mask: rows_lib.Stream | None
 
 
 class Dataset:
@@ -178,44 +190,57 @@ class Dataset:
         a row by itself, as of a dataset of that kind. longer: what becomes of
         conversations and pairs of more than T tokens, see `turn_rows`.
         """
+        if self.kind == 'text' and packing is None:
+            return rows_lib.TextRows(self._stream(split, '.tokens'), T)
+        tokens, starts, mask = self.sequences(split)
+        if self.kind == 'text':
+            return rows_lib.BestFitRows(tokens, starts, T)
+        if self.kind == 'translation':
+            return example_rows.TranslationRows(tokens, starts, T)
+        assert mask is not None
+        files = [self.folder / shard['file'] for shard in self.shards(split)]
+        if self.kind in ('labelled', 'feedback'):
+            of_each = [np.fromfile(f.with_suffix('.labels'), '<i4') for f in files]
+            labels = np.concatenate(of_each)
+            if self.kind == 'labelled':
+                return example_rows.LabelledRows(tokens, mask, starts, labels, T)
+            good = np.array([name == 'true' for name in self.labels])[labels]
+            return feedback_rows.FeedbackRows(tokens, mask, starts, good, T, longer)
+        if feedback and self.kind == 'pairs':
+            return feedback_rows.FeedbackRows(tokens, mask, starts, None, T, longer)
+        sequences = turn_rows.Sequences(tokens, mask, starts, longer)
+        if self.kind == 'chat':
+            return turn_rows.ChatRows(sequences, T)
+        counts = [shard['documents'] for shard in self.shards(split)]
+        margins = np.concatenate([*map(rows_lib.margins, files, counts)])
+        return turn_rows.PairRows(sequences, T, margins if margins.any() else None)
+
+    def sequences(self, split: str) -> Sequences:
+        """What the rows of a split are cut from; UserError where it is empty."""
+        tokens = self._stream(split, '.tokens')
+        files = [self.folder / shard['file'] for shard in self.shards(split)]
+        starts = [
+            np.fromfile(file.with_suffix('.offsets'), '<i8')[:-1] + bound
+            for file, bound in zip(files, tokens.bounds[:-1], strict=True)
+        ]
+        masked = self.kind not in ('text', 'translation')
+        return Sequences(
+            tokens,
+            np.concatenate([*starts, tokens.bounds[-1:]]),
+            self._stream(split, '.mask') if masked else None,
+        )
+
+    def _stream(self, split: str, suffix: str) -> rows_lib.Stream:
+        """The files of all shards of a split that hold something of each token."""
         shards = self.shards(split)
         if not shards:
             raise command.UserError(
                 f'the {split} split of {self.folder} is empty; build the dataset with '
                 'another held_out.fraction.'
             )
-        counts = [shard['tokens'] for shard in shards]
-        files = [self.folder / shard['file'] for shard in shards]
-        dtype = np.dtype(self.manifest['dtype'])
-        tokens = rows_lib.Stream(files, counts, dtype)
-        if self.kind == 'text' and packing is None:
-            return rows_lib.TextRows(tokens, T)
-        starts = [
-            np.fromfile(file.with_suffix('.offsets'), '<i8')[:-1] + bound
-            for file, bound in zip(files, tokens.bounds[:-1], strict=True)
-        ]
-        bounds = np.concatenate([*starts, tokens.bounds[-1:]])
-        if self.kind == 'text':
-            return rows_lib.BestFitRows(tokens, bounds, T)
-        if self.kind == 'translation':
-            return example_rows.TranslationRows(tokens, bounds, T)
-        masks = [file.with_suffix('.mask') for file in files]
-        mask = rows_lib.Stream(masks, counts, np.dtype(self.mask))
-        if self.kind in ('labelled', 'feedback'):
-            of_each = [np.fromfile(f.with_suffix('.labels'), '<i4') for f in files]
-            labels = np.concatenate(of_each)
-            if self.kind == 'labelled':
-                return example_rows.LabelledRows(tokens, mask, bounds, labels, T)
-            good = np.array([name == 'true' for name in self.labels])[labels]
-            return feedback_rows.FeedbackRows(tokens, mask, bounds, good, T, longer)
-        if feedback and self.kind == 'pairs':
-            return feedback_rows.FeedbackRows(tokens, mask, bounds, None, T, longer)
-        sequences = turn_rows.Sequences(tokens, mask, bounds, longer)
-        if self.kind == 'chat':
-            return turn_rows.ChatRows(sequences, T)
-        counts = [shard['documents'] for shard in shards]
-        margins = np.concatenate([*map(rows_lib.margins, files, counts)])
-        return turn_rows.PairRows(sequences, T, margins if margins.any() else None)
+        files = [(self.folder / one['file']).with_suffix(suffix) for one in shards]
+        dtype = np.dtype(self.mask if suffix == '.mask' else self.manifest['dtype'])
+        return rows_lib.Stream(files, [shard['tokens'] for shard in shards], dtype)
 
     def summary(self) -> str:
         """A table for people: documents, bytes, tokens by source and licence."""

@@ -43,7 +43,7 @@ class Prompts:
     def __init__(self, built: dataset.Dataset, split: str, P: int):
         self.P = P
         self._tokenizer = built.tokenizer()
-        self._tokens, mask, bounds = _read(built, split)
+        self._tokens, bounds, mask = built.sequences(split)
         spans = np.stack([bounds[:-1], bounds[1:]], 1)
         if built.kind == 'pairs':
             spans = spans[::2]  # the chosen answers
@@ -115,30 +115,6 @@ def stream(
     """
     keys = permute.mix(seed, numbers // count)
     return permute.permute(numbers % count, count, keys)
-
-
-def _read(
-    built: dataset.Dataset, split: str
-) -> tuple[rows_lib.Stream, rows_lib.Stream | None, Int64[np.ndarray, ' bounds']]:
-    """The tokens of a split, what is learned of them, and where sequences begin."""
-    shards = built.shards(split)
-    if not shards:
-        raise command.UserError(
-            f'the {split} split of {built.folder} is empty; build the dataset with '
-            'another held_out.fraction.'
-        )
-    counts = [shard['tokens'] for shard in shards]
-    files = [built.folder / shard['file'] for shard in shards]
-    tokens = rows_lib.Stream(files, counts, np.dtype(built.manifest['dtype']))
-    starts = [
-        np.fromfile(file.with_suffix('.offsets'), '<i8')[:-1] + bound
-        for file, bound in zip(files, tokens.bounds[:-1], strict=True)
-    ]
-    bounds = np.concatenate([*starts, tokens.bounds[-1:]])
-    if built.kind == 'text':
-        return tokens, None, bounds
-    masks = [file.with_suffix('.mask') for file in files]
-    return tokens, rows_lib.Stream(masks, counts, np.dtype('u1')), bounds
 
 
 def _last(learned: np.ndarray) -> tuple[int, int]:

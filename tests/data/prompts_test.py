@@ -69,6 +69,20 @@ def test_a_conversation_ends_before_its_last_answer(tmp_path):
         assert not row['tokens'][0, row['lengths'][0] :].any()
 
 
+def test_answers_are_found_by_their_weights(tmp_path):
+    """The last that counts, by whatever; the mask then holds numbers."""
+    roles = [('user', None), ('assistant', 0.25), ('user', None), ('assistant', 0)]
+    talk = [
+        {'role': role, 'content': f'{n}{role}', 'weight': weight}
+        for n, (role, weight) in enumerate(roles)
+    ]
+    made = built(tmp_path, 'chat', [{'messages': talk}] * 9)
+    found = prompts.Prompts(made, 'train', 64)
+    assert made.mask == '<f4'
+    assert {found.prompt(i).reference for i in range(len(found))} == {'1assistant'}
+    assert {found.prompt(i).text for i in range(len(found))} == {'0user'}
+
+
 def test_pairs_share_a_prompt_and_long_ones_are_counted(tmp_path, capsys):
     lines = [
         {'prompt': f'{n}' * (1 + 9 * (n % 2)), 'chosen': f'{n}y', 'rejected': 'no'}
