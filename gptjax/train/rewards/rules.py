@@ -13,13 +13,18 @@ import pyarrow.compute
 from gptjax import command
 from gptjax.train.rewards.sample import Reward, Sample
 
-MARKER = '####'  # before the answer in GSM8K (Cobbe et al., 2021)
 _DIGITS = r'(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+'
 _NUMBER = re.compile(
     rf'(?P<sign>(?<![\w.)])[-\u2212])?(?:\$(?P<minus>-)?)?(?P<over>{_DIGITS})'
-    rf'(?:\s?/\s?(?P<under>{_DIGITS}))?'
+    rf'(?:[ ]?/[ ]?(?P<under>{_DIGITS}))?'
 )
+# Before the answer in GSM8K (Cobbe et al., 2021); also before headings in Markdown.
+_MARKED = re.compile(rf'####[ \t]*{_NUMBER.pattern}')
 _LONGEST = 100  # characters of a number
+# Thai to Burmese, Khmer, and all from CJK on: no spaces stand between words.
+_APART = r'\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\U0010ffff'
+_WORD = re.compile(rf'[^\W{_APART}]+|\w')
+_RUN = re.compile(rf'[^\s{_APART}]+|\S')
 
 
 def length(*, least: int, most: int, slope: float) -> Reward:
@@ -70,12 +75,15 @@ def ended() -> Reward:
 
 
 def repetition(*, words: int) -> Reward:
-    """Minus the share of runs of so many words that stood before: -1 to 0."""
+    """Minus the share of runs of so many words that stood before: -1 to 0.
+
+    Of scripts without spaces between words, a character is a word; as in `overlap`.
+    """
     if words < 1:
         raise command.UserError(f'a reward has words={words}; it needs at least 1.')
 
     def reward(sample: Sample) -> float:
-        said = sample.completion.split()
+        said = _RUN.findall(sample.completion)
         runs = list(zip(*(said[i:] for i in range(words)), strict=False))
         return len(set(runs)) / len(runs) - 1 if runs else 0.0
 
@@ -111,7 +119,7 @@ def overlap() -> Reward:
 
     def reward(sample: Sample) -> float:
         wanted, said = (
-            collections.Counter(re.findall(r'\w+', text.casefold()))
+            collections.Counter(_WORD.findall(text.casefold()))
             for text in (sample.reference, sample.completion)
         )
         if not wanted:
@@ -124,9 +132,11 @@ def overlap() -> Reward:
 def answer(*, strict: bool) -> Reward:
     """1 where the number that the completion comes to equals that of the true answer.
 
-    It is the one after the first '####'; where there is none, the last one in the text,
-    or, if `strict`, no answer. Numbers are compared as such: $1,234.50 is 1234.5, and
-    1/2 is 0.5. NaN where the true answer has no number.
+    It is the first one right after a '####'; where there is none, the last one in the
+    text, or, if `strict`, no answer: the strict and the flexible reading of GSM8K in
+    lm-evaluation-harness. But numbers are compared as such, not as text: $1,234.50 is
+    1234.5, 18.00 is 18, and 1/2 is 0.5; what stands behind them (%, units) is not read.
+    NaN where the true answer has no number.
     """
 
     def reward(sample: Sample) -> float:
@@ -140,20 +150,16 @@ def answer(*, strict: bool) -> Reward:
 
 def number(text: str, strict: bool) -> Fraction | None:
     """The number that a solution comes to, see `answer`; None where it has none."""
-    _, marker, after = text.partition(MARKER)
-    if marker:
-        found = _NUMBER.search(after.partition('\n')[0])
-    else:
-        last = None if strict else [*_NUMBER.finditer(text)][-1:]
-        found = last[0] if last else None
+    found = _MARKED.search(text)
+    if found is None and not strict:
+        *_, found = None, *_NUMBER.finditer(text)
     if found is None or len(found[0]) > _LONGEST:
         return None
-    over, under = (found[name] or '1' for name in ('over', 'under'))
-    value = Fraction(over.replace(',', ''))
-    below = Fraction(under.replace(',', ''))
-    if below == 0:
-        return None
-    return -value / below if found['sign'] or found['minus'] else value / below
+    over, under = (
+        Fraction((found[name] or '1').replace(',', '')) for name in ('over', 'under')
+    )
+    negative = found['sign'] or found['minus']
+    return (-over if negative else over) / under if under else None
 
 
 def _each(rule: Callable[[Sample], float]) -> Reward:

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+import re
 
 import numpy as np
 import pytest
@@ -36,7 +37,15 @@ def graded(completion, reference, strict=False):
         ('1,000,000', '1000000'),
         ('18.00', '18'),
         ('2, 3', '3'),
-        ('7%', '7'),
+        ('#### 7%', '7'),
+        ('#### 5 apples, $3 each', '5'),
+        ('#### Step 2\nso 3 * 6 is 18', '18'),
+        ('#### Step 2\n#### 18', '18'),
+        ('#### \n18', '18'),
+        ('it is $18.', '18'),
+        ('\\boxed{18}', '18'),
+        ('\u0661\u0668', '18'),
+        ('a loss of -3%', '-3'),
     ],
 )
 def test_equal_numbers_are_the_same_answer(completion, reference):
@@ -48,7 +57,7 @@ def test_equal_numbers_are_the_same_answer(completion, reference):
     [
         ('#### 81', '18'),
         ('#### -18', '18'),
-        ('#### \n18', '18'),
+        ('18 of 20', '18'),
         ('1/0', '1'),
         ('', '0'),
         ('1.5', '15'),
@@ -64,8 +73,38 @@ def test_other_numbers_are_wrong(completion, reference):
 def test_strict_answers_have_the_marker_and_a_reference_has_a_number():
     assert graded('it is 18', '18', strict=True) == 0
     assert graded('#### 18', '18', strict=True) == 1
+    assert graded('#### The answer is 18', '18', strict=True) == 0
     assert np.isnan(graded('18', 'nothing'))
     assert np.isnan(graded('18', ''))
+
+
+# The filters of lm-evaluation-harness, lm_eval/tasks/gsm8k/gsm8k.yaml (version 3).
+STRICT, FLEXIBLE = r'#### (\-?[0-9\.\,]+)', r'(-?[$0-9.,]{2,})|(-?[0-9]+)'
+
+
+@pytest.mark.parametrize('strict', [True, False])
+@pytest.mark.parametrize(
+    'completion',
+    [
+        'So 2 * 9 = 18.\n#### 18',
+        'It is 18',
+        'She makes $18.',
+        '#### 1,018',
+        '#### -18 degrees',
+        '#### 18 and later #### 19',
+        '#### Step 1\n2 + 16 = 18\n#### 18',
+        'the sum is 10 and the rest 8',
+        'no number',
+        '',
+    ],
+)
+def test_answers_are_read_as_the_usual_graders_read_them(completion, strict):
+    marked = re.findall(STRICT, completion)
+    found = [a or b for a, b in re.findall(FLEXIBLE, completion)]
+    wanted = marked[0] if marked else None if strict or not found else found[-1]
+    if wanted is not None:
+        wanted = float(re.sub(r'[,$]|\.$', '', wanted))
+    assert rules.number(completion, strict) == wanted
 
 
 def test_answers_of_gsm8k():
@@ -112,6 +151,8 @@ def test_ended_repetition_and_contains():
     assert rules.ended()([sample(ended=False), sample()]).tolist() == [0, 1]
     twice = rules.repetition(words=2)([sample('a b a b a'), sample('a'), sample('a b')])
     np.testing.assert_array_equal(twice, [-0.5, 0, 0])
+    unspaced = [sample('\u6211\u6211\u6211\u6211'), sample('\u0e01\u0e02\u0e01\u0e02')]
+    np.testing.assert_allclose(rules.repetition(words=1)(unspaced), [-0.75, -0.5])
     some = rules.contains(texts=('Cat', 'dog'), ignore_case=True)
     np.testing.assert_array_equal(some([sample('the CAT'), sample('')]), [0.5, 0])
     own = rules.contains(texts=None, ignore_case=False)
@@ -125,6 +166,8 @@ def test_overlap_counts_words_as_often_as_they_stand():
     said = sample('the cat the dog', 'The cat, the cat.')
     values = of([said, sample('dog', 'cat'), sample('cat', 'cat'), sample('cat', '')])
     np.testing.assert_allclose(values, [6 / 8, 0, 1, np.nan])
+    near = sample('\u6211\u7231\u732b\u3002', '\u6211\u7231\u72d7')
+    np.testing.assert_allclose(of([near, sample('', 'cat')]), [4 / 6, 0])
 
 
 def test_several_are_added_with_weights_and_one_that_fails_makes_the_total_nan():
@@ -147,6 +190,9 @@ def test_what_is_not_finite_is_invalid(monkeypatch):
     def infinite():
         return lambda samples: np.array([np.inf, 1], np.float32)
 
+    huge = table.combine([dict(name='ended', weight=1e38)] * 5)([sample()])[0]
+    assert np.isnan(huge), 'no infinity, either, where it is added up'
+
     monkeypatch.setitem(table.REWARDS, 'infinite', infinite)
     total, each = table.combine([dict(name='infinite', weight=2.0)])([sample()] * 2)
     np.testing.assert_array_equal(total, [np.nan, 2])
@@ -162,6 +208,8 @@ def test_what_is_not_finite_is_invalid(monkeypatch):
     [
         ((), 'needs one or more sections'),
         (dict(name='ended', weight=1), 'needs one or more sections'),
+        (('ended',), 'needs one or more sections'),
+        ('ended', 'needs one or more sections'),
         ([dict(name='lenght', weight=1)], "unknown reward 'lenght'.*'length'"),
         ([dict(weight=1)], "unknown reward 'None'"),
         ([dict(name='ended')], r'rewards\.ended\.weight is None'),
