@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import json
-import math
 from typing import Any, NotRequired, TypedDict
 
 from gptjax import command
@@ -15,6 +14,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     'assistant': ('tool_calls', 'weight'),
     'tool': ('tool_call_id', 'name'),
 }
+
+MOST = 1e6  # times what others count; of float32, sums over batches shall stay finite
 
 
 class Message(TypedDict):
@@ -104,6 +105,12 @@ def changed(message: Message, change: Callable[[str], str]) -> Message:
     return new
 
 
+def factor(value: Any) -> bool:
+    """Whether a loss can be multiplied by it: a number from 0 to MOST."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 <= value <= MOST
+
+
 def to_json(value: Any) -> str:
     """As the filter `tojson` of chat templates writes it."""
     return json.dumps(value, ensure_ascii=False)
@@ -150,11 +157,10 @@ def _string(place: str, value: Any) -> str:
 
 
 def _weight(place: str, value: Any) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value < math.inf:
+    if not factor(value):
         raise command.UserError(
-            f'{place} is {value!r}; it is a number of at least 0, by which the loss of '
-            'the message is multiplied: 0 is not learned.'
+            f'{place} is {value!r:.60}; it is a number from 0 to {MOST:g}, by which '
+            'the loss of the message is multiplied: 0 is not learned.'
         )
     return float(value)
 
@@ -176,8 +182,10 @@ def _tool_calls(place: str, value: Any) -> list[dict[str, Any]]:
             )
         arguments = function.get('arguments')
         if isinstance(arguments, str):  # as OpenAI writes them
-            with contextlib.suppress(ValueError):
-                arguments = json.loads(arguments)
+            with contextlib.suppress(ValueError, RecursionError):
+                parsed = json.loads(arguments)
+                to_json(parsed).encode()  # half a surrogate pair
+                arguments = parsed
         if not isinstance(arguments, dict):
             raise command.UserError(
                 f'{place}[{i}].function.arguments is {arguments!r:.60}; it is an '

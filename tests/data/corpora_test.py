@@ -209,6 +209,8 @@ def test_the_first_sentence_is_a_clean_one(docstring, sentence):
         ('text', '{"text": "a", "licence": 3}', 'lines.jsonl:2 has licence=3'),
         ('text', '["a"]', 'lines.jsonl:2 is not a JSON object'),
         ('text', '{"text": ', 'lines.jsonl:2 is not JSON'),
+        pytest.param('text', '[' * 100_000, 'lines.jsonl:2 is not JSON', id='deep'),
+        pytest.param('text', '1' * 5_000, 'lines.jsonl:2 is not JSON', id='long'),
         ('chat', '{}', 'lines.jsonl:2 has None for messages'),
         ('chat', '{"messages": [{"role": "cat", "content": ""}]}', 'lines.jsonl:2: '),
         (
@@ -244,6 +246,11 @@ def test_the_first_sentence_is_a_clean_one(docstring, sentence):
             'pairs',
             '{"prompt": "a", "chosen": "b", "rejected": "c", "margin": -1}',
             'lines.jsonl:2 has margin=-1',
+        ),
+        (
+            'pairs',
+            '{"prompt": "a", "chosen": "b", "rejected": "c", "margin": 1e39}',
+            'lines.jsonl:2 has margin=1e.39; it needs a number from 0 to',
         ),
         (
             'feedback',

@@ -52,7 +52,6 @@ def test_a_prompt_begins_the_conversation_with_its_reply(tokenizer):
 
 SCHEMA = {'type': 'function', 'function': {'name': 'add', 'parameters': {}}}
 CALL = {'function': {'name': 'add', 'arguments': {'a': 1, 'b': 'é'}}}
-BROKEN = {'function': {'name': 'f', 'arguments': '['}}
 TOOLS = [
     {'role': 'user', 'content': '1 + 1?', 'tools': [SCHEMA]},
     {'role': 'assistant', 'content': 'Wait', 'tool_calls': [CALL, CALL]},
@@ -125,6 +124,10 @@ def test_no_reply_is_nothing_to_learn_from(tokenizers):
         chat.encode(tokenizers['bytes'], TALK[:2])
 
 
+def wrong(arguments):
+    return {'function': {'name': 'f', 'arguments': arguments}}
+
+
 @pytest.mark.parametrize(
     ('messages', 'message'),
     [
@@ -143,6 +146,8 @@ def test_no_reply_is_nothing_to_learn_from(tokenizers):
         ([{**TALK[2], 'weight': -1}], r'messages\[0\]\.weight is -1; it is a number'),
         ([{**TALK[2], 'weight': float('nan')}], r'\.weight is nan'),
         ([{**TALK[2], 'weight': True}], r'\.weight is True'),
+        ([{**TALK[2], 'weight': 1e39}], r'\.weight is 1e.39; .* from 0 to'),
+        ([{**TALK[2], 'weight': 10**400}], r'\.weight is 10000'),
         ([TALK[1], TOOLS[2]], r'messages\[1\] is what a tool answered, and no call'),
         ([TOOLS[2]], r'messages\[0\] is what a tool answered'),
         ([TALK[0], TOOLS[0]], r'messages\[1\] has tools, which'),
@@ -150,14 +155,14 @@ def test_no_reply_is_nothing_to_learn_from(tokenizers):
         ([{**TOOLS[0], 'tools': 'add'}], r'\.tools is .add.; it is a list of objects'),
         ([{**TALK[2], 'tool_calls': []}], r'\.tool_calls is empty'),
         ([{**TALK[2], 'tool_calls': [{'name': 'f'}]}], r'calls\[0\] names no function'),
-        (
-            [
-                {
-                    **TALK[2],
-                    'tool_calls': [{'function': {'name': 'f', 'arguments': '['}}],
-                }
-            ],
-            r'tool_calls\[0\]\.function\.arguments is .\[.; it is an object',
+        *(
+            ([{**TALK[2], 'tool_calls': [wrong(arguments)]}], message)
+            for arguments, message in (
+                ('[', r'tool_calls\[0\]\.function\.arguments is .\[.; it is an object'),
+                ('[' * 100_000, r'arguments is .\[\[\[.*; it is an object'),
+                ('{"a": "\\ud800"}', r'arguments is .*ud800.*; it is an object'),
+                ([1], r'arguments is \[1\]; it is an object'),
+            )
         ),
         ([{**TOOLS[4], 'content': 3}], r'\.content is of type int'),
         ([{**TOOLS[2], 'name': 3}], r'messages\[0\]\.name is of type int'),

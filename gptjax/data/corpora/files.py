@@ -52,7 +52,7 @@ def json_lines(
             except UnicodeError:
                 yield documents.Skipped(place, INVALID)
                 continue
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise command.UserError(f'{place} is not JSON: {error}.') from None
             if not isinstance(record, dict):
                 raise command.UserError(f'{place} is not a JSON object: {{...}}.')

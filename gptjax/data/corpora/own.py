@@ -19,7 +19,6 @@ translations), the `steps` that made it, and the `unit` that it is held out with
 """
 
 from collections.abc import Callable, Iterator
-import math
 from pathlib import Path
 from typing import Any
 
@@ -174,10 +173,10 @@ def _pairs(place: str, record: Record) -> Record:
 
 
 def _margin(place: str, given: Any) -> float:
-    number = isinstance(given, int | float) and not isinstance(given, bool)
-    if not number or not 0 <= given < math.inf:
+    if not messages_lib.factor(given):
         raise command.UserError(
-            f'{place} has margin={given!r}; it needs a number of at least 0.'
+            f'{place} has margin={given!r:.60}; it needs a number from 0 to '
+            f'{messages_lib.MOST:g}.'
         )
     return float(given)
 
