@@ -22,7 +22,7 @@ sys.path.insert(0, 'tests')
 from golden import preference_cases
 
 BETA, ANSWERS = 0.5, 64
-SAMPLED = "20,000 pairs, half of the answers the reference's and half the optimum's"
+SAMPLED = "20,000 pairs of answers, half the reference's, half the optimum's; 5 draws"
 
 
 def rows() -> Iterator[dict[str, Any]]:
@@ -41,9 +41,10 @@ def rows() -> Iterator[dict[str, Any]]:
                 'direction': 'min',
                 'unit': 'largest difference',
             }
+        drawn = [distance(*sampled_pairs(seed), steps=200) for seed in range(5)]
         for what, goal, found in (
             ('all pairs', 0.01, distance(*all_pairs(), steps=400)),
-            (SAMPLED, 0.05, distance(*sampled_pairs(), steps=200)),
+            (SAMPLED, 0.05, float(np.mean(drawn))),
         ):
             yield {
                 'name': f'DPO on {what}: total variation to the optimum',
@@ -108,13 +109,14 @@ def all_pairs() -> tuple[np.ndarray, np.ndarray]:
     return both, won()[both[:, 0], both[:, 1]]
 
 
-def sampled_pairs() -> tuple[np.ndarray, np.ndarray]:
+def sampled_pairs(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """20,000 judged pairs: half of the answers the reference's, half the optimum's.
 
-    With pairs of the reference alone, 0.05 is out of reach of any loss: maximum
-    likelihood itself, by Newton's method, is 0.042 to 0.113 away (12 tables).
+    What is left is the noise of so many judgements: 0.046 to 0.061 over 10 draws, where
+    pairs of the reference's answers alone leave 0.071 to 0.107 over 5. Maximum
+    likelihood itself, by Newton's method, is 0.042 to 0.113 away there (12 tables).
     """
-    rng = np.random.default_rng(4)
+    rng = np.random.default_rng(seed)
     both = rng.choice(ANSWERS, (20_000, 2), p=np.exp(optimum()).mean(0))
     swapped = rng.random(len(both)) > won()[both[:, 0], both[:, 1]]
     both[swapped] = both[swapped, ::-1]
