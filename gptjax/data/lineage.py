@@ -2,9 +2,9 @@
 
 began_with  the workdir whose weights it began with, at which step, and its data.json
 trained_on  a part for each time that data or batches changed: the step and the row of
-            the stream where it begins, batch_size, T, seed, packing, longer, the
-            counts of what was too long, and the datasets, of which a mixture says how
-            they were mixed
+            the stream where it begins, batch_size, T, seed, packing, longer, whether
+            answers are rows by themselves (feedback), the counts of what was too long,
+            and the datasets, of which a mixture says how they were mixed
 
 A step n (from 1) of a part reads the rows of the stream from
 row + (n - 1 - step) * batch_size on.

@@ -166,9 +166,10 @@ class _Tracer:
         number: of the dataset among those of the part.
         """
         # Runs of before there was a choice have cut.
-        how = part['T'], part['packing'], part.get('longer', 'cut')
+        how = dict(packing=part['packing'], longer=part.get('longer', 'cut'))
+        how['feedback'] = part.get('feedback', False)
         asked = part.get('rollout', {'prompt_tokens': None, 'updates': 1})
-        rows, chosen = self._rows(*how, asked['prompt_tokens'])
+        rows, chosen = self._rows(asked['prompt_tokens'], part['T'], **how)
         n, first, size = len(rows), part['row'], part['batch_size']
         updates = asked['updates']  # of one rollout, which reads `size` prompts
         begin = -(-part['step'] // updates) * updates
@@ -194,23 +195,23 @@ class _Tracer:
         return np.unique(steps[steps < end] + 1)
 
     def _rows(
-        self, T: int, packing: str | None, longer: str, prompt_tokens: int | None
+        self, prompt_tokens: int | None, T: int, **how: Any
     ) -> tuple[rows_lib.Rows, Int64[np.ndarray, ' rows']]:
         """The rows of T tokens, and the numbers of those that hold the documents.
 
         prompt_tokens: where rows are the prompts of rollouts.
         """
-        how = T, packing, longer, prompt_tokens
-        if how not in self._known:
+        key = prompt_tokens, T, *how.values()
+        if key not in self._known:
             rows: Any
             if prompt_tokens is None:
-                rows = self._built.rows('train', T, packing, longer=longer)
+                rows = self._built.rows('train', T, **how)
             else:
                 rows = prompts.Prompts(self._built, 'train', prompt_tokens)
             found = [rows.rows_of(e.place, e.place + e.tokens) for e in self._found]
             none = np.zeros(0, np.int64)
-            self._known[how] = rows, np.unique(np.concatenate([none, *found]))
-        return self._known[how]
+            self._known[key] = rows, np.unique(np.concatenate([none, *found]))
+        return self._known[key]
 
 
 def _checkpoints(workdir: Path) -> list[int]:

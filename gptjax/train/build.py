@@ -195,6 +195,7 @@ def record(run: Run, step: int, row: int) -> None:
             'seed': run.seed,
             'packing': run.data.packing,
             'longer': run.data.longer,
+            'feedback': run.objective.feedback,
             'counts': inputs.counts(run.rows),
             'mixture': run.data.mixture,
         }

@@ -18,6 +18,7 @@ from gptjax.data import (
     ledger,
     lineage,
     mixture,
+    pipeline,
     trace,
     turn_rows,
 )
@@ -294,6 +295,30 @@ def test_a_mixture_is_traced_through_its_order(many, built, tmp_path):
             steps = [k for k, read in drawn.items() if set(read) & set(chosen.tolist())]
             assert list(seen.steps) == steps
             assert seen.last == 40
+
+
+def test_answers_of_pairs_are_rows_by_themselves(tmp_path):
+    """As KTO reads them: each beside the answer of another pair."""
+    lines = [{'prompt': n, 'chosen': n, 'rejected': n + n} for n in 'abcdef']
+    (tmp_path / 'pairs.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+    pairs = build.build(
+        tmp_path / 'pairs',
+        corpus=dict(name='pairs', path=str(tmp_path / 'pairs.jsonl'), licence='MIT'),
+        tokenizer=dict(name='bytes'),
+        held_out=dict(fraction=0.0, by='document'),
+        shard_tokens=1000,
+    )
+    part = dict(step=0, row=0, batch_size=2, T=16, seed=3, packing=None, mixture=None)
+    lineage.record(tmp_path, None, [pairs], {**part, 'feedback': True})
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 6}\n')
+    rows = pairs.rows('train', 16, feedback=True)
+    drawn = [pipeline.batch(rows, seed=3, batch_size=2, row=2 * n) for n in range(6)]
+    for entry in ledger.entries(pairs, 'train'):
+        place = np.array([entry.place + 2])  # the letter that only this pair has
+        letter = pairs.sequences('train').tokens.at(place)[0]
+        read = [n + 1 for n, b in enumerate(drawn) if (b['targets'] == letter).any()]
+        (seen,) = trace.runs(pairs, [entry], [tmp_path])
+        assert list(seen.steps) == read
 
 
 def test_the_model_card_has_the_sources_of_all_its_data(
