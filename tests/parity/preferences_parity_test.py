@@ -78,34 +78,45 @@ def batch_of(ids, mask):
     }
 
 
-@pytest.mark.parametrize('name', preferences.LOSSES)
+@pytest.mark.parametrize('name', [*preferences.LOSSES, *preferences.UNPAIRED])
 def test_from_logits(both, name, measured):
+    """Answers by themselves stand beside the one before, on which kto has its KL."""
     (policy, against), ((arch, params), (_, start)), ids, mask = both
-    options = preference_cases.OPTIONS[name]
-    without = name in preferences.WITHOUT_REFERENCE
+    options = (preference_cases.OPTIONS | preference_cases.UNPAIRED)[name]
+    model = transformer.make(arch, tiny.COMPUTE, tiny.sharding())
+    settings, good = dict(name=name, **options), preference_cases.good(len(ids))
+    frozen = {'reference': start, 'running': preferences.RUNNING.get(name, {})}
     torch_ids, torch_mask = torch.tensor(ids), torch.tensor(mask)
     labels = torch_ids.masked_fill(torch_mask == 0, -100)
     with torch.no_grad():
         sums = of_torch(against)(torch_ids, labels).sum(-1)
+        own = of_torch(policy)(torch_ids, labels).sum(-1)
     policy.zero_grad()
-    wanted = trl_preferences.pairs(
-        name, options, of_torch(policy), torch_ids, torch_mask, sums
-    )
+    given = name, options, of_torch(policy), torch_ids, torch_mask, sums
+    if name in preferences.LOSSES:
+        wanted = trl_preferences.pairs(*given)
+        batch = batch_of(ids, mask)
+        without = name in preferences.WITHOUT_REFERENCE
+        loss_fn = preference.make(model, settings, 'none' if without else 'live')
+    else:
+        kl = own.roll(1), sums.roll(1)
+        wanted, estimate = trl_preferences.answers(*given, torch.tensor(good), kl)
+        twice = (np.concatenate([x, np.roll(x, 1, 0)]) for x in (ids, mask))
+        batch = batch_of(*twice) | {'labels': jnp.asarray(good, jnp.int32)}
+        loss_fn = preference.make_kto(model, settings, 'live')
+        frozen['running'] = {'kl': estimate}
     wanted.backward()
     squares = [p.grad.square().sum() for p in policy.parameters() if p.grad is not None]
     norm = float(torch.stack(squares).sum().sqrt())
 
-    model = transformer.make(arch, tiny.COMPUTE, tiny.sharding())
-    settings = dict(name=name, **options)
-    loss_fn = preference.make(model, settings, 'none' if without else 'live')
-    frozen = {'reference': start, 'running': preferences.RUNNING.get(name, {})}
-
     def loss(params):
-        found = loss_fn(params, frozen, batch_of(ids, mask), None)
+        found = loss_fn(params, frozen, batch, None)
         total, weight = found.terms['loss']  # of orpo, without its cross-entropy
         return total / weight, step.means(found)
 
-    (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    (value, means), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    if name == 'kto':
+        assert max(float(means['kl']), 0) == pytest.approx(estimate, abs=1e-5)
     squares = [jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)]
     apart = abs(float(value) - wanted.item()) / max(1.0, abs(wanted.item()))
     norms = abs(float(jnp.sqrt(sum(squares))) / norm - 1)
