@@ -1,7 +1,6 @@
 """Weights in 8 or 4 bits, for a base that is not trained (Dettmers et al., 2023)."""
 
-from collections.abc import Collection
-import functools
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -53,19 +52,17 @@ def tree(
     params: core.Params, boxed: core.Params, sharding: sharding_lib.Sharding
 ) -> core.Params:
     """`params` in few bits where `boxed`, which is `abstract`'s, is."""
-    boxes = dict(
-        trees.paths(boxed, is_leaf=lambda x: lora.is_boxed(x) or _quantised(x))
-    )
+    both = trees.paths(boxed, is_leaf=lambda x: lora.is_boxed(x) or _few(x))
+    boxes = {path: box for path, box in both if _few(box)}
 
-    def leaf(path: str, weight: Any) -> Any:
-        box = boxes[path]
-        if not _quantised(box):
-            return weight
-        places = sharding.of_boxed(box)
-        make = functools.partial(quantise, path, kind=box.kind)
-        return jax.jit(make, out_shardings=places)(weight)
+    def make(weights: Mapping[str, Array]) -> dict[str, leaves.Quantised]:
+        return {
+            path: quantise(path, x, boxes[path].kind) for path, x in weights.items()
+        }
 
-    return trees.map_with_path(leaf, params)
+    weights = {path: leaf for path, leaf in trees.paths(params) if path in boxes}
+    few = jax.jit(make, out_shardings=sharding.of_boxed(boxes))(weights)
+    return trees.map_with_path(lambda path, leaf: few.get(path, leaf), params)
 
 
 def quantise(path: str, weight: Float[Array, '...'], kind: str) -> leaves.Quantised:
@@ -91,7 +88,7 @@ def quantise(path: str, weight: Float[Array, '...'], kind: str) -> leaves.Quanti
     return leaves.Quantised(codes, absmax, dims, kind)
 
 
-def _quantised(leaf: Any) -> bool:
+def _few(leaf: Any) -> bool:
     return isinstance(leaf, leaves.Quantised)
 
 

@@ -30,18 +30,24 @@ def targets(params):
 
 
 @functools.cache
-def fresh(R=4, seed=1):
-    boxed = transformer.abstract(model())
-    return nn.unbox(lora.init(boxed, targets(base()), R, jax.random.key(seed)))
+def fresh(R=4):
+    boxed, paths = transformer.abstract(model()), targets(base())
+    make = jax.jit(lambda key: nn.unbox(lora.init(boxed, paths, R, key)))
+    return make(jax.random.key(1))
 
 
 @functools.cache
 def trained(R=4, seed=1):
     """Adapters that are not 0 any more."""
-    key = jax.random.key(seed)
+    rng = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda x: x + 0.1 * jax.random.normal(key, x.shape), fresh(R, seed)
+        lambda x: jnp.asarray(x + rng.normal(0, 0.1, x.shape), x.dtype), fresh(R)
     )
+
+
+merge = jax.jit(lora.merge)
+unmerge = jax.jit(lambda *given: lora.unmerge(*given, 0.7))
+unstack = jax.jit(lambda params: transformer.unstack(model(), params))
 
 
 @jax.jit
@@ -65,7 +71,7 @@ def two_tokens(layers):
 
 
 def decoded(params):
-    return two_tokens(transformer.unstack(model(), params))
+    return two_tokens(unstack(params))
 
 
 def test_fresh_adapters_of_all_weights_change_no_bit():
@@ -84,13 +90,13 @@ def test_fresh_adapters_begin_as_pefts():
 
 def test_merged_is_joined_and_unmerges():
     joined = lora.join(base(), trained(), 0.7)
-    merged = lora.merge(joined)
+    merged = merge(joined)
     assert jax.tree.structure(merged) == jax.tree.structure(base())
     assert np.max(np.abs(hidden(joined) - hidden(base()))) > 0.1
     np.testing.assert_allclose(hidden(merged), hidden(joined), atol=1e-5)
     np.testing.assert_allclose(decoded(merged), decoded(joined), atol=1e-5)
     for leaf, before in zip(
-        jax.tree.leaves(lora.unmerge(merged, trained(), 0.7)),
+        jax.tree.leaves(unmerge(merged, trained())),
         jax.tree.leaves(base()),
         strict=True,
     ):
@@ -99,12 +105,13 @@ def test_merged_is_joined_and_unmerges():
 
 def test_each_row_goes_through_its_own_adapter():
     """Of another rank and scale each; the second row through the base alone."""
-    given = [(trained(4, 1), 0.7), ({}, 1.0), (trained(2, 2), 1.5)]
-    joined = lora.join(base(), lora.several(given), 1.0)
-    layers = transformer.unstack(model(), joined)
+    given, scales = [trained(4, 1), {}, trained(2, 2)], (0.7, 1.0, 1.5)
+    several = jax.jit(lambda trees: lora.several([*zip(trees, scales, strict=True)]))
+    layers = unstack(lora.join(base(), several(given), 1.0))
     found = two_tokens(lora.choose(layers, jnp.array([2, 1, 0])))
     for row, index in enumerate([2, 1, 0]):
-        alone = decoded(lora.merge(lora.join(base(), *given[index])))
+        joined = lora.join(base(), given[index], scales[index])
+        alone = decoded(merge(joined) if given[index] else base())
         np.testing.assert_allclose(found[row], alone[row], atol=1e-5)
 
 

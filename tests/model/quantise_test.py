@@ -71,7 +71,7 @@ def test_a_model_computes_with_what_the_codes_stand_for():
     kept = {path for path, _ in trees.paths(few)}
     assert {'tokens', 'norm/scale', 'blocks/mlp_norm/scale'} <= kept
     assert 'blocks/mlp/gate/codes' in kept
-    dense = lora.merge(few)
+    dense = jax.jit(lora.merge)(few)
     hidden = tiny_family.hidden(model)
     np.testing.assert_array_equal(hidden(few, batch), hidden(dense, batch))
     assert np.abs(hidden(few, batch) - hidden(params, batch)).max() > 0.01
