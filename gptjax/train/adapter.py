@@ -29,8 +29,11 @@ class Adapter:
     base: str  # how the other weights are held: 'float32', or one of quantise.KINDS
 
     def __post_init__(self) -> None:
-        if self.R < 1:
-            raise command.UserError(f'adapter.R is {self.R}; set it to 1 or more.')
+        if self.R < 1 or not 0 < self.alpha < float('inf'):
+            raise command.UserError(
+                f'adapter.R is {self.R} and adapter.alpha {self.alpha}; R needs to be '
+                '1 or more, and alpha above 0.'
+            )
         kinds = dict.fromkeys(('float32', *quantise.KINDS))
         command.lookup(kinds, self.base, 'kind of weights for adapter.base')
 
@@ -40,6 +43,11 @@ class Adapter:
 
     def _paths(self, boxed: core.Params) -> tuple[list[str], list[str]]:
         """The weights that are adapted, and those that are trained whole."""
+        if not (self.targets or self.train):
+            raise command.UserError(
+                'adapter.targets and adapter.train are empty, which leaves nothing to '
+                "train; adapt ('blocks/attention', 'blocks/mlp') for example."
+            )
         leaves = dict(trees.paths(nn.unbox(boxed)))
         named = {
             name: freeze.matches(f'adapter.{name}', patterns, leaves)
@@ -99,7 +107,7 @@ class Adapter:
     def over(
         self, boxed: core.Params, sharding: sharding_lib.Sharding, params: core.Params
     ) -> core.Params:
-        """The base, which `params` are, as it is held."""
+        """The base as it is held, of `params`, which are whole and in float32."""
         if self.base == 'float32':
             return params
         return quantise.tree(params, self.held(boxed), sharding)

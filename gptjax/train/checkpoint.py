@@ -142,13 +142,15 @@ class Checkpoints:
                 'go on; train in another workdir, with model.init_from set to this one.'
             )
         like = _like(shapes, shardings)
-        names = {name for name, _ in trees.paths(like)}
-        if others := sorted(names ^ set(manifest['arrays'])):
+        ours = {(name, x.shape) for name, x in trees.paths(like)}
+        saved = manifest['arrays'].items()
+        theirs = {(name, tuple(entry['shape'])) for name, entry in saved}
+        if others := sorted({name for name, _ in ours ^ theirs}):
             raise command.UserError(
                 f'checkpoint {manifest["step"]} was written by a run with other arrays '
                 f'({", ".join(others[:3])}{", ..." if len(others) > 3 else ""}); '
-                'optimizer.name, optimizer.freeze and objective stay as they are in a '
-                'workdir.'
+                'optimizer.name, optimizer.freeze, adapter and objective stay as they '
+                'are in a workdir.'
             )
         found = self._orbax.restore(
             self._path(manifest['step']) / 'state',

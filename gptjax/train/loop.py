@@ -12,13 +12,14 @@ import time
 from types import FrameType
 from typing import Any
 
+from flax import linen as nn
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
 from gptjax import command, core, trees
 from gptjax.model import config as model_config
-from gptjax.model import cost
+from gptjax.model import cost, transformer
 from gptjax.train import build, checkpoint, evaluate, flops, log, reference, source
 from gptjax.train import settings as settings_lib
 from gptjax.train import state as state_lib
@@ -117,6 +118,12 @@ class _Loop:
             raise command.UserError(
                 f'{run.workdir} holds a model of another {", ".join(changed)}; weights '
                 'cannot change their shape, so take another workdir.'
+            )
+        if bool(host.base_digest) != bool(run.base_digest):
+            held = 'adapters' if host.base_digest else 'whole weights'
+            raise command.UserError(
+                f'{run.workdir} holds {held}, and the section adapter says otherwise; '
+                'take another workdir, with model.init_from set to this one.'
             )
         reads = run.objective.frozen or run.base_digest
         if reads and host.start_digest != run.start_digest:
@@ -256,9 +263,9 @@ class _Loop:
 
     def _say_start(self) -> None:
         run = self.run
-        weights = trees.count(self.state.params)
+        weights = trees.count(nn.unbox(transformer.abstract(run.model)))
         part = trees.count(run.trained.take(self.state.params))
-        some = f' ({part / 1e6:.2f}M trained)' if part < weights else ''
+        some = f' ({part / 1e6:.2f}M trained)' if part != weights else ''
         mesh = ' x '.join(f'{a} {n}' for a, n in self.sharding.mesh.shape.items())
         at = f'from step {self.step} ' if self.step else ''
         self.log.say(
