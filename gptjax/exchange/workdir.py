@@ -360,7 +360,8 @@ def _write_peft(trained: build.Trained, output: Path, dtype: str) -> None:
     with huggingface.new_folder(output) as partial:
         arch = trained.model.arch
         peft.write(partial, arch, adapter, base_name=named, dtype=dtype)
-        (partial / 'README.md').write_text(card.text(trained, origin, 'peft', dtype))
+        alone = dataclasses.replace(trained, params=params)
+        (partial / 'README.md').write_text(card.text(alone, origin, 'peft', dtype))
 
 
 FORMATS: dict[str, Callable[[build.Trained, Path, str], None]] = {
