@@ -79,7 +79,18 @@ def rows(
         also = dict(rows=plain, tokenizer=one.tokenizer(), seed=seed)
         return command.splat(masking.MaskedRows, 'objective', options, **also)
 
-    return built.mix(split, of) if isinstance(built, mixture.Mixed) else of(built)
+    made = built.mix(split, of) if isinstance(built, mixture.Mixed) else of(built)
+    found = counts(made)
+    parts = made.parts() if isinstance(made, mixture.Mixture) else {'': made}
+    if len(found) == len(parts) and all(
+        one['unlearned'] == max(one.values()) for one in found.values()
+    ):
+        raise command.UserError(
+            f'the {split} split has nothing to learn in rows of {T} tokens: questions '
+            'fill them, or answers are equal; set data.T or model.T larger, or take '
+            'other data.'
+        )
+    return made
 
 
 def counts(rows: rows_lib.Rows) -> dict[str, dict[str, int]]:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from gptjax import command
-from gptjax.data import pipeline
+from gptjax.data import pipeline, turn_rows
 
 SECTIONS = (
     'model', 'data', 'optimizer', 'objective', 'mesh', 'compute', 'checkpoint', 'eval',
@@ -40,6 +40,7 @@ class Data:
 
     def __post_init__(self) -> None:
         command.lookup(pipeline.LOADERS, self.loader, 'data.loader')
+        command.lookup(turn_rows.LONGER, self.longer, 'data.longer')
         if (self.path is None) == (self.mixture is None):
             raise command.UserError(
                 'data has one of path and mixture; set one of them.'

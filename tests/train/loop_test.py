@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tiny_config
 
-from gptjax import command
+from gptjax import command, core
 from gptjax.data import lineage
-from gptjax.train import build, checkpoint, log, loop
+from gptjax.data import rows as rows_lib
+from gptjax.train import build, checkpoint, evaluate, feed, log, loop
 from gptjax.train import settings as settings_lib
 
 
@@ -187,6 +188,7 @@ def test_a_finished_run_does_nothing(raw, straight, capsys):
         ),
         ({'data__path': '/nowhere.txt'}, '/nowhere.txt'),
         ({'data__loader': 'grain'}, "unknown data.loader 'grain'"),
+        ({'data__longer': 'cute'}, "unknown data.longer 'cute'"),
         ({'checkpoint__keep': 0}, r'checkpoint\.keep is 0; .* at least 1'),
         ({'eval__every': 0}, r'eval\.every is 0'),
         ({'steps': 0}, 'steps is 0; set it to a number above 0'),
@@ -307,15 +309,40 @@ def test_what_is_cut_is_counted_in_the_lineage(tmp_path):
     assert counts['unlearned'] == counts['longer'] > 9
 
 
-def test_held_out_rows_without_weight_are_an_error(raw, tmp_path):
+def test_held_out_rows_without_weight_are_an_error():
+    """Such as the few that `eval.rows` takes."""
+
+    class Feeder(feed.Feed):
+        def __init__(self):
+            pass
+
+        def once(self, rows, limit=0):
+            return [{}]
+
+    class Rows:
+        dtypes = rows_lib.DTYPES
+
+        def __len__(self):
+            return 5
+
+        def read(self, indices, epochs=None):
+            return {}
+
+    nothing = core.Loss(terms={'loss': (0.0, 0.0)}, metrics={})
+    with pytest.raises(command.UserError, match=r'nothing to evaluate: 5 .* model\.T'):
+        evaluate.evaluate(lambda *_: nothing, {}, {}, Feeder(), Rows(), 2)
+
+
+@pytest.mark.parametrize('longer', ['cut', 'drop'])
+def test_rows_without_weight_are_an_error(tmp_path, longer):
     """Questions that fill the context leave no answer to learn."""
     chats = tmp_path / 'chat.jsonl'
     asked = {'role': 'user', 'content': 'a' * 50}
     chat = {'messages': [asked, {'role': 'assistant', 'content': 'b'}]}
     chats.write_text('\n'.join([json.dumps(chat)] * 20))
-    with pytest.raises(command.UserError, match=r'nothing to evaluate: .* model\.T'):
+    with pytest.raises(command.UserError, match=r'train split has nothing.* model\.T'):
         run(
-            chats, tmp_path / 'run', eval__every=1,
+            chats, tmp_path / 'run', data__longer=longer,
             data__build__corpus=dict(name='chat', licence='CC0-1.0'),
             data__build__held_out=dict(fraction=0.5, by='document'),
         )  # fmt: skip
