@@ -7,6 +7,7 @@ from typing import Any
 
 Result = dict[str, Any]  # as `scores` writes it
 Named = tuple[str, Result]  # the name of the run, and its result on one dataset
+Value = tuple[str, float]  # the name of the run or step, and a number of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,17 +82,11 @@ def logged(
     """
     lines = []
     for name, records in runs:
-        for (before, old), (after, new) in _ends(records, 'eval_reward'):
-            lines.append(
-                Comparison(
-                    f'Do the answers of {name} earn more than at its start?',
-                    'mean reward of its answers to held-out prompts; more is better',
-                    f'{before}\n{old:.3f}',
-                    f'{after}\n{new:.3f}',
-                    signed(new - old, 3),
-                    None if new == old else new > old,
-                )
-            )
+        for before, after in _ends(records, 'eval_reward'):
+            question = f'Do the answers of {name} earn more than at its start?'
+            measure = 'mean reward of its answers to held-out prompts; more is better'
+            change = signed(after[1] - before[1], 3)
+            lines.append(_pair(question, measure, before, after, '.3f', change))
         prefix = 'eval_loss_'
         known = {key for record in records for key in record if key.startswith(prefix)}
         for key in sorted(known - {f'{prefix}{dataset}' for dataset in evaluated}):
@@ -104,7 +99,7 @@ def logged(
     return lines
 
 
-def _ends(records: Sequence[Result], key: str) -> list[list[tuple[str, float]]]:
+def _ends(records: Sequence[Result], key: str) -> list[list[Value]]:
     """[[('step n', value) of the first record with one, and of the last]], or []."""
     found = [(f'step {r["step"]:,}', r[key]) for r in records if r.get(key) is not None]
     return [[found[0], found[-1]]] if len(found) > 1 else []
@@ -151,26 +146,21 @@ def _chat(named: Sequence[Named]) -> list[Comparison]:
 
 def _stopped(before: Named | None, after: Named) -> Comparison:
     """How many of the answers end by themselves."""
-    (name, result), gain = after, _share(after)
-    if before:
-        gain -= _share(before)
-    return Comparison(
-        f'Do the answers of {name} end by themselves?',
-        f'greedy answers to held-out questions of {result["dataset"]}, at most '
-        f'{result["max_tokens"]} tokens; more is better',
-        _of_asked(before) if before else '',
-        _of_asked(after),
-        f'{signed(100 * gain)} points' if before else f'{gain:.0%}',
-        gain > 0 if before and gain else None,
+    name, result = after
+    question = f'Do the answers of {name} end by themselves?'
+    measure = (
+        f'share of {result["asked"]:,} greedy answers to held-out questions of '
+        f'{result["dataset"]}, at most {result["max_tokens"]} tokens; more is better'
     )
+    if before is None:
+        share = f'{_share(result):.1%}'
+        return Comparison(question, measure, '', f'{name}\n{share}', share, None)
+    old = before[0], _share(before[1])
+    return _higher(question, measure, old, (name, _share(result)))
 
 
-def _share(named: Named) -> float:
-    return float(named[1]['stopped'] / named[1]['asked'])
-
-
-def _of_asked(named: Named) -> str:
-    return f'{named[0]}\n{named[1]["stopped"]} of {named[1]["asked"]}'
+def _share(result: Result) -> float:
+    return float(result['stopped'] / result['asked'])
 
 
 def _pairs(named: Sequence[Named]) -> list[Comparison]:
@@ -179,34 +169,46 @@ def _pairs(named: Sequence[Named]) -> list[Comparison]:
         f'share of {count:,} held-out pairs of {dataset} whose better answer is the '
         'more probable one; more is better'
     )
-    lines = []
-    for (before, old), (after, new) in itertools.pairwise(named):
-        gain = new['ranked_right'] - old['ranked_right']
-        lines.append(
-            Comparison(
-                f'Does {after} prefer the better answer more often than {before} did?',
-                measure,
-                f'{before}\n{old["ranked_right"]:.1%}',
-                f'{after}\n{new["ranked_right"]:.1%}',
-                f'{signed(100 * gain)} points',
-                None if gain == 0 else gain > 0,
-            )
+    return [
+        _higher(
+            f'Does {after} prefer the better answer more often than {before} did?',
+            measure,
+            (before, old['ranked_right']),
+            (after, new['ranked_right']),
         )
-    return lines
+        for (before, old), (after, new) in itertools.pairwise(named)
+    ]
 
 
-def _lower(
-    question: str, measure: str, before: tuple[str, float], after: tuple[str, float]
-) -> Comparison:
+def _higher(question: str, measure: str, before: Value, after: Value) -> Comparison:
+    """A comparison of two shares of which the higher one is better."""
+    change = f'{signed(100 * (after[1] - before[1]))} points'
+    return _pair(question, measure, before, after, '.1%', change)
+
+
+def _lower(question: str, measure: str, before: Value, after: Value) -> Comparison:
     """A comparison of two numbers of which the lower one is better."""
-    change = after[1] / before[1] - 1
+    change = f'{signed(100 * (after[1] / before[1] - 1))}%'
+    return _pair(question, measure, before, after, '.3f', change, lower=True)
+
+
+def _pair(
+    question: str,
+    measure: str,
+    before: Value,
+    after: Value,
+    form: str,
+    change: str,
+    lower: bool = False,
+) -> Comparison:
+    (name, old), (later, new) = before, after
     return Comparison(
         question,
         measure,
-        f'{before[0]}\n{before[1]:.3f}',
-        f'{after[0]}\n{after[1]:.3f}',
-        f'{signed(100 * change)}%',
-        None if change == 0 else change < 0,
+        f'{name}\n{old:{form}}',
+        f'{later}\n{new:{form}}',
+        change,
+        None if new == old else (new < old) == lower,
     )
 
 

@@ -40,7 +40,7 @@ def table(
     head: Sequence[object], rows: Iterable[Sequence[object]], class_: str = ''
 ) -> Html:
     """A table whose columns are numbers, aligned right, where a head ends in '#'."""
-    return _table(head, [('', rows)], class_)
+    return grouped(head, [('', rows)], class_)
 
 
 def grouped(
@@ -49,14 +49,6 @@ def grouped(
     class_: str = 'grouped',
 ) -> Html:
     """A table in parts, each of (what stands over its rows, its rows)."""
-    return _table(head, groups, class_)
-
-
-def _table(
-    head: Sequence[object],
-    groups: Iterable[tuple[object, Iterable[Sequence[object]]]],
-    class_: str,
-) -> Html:
     names = [str(name) for name in head]
     classes = ['number' if name.endswith('#') else 'words' for name in names]
 
@@ -135,8 +127,8 @@ th:last-child, td:last-child { padding-right: 0; }
 .measures th:nth-child(2) { width: 12%; }
 .grouped tr:first-child td { padding-top: 1.25rem; border: 0; }
 .grouped tr + tr td:first-child { color: var(--soft); white-space: nowrap; }
-.grouped td:nth-child(2) { width: 100%; overflow-wrap: anywhere; }
-.grouped td:nth-child(2), .grouped b { white-space: pre-wrap; }
+.grouped td:nth-child(2) { width: 100%; }
+.grouped td:nth-child(2), .grouped b { white-space: pre-wrap; overflow-wrap: anywhere; }
 .grouped small { white-space: normal; }
 td small { display: block; color: var(--soft); font-size: .8125rem; }
 .good { color: var(--good); font-weight: 600; }
@@ -156,7 +148,6 @@ figcaption {
   margin-bottom: .4rem;
 }
 figcaption b { color: var(--ink); font-weight: 600; margin-right: auto; }
-figcaption small { flex-basis: 100%; }
 figcaption small:empty { display: none; }
 .key { white-space: nowrap; }
 .key i {
@@ -168,6 +159,7 @@ figcaption small:empty { display: none; }
   grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr));
 }
 .small-multiples figure { margin: 0; display: flex; flex-direction: column; }
+.small-multiples small { flex-basis: 100%; }
 .small-multiples svg { margin-top: auto; }
 .small-multiples .key { margin-right: auto; }
 .small-multiples .key:nth-last-child(2) { margin-right: 0; }
@@ -185,7 +177,11 @@ svg circle { fill: var(--card); stroke-width: 2; }
 }
 .sample p { max-width: none; margin: .15rem 0 .6rem; white-space: pre-wrap; }
 .sample p:last-child { margin-bottom: 0; }
-.sample .who { font-size: .8125rem; color: var(--soft); }
-@media (min-width: 48rem) { .two-columns { grid-template-columns: 1fr 1fr; } }
+@media (max-width: 40rem) {
+  .summary tr { display: grid; grid-template-columns: repeat(3, 1fr); }
+  .summary td:first-child { grid-column: 1 / -1; border: 0; padding-bottom: 0; }
+  .summary th:first-child { display: none; }
+  th, td { padding-right: .75rem; }
+}
 @media print { body { background: none; } figure, .sample { break-inside: avoid; } }
 """

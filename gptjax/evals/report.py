@@ -11,7 +11,7 @@ import jax
 
 import gptjax
 from gptjax import command
-from gptjax.data import storage
+from gptjax.data import card, storage
 from gptjax.evals import (
     compare,
     curves,
@@ -29,28 +29,30 @@ _INTRODUCTION = (
     'training on it. A token is a piece of a word; loss is how surprised the model is '
     'by each token, on average (0 would be never).'
 )
+_IN_NATS = ('next_token', 'masked_lm', 'seq2seq', 'distil')
 
 
 def write(workdirs: Sequence[Path], output: Path, prompts: Sequence[str]) -> str:
     """Writes the page about `workdirs`, in the order of training, to `output`.
 
-    Returns what stands side by side in it, as text for a terminal; '' where nothing
-    does. prompts: what text models continue; none are openings of held-out documents.
+    Returns the figures of the runs as a table of text, '' where there are none.
+    prompts: what text models continue; none are openings of held-out documents.
     Raises UserError for a workdir without a checkpoint, or one whose dataset or results
     are missing or damaged, and for an output that cannot be a file.
     """
     _check_output(output)
     reported = runs.read(workdirs, prompts)
-    title = f'How the training went: {", ".join(run.name for run in reported)}'
+    names = [run.name for run in reported]
+    title = f'How the training went: {", ".join(names)}'
+    figures = compare.matrix([run.results for run in reported])
     parts = [('summary', 'Does it mean something?', _summary(reported))]
-    together = transcripts.of_runs(reported)
-    if len(reported) > 1:
-        beside = [_figures(reported), *together.values()]
-        parts.append(('side-by-side', 'Side by side', beside))
-    parts += [
-        (f'run-{i}', run.name, _run(run, set(together)))
-        for i, run in enumerate(reported, 1)
-    ]
+    answers = transcripts.of_runs(reported)
+    if len(reported) == 1 and answers:
+        parts.append(('answers', 'Answers', answers))
+    elif len(reported) > 1 and figures:
+        table = page.table(['', *(f'{name}#' for name in names)], figures)
+        parts.append(('side-by-side', 'Side by side', [table, *answers]))
+    parts += [(f'run-{i}', run.name, _run(run)) for i, run in enumerate(reported, 1)]
     parts += [('data', 'Data', _data(reported)), ('try', 'Try it', _try(reported))]
     links = (page.element('a', name, href=f'#{anchor}') for anchor, name, _ in parts)
     body = page.document(
@@ -61,7 +63,7 @@ def write(workdirs: Sequence[Path], output: Path, prompts: Sequence[str]) -> str
         *(page.section(anchor, name, *inside) for anchor, name, inside in parts),
     )
     storage.write(output, body.encode())
-    return '\n'.join(filter(None, [_plain(reported), transcripts.plain(reported)]))
+    return card.table(['', *names], figures) if figures else ''
 
 
 def _check_output(output: Path) -> None:
@@ -102,7 +104,7 @@ def _summary(reported: Sequence[runs.Run]) -> list[page.Html]:
         )
         for line in lines
     ]
-    return [page.table(('', 'before#', 'after#', 'change#'), rows)]
+    return [page.table(('', 'before#', 'after#', 'change#'), rows, 'summary')]
 
 
 def _labelled(cell: str) -> page.Html:
@@ -123,28 +125,8 @@ def _change(line: compare.Comparison) -> page.Html:
     )
 
 
-def _figures(reported: Sequence[runs.Run]) -> page.Html:
-    """What was measured of several runs, a column each."""
-    lines = compare.matrix([run.results for run in reported])
-    head = ['', *(f'{run.name}#' for run in reported)]
-    return page.table(head, lines) if lines else page.Html('')
-
-
-def _plain(reported: Sequence[runs.Run]) -> str:
-    """The same for a terminal."""
-    rows = [['', *(run.name for run in reported)]]
-    rows += compare.matrix([run.results for run in reported])
-    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    return '\n'.join(
-        f'{name:<{first}}'
-        + ''.join(f'  {x:>{n}}' for x, n in zip(values, others, strict=True))
-        for name, *values in rows
-    )
-
-
-def _run(run: runs.Run, shown: set[str]) -> list[page.Html]:
-    """shown: digests of the datasets whose answers stand elsewhere."""
-    unit = ', nats a token' if run.dataset.kind != 'pairs' else ''
+def _run(run: runs.Run) -> list[page.Html]:
+    unit = 'nats a token' if run.config['objective']['name'] in _IN_NATS else ''
     parts = [
         page.element('p', stages.words(run)),
         stages.facts(run),
@@ -153,7 +135,7 @@ def _run(run: runs.Run, shown: set[str]) -> list[page.Html]:
     ]
     own = run.dataset.manifest['digest']
     for result in sorted(run.results, key=lambda r: r['dataset_digest'] != own):
-        parts += _result(run, result, result['dataset_digest'] not in shown)
+        parts += _result(run, result)
     if run.samples:
         settings = ', '.join(f'{key} {value}' for key, value in runs.SAMPLING.items())
         parts += [
@@ -168,42 +150,23 @@ def _run(run: runs.Run, shown: set[str]) -> list[page.Html]:
     return parts
 
 
-def _result(run: runs.Run, result: dict[str, Any], answers: bool) -> list[page.Html]:
+def _result(run: runs.Run, result: dict[str, Any]) -> list[page.Html]:
     numbers = [
         (label, scores.shown(result[name]), meaning)
         for name, (label, _, meaning) in scores.LABELS.items()
         if name in result
     ]
     late = '' if result['step'] == run.step else f', at step {result["step"]:,}'
-    parts = [
+    return [
         page.element('h3', f'On the held-out part of {result["dataset"]}{late}'),
         page.table(('measure', 'value#', 'what it is'), numbers, 'measures'),
     ]
-    if answers and 'samples' in result:
-        cards = map(_answer, result['samples'])
-        parts.append(page.element('div', *cards, class_='samples two-columns'))
-    return parts
 
 
 def _sample(sample: tuple[str, str]) -> page.Html:
     prompt, continuation = sample
     body = page.element('p', page.element('b', prompt), continuation)
     return page.element('div', body, class_='sample')
-
-
-def _answer(sample: dict[str, Any]) -> page.Html:
-    ended = 'stopped by itself' if sample['stopped'] else 'did not stop'
-    parts = []
-    for who, said in (
-        ('Question', page.element('b', sample['question'])),
-        (f'Answer ({ended})', sample['answer'] or '(nothing)'),
-        ('True answer', sample['reference']),
-    ):
-        parts += [
-            page.element('div', who, class_='who'),
-            page.element('p', said, class_='soft' if who == 'True answer' else ''),
-        ]
-    return page.element('div', *parts, class_='sample')
 
 
 def _data(reported: Sequence[runs.Run]) -> list[page.Html]:

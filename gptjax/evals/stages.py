@@ -79,17 +79,13 @@ def facts(run: runs.Run) -> page.Html:
 
 
 def _objective(section: dict[str, Any]) -> str:
-    """Its name, and what else the config says of it."""
-    shown = [section['name']]
-    for key, value in section.items():
-        if isinstance(value, dict):  # a loss, which has a name and options of its own
-            shown += [
-                value['name'],
-                *(f'{k} {v}' for k, v in value.items() if k != 'name'),
-            ]
-        elif key != 'name':
-            shown.append(f'{key} {value}')
-    return ', '.join(shown)
+    """Its name, and what else the config says of it; a loss is a section in it."""
+    options = [
+        _objective(value) if isinstance(value, dict) else f'{key} {value}'
+        for key, value in section.items()
+        if key != 'name' and value is not None
+    ]
+    return ', '.join([section['name'], *options])
 
 
 def _row(run: runs.Run) -> str:
@@ -124,13 +120,10 @@ def _data(run: runs.Run, data: settings.Data) -> str:
     return f'a mixture, by weight: {", ".join(sources)}'
 
 
-def _kept(data: settings.Data) -> str:
+def _kept(data: settings.Data) -> str | None:
     """What the file says that `train sample` writes beside the answers it keeps."""
-    path = Path(f'{data.path}.json')
-    if not path.is_file():
-        return ''
-    counts = storage.read_json(path)
-    return (
+    counts = storage.read_json(Path(f'{data.path}.json'))
+    return counts and (
         f'{counts["kept"]:,} of {counts["samples"]:,} answers accepted '
         f'({counts["accept_share"]:.1%}): by {counts["by"]}'
     )

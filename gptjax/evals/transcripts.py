@@ -73,62 +73,31 @@ def _number(value: float | None) -> str:
 def _cut(text: str) -> str:
     """Not too much of a text, and no empty lines in it."""
     text = re.sub(r'\n\s*\n', '\n', text)
-    return (
-        text if len(text) <= _LONGEST else f'{text[:_LONGEST]}\N{HORIZONTAL ELLIPSIS}'
-    )
+    cut = text[:_LONGEST]
+    return cut if cut == text else f'{cut}\N{HORIZONTAL ELLIPSIS}'
 
 
-def of_runs(reported: Sequence[runs.Run]) -> dict[str, page.Html]:
-    """The answers of several runs to the same held-out questions, in one table.
-
-    By the digest of the dataset, where at least two runs answered questions of it.
-    """
-    return {digest: _together(named) for digest, named in _answered(reported).items()}
-
-
-def plain(reported: Sequence[runs.Run]) -> str:
-    """Two of those questions for a terminal, with the answers of all runs."""
-    lines = []
-    for named in _answered(reported).values():
-        width = max(len(name) for name, _ in named)
-        for first in answers.spread(named[0][1]['samples'], 2):
-            said = [
-                (name, sample['answer'])
-                for name, result in named
-                for sample in result['samples']
-                if sample['question'] == first['question']
-            ]
-            lines += ['', _cut(first['question'])]
-            for who, text in [*said, ('true', first['reference'])]:
-                lines.append(f'  {who:<{width}}  {" ".join(_cut(text).split())}')
-    return '\n'.join(lines)
-
-
-def _answered(
-    reported: Sequence[runs.Run],
-) -> dict[str, list[tuple[str, dict[str, Any]]]]:
-    """(run, its result with answers), by dataset, where at least two runs have some."""
-    answered: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+def of_runs(reported: Sequence[runs.Run]) -> list[page.Html]:
+    """The answers of runs to the same held-out questions, a table for each dataset."""
+    asked: dict[tuple[str, str], dict[tuple[str, str], list[tuple[object, ...]]]] = {}
     for run in reported:
         for result in run.results:
-            if 'samples' in result:
-                named = answered.setdefault(result['dataset_digest'], [])
-                named.append((run.name, result))
-    return {digest: named for digest, named in answered.items() if len(named) > 1}
-
-
-def _together(named: Sequence[tuple[str, dict[str, Any]]]) -> page.Html:
-    groups: dict[tuple[str, str], list[tuple[object, ...]]] = {}
-    for name, result in named:
-        for sample in result['samples']:
-            key = sample['question'], sample['reference']
-            groups.setdefault(key, []).append((name, *_answer(sample)))
-    table = page.grouped(
-        ('', 'answer', 'reward#'),
-        [(_prompt(*key), lines) for key, lines in groups.items()],
-    )
-    title = f'Answers to held-out questions of {named[0][1]["dataset"]}'
-    return page.join([page.element('h3', title), table])
+            for sample in result.get('samples', ()):
+                dataset = result['dataset'], result['dataset_digest']
+                question = sample['question'], sample['reference']
+                lines = asked.setdefault(dataset, {}).setdefault(question, [])
+                lines.append((run.name, *_answer(sample)))
+    parts = []
+    for (name, _), groups in asked.items():
+        judged = any(reward for lines in groups.values() for *_, reward in lines)
+        parts += [
+            page.element('h3', f'Answers to held-out questions of {name}'),
+            page.grouped(
+                ('', 'answer', 'reward#' if judged else '#'),
+                [(_prompt(*question), lines) for question, lines in groups.items()],
+            ),
+        ]
+    return parts
 
 
 def _answer(sample: dict[str, Any]) -> tuple[object, object]:

@@ -100,7 +100,7 @@ def test_page_tells_of_runs_numbers_data_and_commands(written, workdirs):
     own = {result['dataset']: result for result in scores.read(workdirs[0])}
     assert f'{own["text"]["trigram_bits_per_byte"]:.3f}' in text
     assert f'{own["chat"]["loss"]:.3f}' in text
-    assert ' of 3' in text
+    assert 'share of 3 greedy answers' in text
     assert text.count('CC0-1.0') == 3
     assert 'text.jsonl' in text
     assert 'bytes, 261 tokens' in text
@@ -159,7 +159,7 @@ def test_summary_compares_like_with_like():
     assert [(x.before, x.after, x.change, x.better) for x in lines] == [
         ('trigram\n2.000', 'a\n1.500', '\N{MINUS SIGN}25.0%', True),
         ('a\n4.000', 'b\n3.000', '\N{MINUS SIGN}25.0%', True),
-        ('', 'b\n9 of 10', '90%', None),
+        ('', 'b\n90.0%', '90.0%', None),
         ('b\n50.0%', 'c\n75.0%', '+25.0 points', True),
     ]
 
@@ -174,7 +174,7 @@ def test_summary_says_worse():
 def test_summary_says_which_answers_stop_and_what_a_run_logged():
     chat = [result('chat', loss=2.0, stopped=n, asked=10, max_tokens=9) for n in (9, 8)]
     lines = compare.summary([('a', [chat[0]]), ('b', [chat[1]])])
-    assert (lines[1].before, lines[1].after) == ('a\n9 of 10', 'b\n8 of 10')
+    assert (lines[1].before, lines[1].after) == ('a\n90.0%', 'b\n80.0%')
     assert (lines[1].change, lines[1].better) == ('\N{MINUS SIGN}10.0 points', False)
     records = [
         {'step': 0, 'eval_reward': 0.25, 'eval_loss': -0.25, 'eval_loss_text': 2.0},
@@ -236,14 +236,14 @@ def test_curves_of_rollouts_have_the_reward_first_and_all_else_in_groups():
         | same
         for n in range(5)
     ]
-    first, *rest = curves.figures(records, ', nats a token')
-    assert 'Reward of an answer' in first
+    first, *rest = curves.figures(records, 'nats a token')
+    assert 'mean of the answers' in first
     assert 'held-out 0.5' in Parser(first).text
     text = ''.join(Parser(part).text for part in rest)
     titles = (
-        'Rewards', 'Reward: ended', 'How far it went', 'KL to the reference',
-        'Coefficient of the KL', 'Clipped', 'What it says', 'Entropy', 'The value',
-        'What it forgot', 'Forgetting of text', 'Loss on text', 'Training',
+        'Rewards', 'Reward ended', 'How far it went', 'KL', 'KL coefficient',
+        'Clip share', 'What it says', 'Entropy', 'The value of a state', 'Value loss',
+        'What it learned and forgot', 'Forgetting text', 'Loss text', 'Training', 'MFU',
     )  # fmt: skip
     places = [text.index(title) for title in titles]
     assert places == sorted(places)
