@@ -126,8 +126,8 @@ def _rollouts(
         _, batch = rollout.generate(
             model, sampler, params, given, words, repeat=options.group
         )
-        answers = policy.read(model, params, batch, None, 1.0)
-        base = policy.read(model, reference, batch, None, 1.0)
+        answers = policy.read(model, params, batch, None, options)
+        base = policy.read(model, reference, batch, None, options)
         answer_M = batch['targets'] @ V ** jnp.arange(C)[::-1]
         made = {
             **batch,

@@ -113,7 +113,7 @@ def make(model: transformer.Model, options: Options) -> core.LossFn:
     def loss_fn(
         params: core.Params, frozen: core.Params, batch: core.Batch, key: Array | None
     ) -> core.Loss:
-        answers = policy.read(model, params, batch, key, options.temperature)
+        answers = policy.read(model, params, batch, key, options)
         return loss(options, answers, batch)
 
     return loss_fn

@@ -1,5 +1,6 @@
 """What losses on a policy's own answers share: its tokens, ratios and clipping."""
 
+from collections.abc import Sequence
 import dataclasses
 import math
 from typing import NamedTuple
@@ -7,11 +8,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+import numpy as np
 
 from gptjax import command, core
 from gptjax.model import transformer
 from gptjax.objectives import advantages, next_token
 
+_NEVER = -1e9  # a logit without probability, which has differences
 _ABOVE_0 = 'importance_cap', 'clip_value', 'clip_score', 'kl_target', 'kl_horizon'
 _LEAST_0 = (
     'clip_high', 'value_coefficient', 'entropy_coefficient', 'kl_coefficient',
@@ -27,11 +30,12 @@ _RANGES: dict[str, command.Range] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What losses on rollouts share; the first three are of the section `rollout`."""
+    """What losses on rollouts share; the first four are those of the sampler."""
 
     temperature: float
     max_tokens: int  # of a completion
     group: int  # completions of one prompt
+    unsaid: Sequence[int] = ()  # tokens that the sampler never draws
     dual_clip: float | None = None  # above 1: most of a ratio where the advantage < 0
     entropy_coefficient: float = 0.0
     importance_cap: float | None = None  # of p / p of the sampler
@@ -41,7 +45,10 @@ class Options:
 
 
 class Answers(NamedTuple):
-    """What a model makes of answers: of each target, and of the state before it."""
+    """What a model makes of answers: of each target, and of the state before it.
+
+    log_p and entropy are 0 outside of the answers.
+    """
 
     log_p_BT: Float[Array, 'B T']
     entropy_BT: Float[Array, 'B T']  # nats
@@ -54,16 +61,37 @@ def read(
     params: core.Params,
     batch: core.Batch,
     key: Array | None,
-    temperature: float,
+    options: Options,
 ) -> Answers:
-    """Log-probabilities at the temperature of the sampler, and entropies."""
+    """Log-probabilities and entropies of the distribution that the sampler draws from.
+
+    That is the one at its temperature, over the tokens that it may draw; top-k and
+    top-p are left out: what they cut away depends on the weights, and would have no
+    probability after an update. A row has weight on at most `max_tokens` neighbouring
+    targets, and logits are computed for as many.
+    """
     x_BTD, router = transformer.hidden(model, params, batch, key)
-    logits_BTV = transformer.logits(model, params, x_BTD) / temperature
-    log_p_BT = next_token.log_likelihood(logits_BTV, batch['targets'])
-    p_BTV = jax.nn.softmax(logits_BTV)
-    mean_BT = jnp.sum(p_BTV * logits_BTV, axis=-1)
-    entropy_BT = jax.nn.logsumexp(logits_BTV, axis=-1) - mean_BT
-    return Answers(log_p_BT, entropy_BT, x_BTD, router)
+    T = x_BTD.shape[1]
+    C = min(T, options.max_tokens)
+    first_B1 = jnp.argmax(batch['weights'] > 0, axis=1, keepdims=True)
+    first_B1 = jnp.minimum(first_B1, T - C)
+    answer_BC = first_B1 + jnp.arange(C)
+    x_BCD = jnp.take_along_axis(x_BTD, answer_BC[..., None], axis=1)
+    logits_BCV = transformer.logits(model, params, x_BCD) / options.temperature
+    said_V = np.isin(np.arange(model.arch.V), options.unsaid, invert=True)
+    logits_BCV = jnp.where(said_V, logits_BCV, _NEVER)
+    targets_BC = jnp.take_along_axis(batch['targets'], answer_BC, axis=1)
+    log_p_BC = next_token.log_likelihood(logits_BCV, targets_BC)
+    p_BCV = jax.nn.softmax(logits_BCV)
+    mean_BC = jnp.sum(p_BCV * logits_BCV, axis=-1)
+    entropy_BC = jax.nn.logsumexp(logits_BCV, axis=-1) - mean_BC
+    place_BT = jnp.arange(T) - first_B1
+
+    def laid(of_BC: Array) -> Array:
+        of_BT = jnp.take_along_axis(of_BC, jnp.clip(place_BT, 0, C - 1), axis=1)
+        return jnp.where((place_BT >= 0) & (place_BT < C), of_BT, 0.0)
+
+    return Answers(laid(log_p_BC), laid(entropy_BC), x_BTD, router)
 
 
 def log_ratio(log_p_BT: Float[Array, 'B T'], batch: core.Batch) -> Float[Array, 'B T']:

@@ -20,6 +20,7 @@ from gptjax.data import dataset, lineage, mixture, prompts, storage
 from gptjax.data import rows as rows_lib
 from gptjax.model import config as model_config
 from gptjax.model import transformer
+from gptjax.objectives import policy
 from gptjax.objectives import table as objective_table
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
@@ -52,6 +53,7 @@ class Run:
     loss_fn: core.LossFn
     joined: Callable[[core.Params, Mapping[str, Any]], core.Params]  # what models take
     rollout: settings_lib.Rollout | None
+    sampled: policy.Options | None  # of rollouts, see `policy.read`
     prepare: Callable[[Any, Any], Any] | None  # of a rollout, see Objective
     optimizer: optax.GradientTransformation
     trained: freeze.Trained
@@ -111,7 +113,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     tokenizer = built.tokenizer()
     inputs.check_tokenizer(tokenizer, arch, settings['model'])
     inputs.check_labels(built, arch)
-    losses.check(made, model, tokenizer, T)
+    made = losses.fitted(made, model, tokenizer, T)
     # The same draws in every run: evaluations of runs with other seeds compare.
     seeds = {'train': settings['seed'], 'validation': 0}
     split: Any
@@ -143,6 +145,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         loss_fn=made.loss_fn,
         joined=lambda params, _: params,
         rollout=rollout,
+        sampled=made.sampled,
         prepare=made.prepare,
         optimizer=optimizer,
         trained=trained,

@@ -5,8 +5,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gptjax import command, core
+from gptjax.generate import engine
 from gptjax.model import transformer
+from gptjax.objectives import policy
 from gptjax.objectives import table as objective_table
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
@@ -22,6 +26,7 @@ class Made:
     loss_fn: core.LossFn
     of_rows: dict[str, Any]  # the options that rows take
     rollout: settings_lib.Rollout | None
+    sampled: policy.Options | None  # of rollouts, with those of the objective
     prepare: Callable[[Any, Any], Any] | None  # of a rollout, see Objective
     teacher: str | None  # a workdir
     teacher_start: start.Start | None
@@ -43,19 +48,22 @@ def of(settings: Mapping[str, Any], model: transformer.Model) -> Made:
             )
         teacher = str(of_loss.pop('teacher'))
         also['teacher'], begin = _teacher(teacher, model)
-    prepare = None
+    names = ('temperature', 'max_tokens', 'group')
+    asked = {field: getattr(rollout, field) for field in names if rollout}
+    prepare, sampled = None, policy.Options(**asked) if rollout else None
     if objective.options is None:
         loss_fn = command.splat(
             objective.make, 'objective', of_loss, model=model, **also
         )
     else:
-        names = ('temperature', 'max_tokens', 'group')
-        sampled = {field: getattr(rollout, field) for field in names}
-        made = command.splat(objective.options, 'objective', of_loss, **sampled)
-        loss_fn = objective.make(model, made)
-        prepare = objective.prepare(made)
+        assert objective.prepare is not None
+        # Which tokens are unsaid, the tokenizer tells: see `fitted`.
+        asked['unsaid'] = ()
+        sampled = command.splat(objective.options, 'objective', of_loss, **asked)
+        loss_fn = objective.make(model, sampled)
+        prepare = objective.prepare(sampled)
     objective = objective.given(options)
-    return Made(objective, loss_fn, of_rows, rollout, prepare, teacher, begin)
+    return Made(objective, loss_fn, of_rows, rollout, sampled, prepare, teacher, begin)
 
 
 def needs_values(settings: Mapping[str, Any]) -> bool:
@@ -124,13 +132,34 @@ def _teacher(
     return transformer.make(begin.arch, model.compute, model.sharding), begin
 
 
-def check(
+def fitted(
+    made: Made,
+    model: transformer.Model,
+    tokenizer: tokenizer_lib.Tokenizer,
+    T: int,
+) -> Made:
+    """The loss for a tokenizer, and so for the tokens that its sampler draws.
+
+    Raises UserError where rows of T tokens do not fit the models, or the teacher.
+    """
+    _check(made, model, tokenizer, T)
+    if made.sampled is None:
+        return made
+    may_say_V = engine.may_say(model.arch.V, tokenizer)
+    unsaid = tuple(np.flatnonzero(~may_say_V).tolist())
+    sampled = dataclasses.replace(made.sampled, unsaid=unsaid)
+    loss_fn = made.loss_fn
+    if made.objective.options is not None:
+        loss_fn = made.objective.make(model, sampled)
+    return dataclasses.replace(made, sampled=sampled, loss_fn=loss_fn)
+
+
+def _check(
     made: Made,
     model: transformer.Model,
     tokenizer: tokenizer_lib.Tokenizer,
     T: int,
 ) -> None:
-    """Raises UserError where rows of T tokens do not fit the models, or the teacher."""
     rollout, arch = made.rollout, model.arch
     if rollout and (not arch.causal or arch.encoder_L):
         raise command.UserError(

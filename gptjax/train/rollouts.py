@@ -329,9 +329,8 @@ def _score(
     run: build.Run, params: core.Params, frozen: Mapping[str, Any], batch: core.Batch
 ) -> core.Batch:
     """The batch with what the models make of it, in microbatches as of training."""
-    section = run.rollout
-    assert section is not None
-    read = functools.partial(policy.read, run.model, temperature=section.temperature)
+    assert run.sampled is not None
+    read = functools.partial(policy.read, run.model, options=run.sampled)
     params = run.joined(params, frozen)
 
     def one(part: core.Batch) -> dict[str, jax.Array]:

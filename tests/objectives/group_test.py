@@ -175,19 +175,27 @@ def test_a_reward_that_is_no_number_is_in_no_mean():
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def test_log_probabilities_are_those_at_the_temperature():
+def test_log_probabilities_are_those_of_the_sampler():
+    """At its temperature, of answers alone, over the tokens that it may draw."""
     model = tiny_family.model('gpt2', T=8, L=1)
     params = tiny_family.params(model)
-    batch = tiny.packed_batch(2, arch=model.arch)
-    read = functools.partial(policy.read, model, temperature=0.7)
+    batch = dict(tiny.packed_batch(2, arch=model.arch))
+    starts, places = np.array([[2], [5]]), np.arange(8)
+    answers = (places >= starts) & (places < starts + 3)
+    batch['weights'] = jnp.asarray(answers, jnp.float32)
+    unsaid = (0, model.arch.V - 1)
+    batch['targets'] = jnp.clip(batch['targets'], 1, model.arch.V - 2)
+    options = policy.Options(temperature=0.7, max_tokens=3, group=1, unsaid=unsaid)
+    read = functools.partial(policy.read, model, options=options)
     found = jax.jit(lambda params: read(params, batch, None)[:2])(params)
     logits = jax.jit(lambda params: transformer.forward(model, params, batch))(params)
     scaled = np.asarray(logits, np.float64) / 0.7
+    scaled[..., unsaid] = -1e3
     log_p = scaled - np.log(np.exp(scaled).sum(-1, keepdims=True))
     picked = np.take_along_axis(log_p, np.asarray(batch['targets'])[..., None], -1)
-    np.testing.assert_allclose(found[0], picked[..., 0], atol=1e-5)
+    np.testing.assert_allclose(found[0], picked[..., 0] * answers, atol=1e-5)
     entropy = -(np.exp(log_p) * log_p).sum(-1)
-    np.testing.assert_allclose(found[1], entropy, atol=1e-5)
+    np.testing.assert_allclose(found[1], entropy * answers, atol=1e-5)
 
 
 @pytest.mark.parametrize(
