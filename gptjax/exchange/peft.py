@@ -35,6 +35,7 @@ _KNOWN = """
     fan_in_fan_out inference_mode lora_dropout megatron_core peft_version
     qalora_group_size revision runtime_config target_modules task_type
 """
+_TASKS = {'tokens': 'CAUSAL_LM', 'classes': 'SEQ_CLS', 'reward': 'SEQ_CLS'}
 _ALLOWED = {
     'peft_type': ('LORA',),
     'bias': ('none',),
@@ -86,10 +87,13 @@ def read(folder: Path, arch: model_config.Architecture) -> Adapter:
     """
     settings = _settings(huggingface.read_json(folder / CONFIG))
     if not (folder / WEIGHTS).is_file():
-        raise command.UserError(_absent(folder))
+        raise command.UserError(
+            f'{folder} holds no {WEIGHTS}; adapter_model.bin, which can run programs '
+            'when it is read, is not opened here: load it with PEFT and save it again.'
+        )
     file = safetensors.File(folder / WEIGHTS)
     reading = _Reading(arch, settings, file)
-    entries = _entries(arch)
+    entries = huggingface.config_of(arch)[1]
     adapted = [entry for entry in entries if _matrix(entry) and reading.matrix(entry)]
     whole = [entry for entry in entries if reading.whole(entry)]
     reading.check(folder)
@@ -134,10 +138,10 @@ def write(
     for.
     """
     section, flat = adapter.section, dict(trees.paths(adapter.params))
-    entries, tensors = _entries(arch), dict[str, np.ndarray]()
+    entries, tensors = huggingface.config_of(arch)[1], dict[str, np.ndarray]()
     described: dict[str, Any] = {
         'peft_type': 'LORA',
-        'task_type': _task(arch),
+        'task_type': 'SEQ_2_SEQ_LM' if arch.encoder_L else _TASKS.get(arch.head.kind),
         'base_model_name_or_path': base_name,
         'r': section.R,
         'lora_alpha': section.alpha,
@@ -355,38 +359,16 @@ def _of_module(pattern: Mapping[str, Any], module: str, default: Any) -> Any:
     return default
 
 
-def _absent(folder: Path) -> str:
-    others = sorted(path.name for path in folder.glob('adapter_model.*'))
-    if not others:
-        return f'{folder} holds no {WEIGHTS}; give the folder that PEFT saved.'
-    return (
-        f'{folder} holds its weights as {others[0]}, which can run programs when it is '
-        f'read and is not opened here; load it with PEFT and save it as {WEIGHTS}.'
-    )
-
-
-def _task(arch: model_config.Architecture) -> str | None:
-    if arch.encoder_L:
-        return 'SEQ_2_SEQ_LM'
-    tasks = {'tokens': 'CAUSAL_LM', 'classes': 'SEQ_CLS', 'reward': 'SEQ_CLS'}
-    return tasks.get(arch.head.kind)
-
-
-def _entries(arch: model_config.Architecture) -> list[tables.Entry]:
-    """The table of a family that transformers has; UserError for the others."""
-    return huggingface.config_of(arch)[1]
+def _key(arch: model_config.Architecture, name: str) -> str:
+    """The name of a tensor in the file of an adapter; that of a trunk has no prefix."""
+    prefix = table.FAMILIES[arch.family].prefix if arch.head.kind == 'none' else ''
+    return _MODEL + name.removeprefix(prefix)
 
 
 def _module(arch: model_config.Architecture, name: str) -> str:
-    """The module of a tensor; in models without a head, as the trunk calls it."""
-    prefix = table.FAMILIES[arch.family].prefix if arch.head.kind == 'none' else ''
-    return name.removeprefix(prefix).removesuffix('.weight').removesuffix('.bias')
-
-
-def _key(arch: model_config.Architecture, name: str) -> str:
-    """The name of a tensor, or of a module, in the file of an adapter."""
-    prefix = table.FAMILIES[arch.family].prefix if arch.head.kind == 'none' else ''
-    return _MODEL + name.removeprefix(prefix)
+    """The module of a tensor."""
+    whole = _key(arch, name).removeprefix(_MODEL)
+    return whole.removesuffix('.weight').removesuffix('.bias')
 
 
 def _matrix(entry: tables.Entry) -> bool:
