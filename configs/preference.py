@@ -6,9 +6,9 @@ r"""Preference optimisation of a model in a workdir, by any of the losses.
 
 The argument is a loss of gptjax/objectives/preferences.py, with the options that its
 paper or TRL begins with; sigmoid is DPO. A line of the data is {"prompt", "chosen",
-"rejected"}. For kto and apo_zero_unpaired it may be {"prompt", "completion", "label"}
-with a label of true or false: set data.build.corpus.name=feedback. The reference is the
-model at the start, whose log-probabilities are computed once, before the first step.
+"rejected"}. For kto it may be {"prompt", "completion", "label"} with a label of true or
+false: set data.build.corpus.name=feedback. The reference is the model at the start,
+whose log-probabilities are computed once, before the first step.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,6 @@ OF_PAIRS = (
     'sigmoid', 'hinge', 'ipo_sum', 'ipo_norm', 'nca', 'bco', 'sppo', 'apo_zero',
     'apo_down', 'orpo',
 )  # fmt: skip
-OF_ANSWERS = ('kto', 'apo_zero_unpaired')
 LOSSES = {
     **{key: dict(beta=0.1) for key in OF_PAIRS},
     'cdpo': dict(beta=0.1, label_smoothing=0.1),
@@ -28,7 +27,7 @@ LOSSES = {
     'aot': dict(beta=0.1, label_smoothing=0.0),
     'discopop': dict(beta=0.05, tau=0.05),
     'simpo': dict(beta=2.0, gamma=1.0),
-    **{key: dict(beta=0.1, desirable=1.0, undesirable=1.0) for key in OF_ANSWERS},
+    'kto': dict(beta=0.1, desirable=1.0, undesirable=1.0),
 }
 
 
@@ -50,7 +49,7 @@ def get_config(loss: str = 'sigmoid') -> ConfigDict:
         ),
     )
     config.objective = dict(
-        name='kto' if loss in OF_ANSWERS else 'preference',
+        name='kto' if loss == 'kto' else 'preference',
         loss=dict(name=loss, **options),
         reference='none' if loss in ('orpo', 'simpo') else 'stored',
     )

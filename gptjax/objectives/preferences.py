@@ -213,13 +213,6 @@ def kto(
     return jnp.where(answers.good_B > 0, desirable * good_B, undesirable * bad_B)
 
 
-def apo_zero_unpaired(
-    answers: Answers, beta: float, desirable: float, undesirable: float
-) -> Float[Array, ' B']:
-    """APO-zero of answers that are good or bad by themselves: KTO with a KL of 0."""
-    return kto(answers, beta, desirable, undesirable, kl=0.0)
-
-
 def _named(*losses: Loss) -> dict[str, Loss]:
     return {loss.__name__: loss for loss in losses}
 
@@ -228,7 +221,7 @@ LOSSES = _named(
     sigmoid, hinge, ipo_sum, ipo_norm, cdpo, robust, exo, nca, bco, sppo, apo_zero,
     apo_down, discopop, aot, orpo, simpo,
 )  # fmt: skip
-UNPAIRED = _named(kto, apo_zero_unpaired)
+UNPAIRED = _named(kto)
 WITHOUT_REFERENCE = ('orpo', 'simpo')  # whose rewards are beta x log p a token
 
 # Statistics of a loss, at the start: arguments of it that are renewed by `RENEWED`.

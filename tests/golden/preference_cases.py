@@ -20,11 +20,7 @@ OPTIONS = {
     'orpo': dict(beta=0.1),
     'simpo': dict(beta=2.0, gamma=1.0),
 }
-WEIGHTS = dict(desirable=1.0, undesirable=0.6)
-UNPAIRED = {
-    'kto': dict(beta=0.1, **WEIGHTS),
-    'apo_zero_unpaired': dict(beta=0.1, **WEIGHTS),
-}
+UNPAIRED = {'kto': dict(beta=0.1, desirable=1.0, undesirable=0.6)}
 
 
 def made(seed, pairs=8, T=12):

@@ -100,7 +100,7 @@ def answers(name, options, log_p, ids, mask, reference, good, kl):
     kl: the sums of policy and reference [2, B] of the mismatched answers.
     """
     stub = _stub(options['beta'])
-    stub.loss_type, stub.calculate_KL = name, name == 'kto'
+    stub.loss_type, stub.calculate_KL = name, True
     stub.desirable_weight = options['desirable']
     stub.undesirable_weight = options['undesirable']
     stub._compute_kl_logps = lambda model, batch: kl[0]
