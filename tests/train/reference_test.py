@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from gptjax.data import build as data_build
 from gptjax.data import dataset, pipeline
 from gptjax.model import transformer
 from gptjax.objectives import next_token
-from gptjax.train import build, reference, step
+from gptjax.train import build, checkpoint, log, loop, reference, step
 
 
 @pytest.fixture(scope='module')
@@ -121,6 +122,27 @@ def test_a_rerun_finds_them_and_other_or_damaged_ones_are_computed_again(
     (path.parent / 'train.json').write_text('{')
     reference.stored(run, {})
     assert len(computed) == 11
+
+
+def test_kto_of_pairs_goes_on_to_the_same_bits(folder, tmp_path, monkeypatch):
+    """With rows of a stored reference and the KL of the step before, which is kept."""
+    made = config(folder, 'stored')
+    loss = dict(name='kto', beta=0.5, desirable=1.0, undesirable=0.5)
+    made.objective = dict(name='kto', loss=loss, reference='stored')
+    made.compute.accumulate, made.steps, made.checkpoint.every = 1, 4, 2
+
+    def run():
+        assert loop.train(build.build(made, tmp_path))
+        told = [(r['loss'], r['kl']) for r in log.read(tmp_path) if r['step']]
+        newest = checkpoint.Checkpoints(tmp_path, keep=2).newest()
+        assert any('running' in name for name in newest['arrays'])
+        return newest['step'], newest['arrays'], told
+
+    straight = run()
+    assert abs(straight[2][0][1]) < 1e-5 < abs(straight[2][3][1])
+    shutil.rmtree(tmp_path / 'checkpoints' / '00000004')
+    monkeypatch.setattr(reference, '_computed', None)  # what it was is stored
+    assert run() == straight
 
 
 def test_each_row_of_a_mixture_has_its_own(folder, tmp_path):
