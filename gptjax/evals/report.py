@@ -178,26 +178,34 @@ def _data(reported: Sequence[runs.Run]) -> list[page.Html]:
 
 
 def _try(reported: Sequence[runs.Run]) -> list[page.Html]:
-    workdir = reported[-1].workdir
-    ask = '' if reported[-1].dataset.kind == 'text' else ' --chat'
-    prompt = 'What does os.path.join do?' if ask else 'The'
     packages = ('jax', 'flax', 'numpy')
     versions = [f'{name} {importlib.metadata.version(name)}' for name in packages]
     python = f'Python {platform.python_version()}'
     return [
-        page.element('p', 'A page to talk with the model, served by this machine:'),
-        page.element('pre', f'python -m gptjax.serve --workdir={workdir} --port=8000'),
-        page.element('p', 'Or in the terminal:'),
-        page.element(
-            'pre',
-            f'python -m gptjax.generate --workdir={workdir}{ask} --prompt="{prompt}"',
-        ),
+        *_commands([run for run in reported if run.writes]),
         page.element(
             'p',
             f'This page was made on {_machine()}, with gptjax {gptjax.__version__}, '
             f'{python}, {", ".join(versions)}.',
             class_='soft small',
         ),
+    ]
+
+
+def _commands(writing: Sequence[runs.Run]) -> list[page.Html]:
+    """How to talk with the last model that writes."""
+    if not writing:
+        return []
+    workdir, kind = writing[-1].workdir, writing[-1].dataset.kind
+    asked = kind not in ('text', 'translation')
+    ask = (
+        ' --chat --prompt="What does os.path.join do?"' if asked else ' --prompt="The"'
+    )
+    return [
+        page.element('p', 'A page to talk with the model, served by this machine:'),
+        page.element('pre', f'python -m gptjax.serve --workdir={workdir} --port=8000'),
+        page.element('p', 'Or in the terminal:'),
+        page.element('pre', f'python -m gptjax.generate --workdir={workdir}{ask}'),
     ]
 
 

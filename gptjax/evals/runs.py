@@ -14,7 +14,8 @@ from gptjax import command, trees
 from gptjax.data import dataset as dataset_lib
 from gptjax.evals import answers, scores
 from gptjax.generate import engine as engine_lib
-from gptjax.model import transformer
+from gptjax.model import config as model_config
+from gptjax.model import heads, transformer
 from gptjax.text import chat
 from gptjax.train import build, log, start
 
@@ -35,7 +36,7 @@ class Run:
     name: str
     workdir: Path
     config: dict[str, Any]
-    arch: Any
+    arch: model_config.Architecture
     parameters: int
     trained: int  # of the parameters
     step: int
@@ -44,6 +45,15 @@ class Run:
     results: list[dict[str, Any]]
     samples: list[tuple[str, str]]
     transcripts: list[dict[str, Any]]  # of rollouts: the lines of samples.jsonl
+
+    @property
+    def writes(self) -> bool:
+        return _writes(self.arch)
+
+
+def _writes(arch: model_config.Architecture) -> bool:
+    """Whether the model writes text."""
+    return arch.causal and arch.head.kind in heads.OVER_TOKENS
 
 
 def read(workdirs: Sequence[Path], prompts: Sequence[str]) -> list[Run]:
@@ -67,6 +77,7 @@ def _names(workdirs: Sequence[Path]) -> list[str]:
 def _read(name: str, workdir: Path, prompts: Sequence[str]) -> Run:
     trained = build.load(workdir)
     built = build.dataset_of(trained)
+    continues = built.kind == 'text' and _writes(trained.model.arch)
     arrays = start.saved(workdir)[0]['arrays']
     return Run(
         name=name,
@@ -79,7 +90,7 @@ def _read(name: str, workdir: Path, prompts: Sequence[str]) -> Run:
         dataset=built,
         records=log.read(workdir),
         results=scores.read(workdir),
-        samples=_continued(trained, built, prompts) if built.kind == 'text' else [],
+        samples=_continued(trained, built, prompts) if continues else [],
         transcripts=log.read(workdir, log.SAMPLES),
     )
 

@@ -120,6 +120,21 @@ def test_runs_without_results_say_how_to_get_some(stages, tmp_path):
     assert 'nothing to compare yet' in (tmp_path / 'a.html').read_text()
 
 
+def test_models_that_write_nothing_are_not_asked_to(stages, monkeypatch):
+    load = build.load
+
+    def encoder(workdir):
+        trained = load(workdir)
+        arch = dataclasses.replace(trained.model.arch, causal=False)
+        return dataclasses.replace(trained, model=trained.model.clone(arch=arch))
+
+    monkeypatch.setattr(build, 'load', encoder)
+    (run,) = runs.read([stages.pretrain], [])
+    assert run.samples == []
+    (made_on,) = report._try([run])
+    assert 'This page was made on' in made_on
+
+
 def test_a_workdir_given_twice_is_refused(workdirs, tmp_path):
     with pytest.raises(command.UserError, match='given twice'):
         report.write([workdirs[0]] * 2, tmp_path / 'a.html', prompts=[])
