@@ -45,6 +45,20 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def read_lines(path: Path) -> list[Any]:
+    """The values of a file of JSON lines, none where there is no such file.
+
+    A last line that a kill cut off is cut off the file, so that more can be appended.
+    Raises ValueError for another file.
+    """
+    content = path.read_bytes() if path.exists() else b''
+    whole = content[: content.rfind(b'\n') + 1]
+    values = [json.loads(line) for line in whole.splitlines()]
+    if whole != content:
+        os.truncate(path, len(whole))
+    return values
+
+
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file, read in pieces."""
     with path.open('rb') as file:

@@ -5,7 +5,7 @@ Stiennon et al., "Learning to summarize from human feedback", 2020; Touvron et a
 the corpus `chat` (of plain texts `text`) reads, with the licence of each prompt.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import hashlib
 import json
@@ -19,12 +19,12 @@ from gptjax import command
 from gptjax.data import dataset, documents, ledger, progress, prompts, storage
 from gptjax.data.augment import parts
 from gptjax.generate import engine as engine_lib
-from gptjax.text import tokenizer as tokenizer_lib
 from gptjax.train import build
 from gptjax.train.rewards import sample as sample_lib
 from gptjax.train.rewards import table as rewards_table
 
 KINDS = ('text', 'chat', 'pairs')
+Scored = Mapping[str, Any]  # a completion with its rewards, a JSON object
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,48 +55,61 @@ def sample(config: Any, output: Path) -> str:
 
     Beside it stand OUTPUT.samples.jsonl, every completion with its rewards, from which
     the same command goes on, and OUTPUT.json, the counts. Raises UserError for wrong
-    settings, another tokenizer, and where `output` was begun with other settings.
+    settings, a dataset of another model, and where `output` was begun with others.
     """
-    settings: dict[str, Any] = json.loads(config.to_json())
-    data, sampling, keep = _sections(settings)
-    combined = rewards_table.combine(settings['rewards'])
-    trained = build.load(Path(settings['workdir']))
-    built, source = _opened(data, trained)
-    count = min(data.prompts, len(source))
-    rows = prompts.stream(len(source), settings['seed'], np.arange(count)).tolist()
-    made_by = {name: settings[name] for name in ('seed', 'sampling', 'rewards')}
-    made_by |= {'workdir': str(trained.workdir), 'step': trained.step}
-    made_by |= {'dataset': built.manifest['digest'], 'split': data.split}
-    made_by |= {'prompt_tokens': data.prompt_tokens}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    path = output.with_name(output.name + '.samples.jsonl')
-    done = _begun(path, made_by)
+    settings = json.loads(config.to_json())
+    return str(command.splat(_sample, 'config', settings, output=output))
+
+
+def _sample(
+    *,
+    output: Path,
+    seed: int,
+    workdir: str,
+    data: Mapping[str, Any],
+    sampling: Mapping[str, Any],
+    rewards: Any,
+    keep: Mapping[str, Any],
+) -> str:
+    wanted = command.splat(Data, 'data', data)
+    choice = command.splat(Sampling, 'sampling', sampling)
+    best = command.splat(Keep, 'keep', keep)
+    if min(wanted.prompts, choice.n) < 1 or best.best < 0:
+        raise command.UserError(
+            f'data.prompts is {wanted.prompts}, sampling.n {choice.n} and keep.best '
+            f'{best.best}; they are at least 1, 1 and 0.'
+        )
+    combined = rewards_table.combine(rewards)
+    trained = build.load(Path(workdir))
+    built = _opened(wanted.path, trained)
+    source = prompts.Prompts(built, wanted.split, wanted.prompt_tokens)
+    count = min(wanted.prompts, len(source))
+    rows = prompts.stream(len(source), seed, np.arange(count)).tolist()
+    made_by = {
+        'seed': seed, 'sampling': sampling, 'rewards': rewards,
+        'workdir': str(trained.workdir), 'step': trained.step,
+        'dataset': built.manifest['digest'], 'split': wanted.split,
+        'prompt_tokens': wanted.prompt_tokens,
+    }  # fmt: skip
     engine = engine_lib.Engine(trained.model, trained.params, trained.tokenizer)
-    left = [row for row in rows if row not in done]
-    each = max(1, engine_lib.BATCH // sampling.n)
-    with progress.stage('sampling', count) as advance, path.open('a') as file:
-        advance(count - len(left))
-        for start in range(0, len(left), each):
-            asked = left[start : start + each]
-            found = _sampled(
-                engine, source, asked, sampling, settings['seed'], combined
-            )
-            done.update(zip(asked, found, strict=True))
-            lines = ({'prompt': row, 'samples': done[row]} for row in asked)
-            file.writelines(f'{json.dumps(line)}\n' for line in lines)
-            file.flush()
-            advance(len(asked))
-    names = command.numbered([one['name'] for one in settings['rewards']])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    done = _done(
+        output.with_name(output.name + '.samples.jsonl'),
+        made_by,
+        rows,
+        max(1, engine_lib.BATCH // choice.n),
+        lambda rows: _sampled(engine, source, rows, choice, seed, combined),
+    )
+    names = command.numbered([one['name'] for one in rewards])
     how = (
         f'{trained.workdir.resolve().name} at step {trained.step}, one of '
-        f'{sampling.n} by {", ".join(names)}, seed {settings["seed"]}'
+        f'{choice.n} by {", ".join(names)}, seed {seed}'
     )
-    kept = {row: _kept(done[row], keep) for row in rows}
-    with tokenizer_lib.whole(output) as unfinished:
-        records = _records(built, data.split, source, kept, how)
-        unfinished.write_text(''.join(f'{json.dumps(one)}\n' for one in records))
-    result = _counts([done[row] for row in rows], list(kept.values()))
-    storage.write_json(output.with_name(output.name + '.json'), {**result, 'by': how})
+    kept = {row: _kept(samples, best) for row, samples in done.items()}
+    records = _records(built, wanted.split, source, kept, how)
+    storage.write(output, _lines(records).encode())
+    result = {'by': how, **_counts(done, kept)}
+    storage.write_json(output.with_name(output.name + '.json'), result)
     return (
         f'{output}: {result["kept"]:,} of {result["samples"]:,} samples kept '
         f'({result["accept_share"]:.1%}), for {result["answered"]:,} of {count:,} '
@@ -104,50 +117,39 @@ def sample(config: Any, output: Path) -> str:
     )
 
 
-def _sections(settings: Mapping[str, Any]) -> tuple[Data, Sampling, Keep]:
-    needed = ('seed', 'workdir', 'data', 'sampling', 'rewards', 'keep')
-    if set(settings) != set(needed):
-        raise command.UserError(
-            f'the config has {", ".join(settings)}; it needs {", ".join(needed)}.'
-        )
-    data = command.splat(Data, 'data', settings['data'])
-    sampling = command.splat(Sampling, 'sampling', settings['sampling'])
-    keep = command.splat(Keep, 'keep', settings['keep'])
-    if min(data.prompts, sampling.n) < 1 or keep.best < 0:
-        raise command.UserError(
-            f'data.prompts is {data.prompts}, sampling.n {sampling.n} and keep.best '
-            f'{keep.best}; they are at least 1, 1 and 0.'
-        )
-    return data, sampling, keep
-
-
-def _opened(
-    data: Data, trained: build.Trained
-) -> tuple[dataset.Dataset, prompts.Prompts]:
-    built = dataset.open(data.path)
+def _opened(path: str, trained: build.Trained) -> dataset.Dataset:
+    built = dataset.open(path)
     if built.manifest['tokenizer']['digest'] != trained.tokenizer.digest:
         raise command.UserError(
-            f'{data.path} has another tokenizer than {trained.workdir}; build it with '
+            f'{path} has another tokenizer than {trained.workdir}; build it with '
             f'tokenizer=dict(name="folder", path="{trained.workdir}").'
         )
     if built.kind not in KINDS:
         raise command.UserError(
-            f'{data.path} is a dataset of {built.kind}; prompts are taken from one of '
+            f'{path} is a dataset of {built.kind}; prompts are taken from one of '
             f'{", ".join(KINDS)}.'
         )
-    return built, prompts.Prompts(built, data.split, data.prompt_tokens)
+    if built.kind != 'text' and trained.tokenizer.template:
+        raise command.UserError(
+            f'{path} has the chat template of another model, so that its prompts '
+            'cannot be written as messages; take a model with our own format of chats.'
+        )
+    return built
 
 
-def _begun(path: Path, made_by: Mapping[str, Any]) -> dict[int, list[dict[str, Any]]]:
-    """The samples of each prompt that is done; a line that a kill cut off is cut."""
-    if not path.exists():
-        path.write_text(json.dumps({'settings': made_by}) + '\n')
-    content = path.read_bytes()
-    whole = content[: content.rfind(b'\n') + 1]
-    with path.open('r+b') as file:
-        file.truncate(len(whole))
+def _done(
+    path: Path,
+    made_by: Mapping[str, Any],
+    rows: Sequence[int],
+    each: int,
+    sampled: Callable[[Sequence[int]], list[list[Scored]]],
+) -> dict[int, list[Scored]]:
+    """The samples of each prompt; what `path` lacks is made, `each` prompts at once.
+
+    It is appended there, after the settings that made it.
+    """
     try:
-        head, *lines = map(json.loads, whole.splitlines())
+        head, *lines = storage.read_lines(path) or [{'settings': made_by}]
         before = head['settings']
         done = {line['prompt']: line['samples'] for line in lines}
     except (ValueError, KeyError, TypeError) as error:
@@ -160,52 +162,53 @@ def _begun(path: Path, made_by: Mapping[str, Any]) -> dict[int, list[dict[str, A
             f'{path} holds samples of other settings ({", ".join(other)}); move it '
             'away, or choose another --output.'
         )
-    return done
+    left = [row for row in rows if row not in done]
+    with progress.stage('sampling', len(rows), 'prompts') as advance:
+        advance(len(rows) - len(left))
+        for start in range(0, len(left), each):
+            asked = left[start : start + each]
+            new = dict(zip(asked, sampled(asked), strict=True))
+            done |= new
+            lines = [{'prompt': row, 'samples': new[row]} for row in new]
+            with path.open('a') as file:
+                head = [] if file.tell() else [{'settings': made_by}]
+                file.write(_lines([*head, *lines]))
+            advance(len(new))
+    return {row: done[row] for row in rows}
 
 
 def _sampled(
     engine: engine_lib.Engine,
     source: prompts.Prompts,
     rows: Sequence[int],
-    sampling: Sampling,
+    choice: Sampling,
     seed: int,
     combined: rewards_table.Combined,
-) -> list[list[dict[str, Any]]]:
+) -> list[list[Scored]]:
     """n scored completions of each prompt, whose keys depend on nothing else."""
-    n, asked = sampling.n, [source.prompt(row) for row in rows]
+    options = dataclasses.asdict(choice)
+    n = options.pop('n')
+    asked = [source.prompt(row) for row in rows for _ in range(n)]
+    names = [f'{seed}:{row}:{number}' for row in rows for number in range(n)]
     requests = [
-        engine_lib.Request(
-            tuple(prompt.tokens.tolist()),
-            sampling.max_tokens,
-            sampling.temperature,
-            sampling.top_k,
-            sampling.top_p,
-            seed=_seed(f'{seed}:{row}:{number}'),
-        )
-        for row, prompt in zip(rows, asked, strict=True)
-        for number in range(n)
+        engine_lib.Request(tuple(one.tokens.tolist()), seed=_seed(name), **options)
+        for one, name in zip(asked, names, strict=True)
     ]
     samples = [
         sample_lib.Sample(
-            asked[i // n].text,
-            asked[i // n].messages,
-            completion.text,
-            asked[i // n].reference,
-            len(completion.tokens),
-            completion.finish_reason == 'stop',
+            one.text,
+            one.messages,
+            said.text,
+            one.reference,
+            len(said.tokens),
+            said.finish_reason == 'stop',
         )
-        for i, completion in enumerate(engine.generate(requests))
+        for one, said in zip(asked, engine.generate(requests), strict=True)
     ]
-    total, each = combined(samples)
+    told = sample_lib.told(*combined(samples))
     records = [
-        {
-            'completion': one.completion,
-            'tokens': one.tokens,
-            'ended': one.ended,
-            'reward': _number(total[i]),
-            'rewards': {name: _number(values[i]) for name, values in each.items()},
-        }
-        for i, one in enumerate(samples)
+        {'completion': one.completion, 'tokens': one.tokens, 'ended': one.ended, **more}
+        for one, more in zip(samples, told, strict=True)
     ]
     return [records[i : i + n] for i in range(0, len(records), n)]
 
@@ -214,18 +217,18 @@ def _seed(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _lines(records: Iterable[Any]) -> str:
+    return ''.join(f'{json.dumps(one)}\n' for one in records)
 
 
-def _kept(samples: Sequence[Mapping[str, Any]], keep: Keep) -> list[dict[str, Any]]:
+def _kept(samples: Sequence[Scored], keep: Keep) -> list[Scored]:
     """The best ones first; of equal text only one."""
     least = -math.inf if keep.above is None else keep.above
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Scored] = {}
     for one in samples:
         valid = one['reward'] is not None and one['reward'] > least
         if valid and one['completion'].strip():
-            found.setdefault(one['completion'], dict(one))
+            found.setdefault(one['completion'], one)
     best = sorted(found.values(), key=lambda one: -one['reward'])
     return best[: keep.best or None]
 
@@ -234,7 +237,7 @@ def _records(
     built: dataset.Dataset,
     split: str,
     source: prompts.Prompts,
-    kept: Mapping[int, Sequence[Mapping[str, Any]]],
+    kept: Mapping[int, Sequence[Scored]],
     how: str,
 ) -> Iterator[dict[str, Any]]:
     """The kept ones as records of documents, in the order of the prompts."""
@@ -242,43 +245,37 @@ def _records(
     entries = {e.place: e for e in ledger.entries(built, split) if e.place in wanted}
     for row, samples in kept.items():
         prompt, entry = source.prompt(row), entries[source.place(row)]
-        if built.kind != 'text' and prompt.messages is None and samples:
-            raise command.UserError(
-                f'{built.folder} has the chat template of another model, so that its '
-                'prompts cannot be written as messages; build it with our own format.'
-            )
         for number, one in enumerate(samples):
             said = one['completion']
             content: dict[str, Any] = {'text': prompt.text + said}
             if prompt.messages is not None:
                 answer = {'role': 'assistant', 'content': said}
                 content = {'messages': [*prompt.messages, answer]}
-            made = documents.Document(
-                documents.stable_id(f'sample:{number}:{how}:{entry.id}'),
-                f'sample:{entry.source}',
-                entry.licence,
-                unit=entry.id,
-                evidence=f'answer of {how}; prompt: {entry.evidence or "its licence"}',
-                steps=(*entry.steps, f'sample:{len(said):+d}'),
-                **content,
+            rights = entry.evidence or 'its licence'
+            origin = {name: getattr(entry, name) for name in ledger.ORIGIN} | {
+                'id': documents.stable_id(f'sample:{number}:{how}:{entry.id}'),
+                'source': f'sample:{entry.source}',
+                'evidence': f'answer of {how}; prompt: {rights}',
+            }
+            steps = (*entry.steps, f'sample:{len(said):+d}')
+            yield parts.record(
+                documents.Document(**origin, **content, unit=entry.id, steps=steps)
             )
-            yield parts.record(made)
 
 
 def _counts(
-    samples: Sequence[Sequence[Mapping[str, Any]]],
-    kept: Sequence[Sequence[Mapping[str, Any]]],
+    done: Mapping[int, Sequence[Scored]], kept: Mapping[int, Sequence[Scored]]
 ) -> dict[str, Any]:
-    rewards = [one['reward'] for group in samples for one in group]
+    rewards = [one['reward'] for samples in done.values() for one in samples]
     valid = [reward for reward in rewards if reward is not None]
-    best = [one['reward'] for group in kept for one in group]
+    best = [one['reward'] for samples in kept.values() for one in samples]
     return {
-        'prompts': len(samples),
-        'answered': sum(map(bool, kept)),
+        'prompts': len(done),
+        'answered': sum(map(bool, kept.values())),
         'samples': len(rewards),
         'kept': len(best),
         'accept_share': len(best) / len(rewards),
         'invalid': len(rewards) - len(valid),
-        'reward': sum(valid) / len(valid) if valid else None,
-        'reward_kept': sum(best) / len(best) if best else None,
+        'reward': float(np.mean(valid)) if valid else None,
+        'reward_kept': float(np.mean(best)) if best else None,
     }

@@ -1,5 +1,7 @@
 """Best of n: what is kept, where it comes from, and that nothing is made twice."""
 
+import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import tiny_family
 
 from gptjax import command
 from gptjax.data import build as data_build
+from gptjax.data import dataset as data_lib
 from gptjax.data import ledger
 from gptjax.generate import engine
 from gptjax.model import transformer
@@ -82,7 +85,13 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_best_of_each_prompt_is_kept_with_its_origin(config, dataset, tmp_path):
+def test_the_best_of_each_prompt_is_kept_with_its_origin(
+    config, dataset, tmp_path, monkeypatch
+):
+    fetched = {'url': 'https://example.org/', 'opt_out': 'noai'}
+    found = list(ledger.entries(dataset, 'train'))
+    with_url = [dataclasses.replace(entry, **fetched) for entry in found]
+    monkeypatch.setattr(ledger, 'entries', lambda built, split: with_url)
     output = tmp_path / 'best.jsonl'
     said = sample.sample(config, output)
     head, *groups = read(tmp_path / 'best.jsonl.samples.jsonl')
@@ -104,8 +113,8 @@ def test_the_best_of_each_prompt_is_kept_with_its_origin(config, dataset, tmp_pa
     assert (counts['kept'], counts['accept_share'], counts['invalid']) == (8, 0.25, 0)
     assert counts['reward_kept'] >= counts['reward']
 
+    monkeypatch.undo()
     built = of(output, tmp_path / 'built', 'unknown')
-    parents = {e.id: e for e in ledger.entries(dataset, 'train')}
     entries = list(ledger.entries(built, 'train'))
     assert len(entries) == 8
     for entry in entries:
@@ -114,7 +123,8 @@ def test_the_best_of_each_prompt_is_kept_with_its_origin(config, dataset, tmp_pa
         assert entry.licence == ('MIT', 'CC0-1.0')[number % 2]
         assert entry.steps[-1].startswith('sample:+')
         assert entry.evidence.startswith('answer of model at step 7, one of 4 by repe')
-    assert {line['unit'] for line in kept} <= set(parents)
+    assert {line['unit'] for line in kept} <= {entry.id for entry in found}
+    assert all(fetched.items() <= line.items() for line in kept)
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
@@ -159,9 +169,10 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
     [
         (dict(sampling=dict(n=0)), r'sampling\.n 0 and'),
         (dict(keep=dict(best=1, least=1)), r'unknown option keep\.least'),
-        (dict(more=1), 'the config has .*more; it needs seed'),
+        (dict(more=1), r'unknown option config\.more'),
         (dict(rewards=(dict(name='good', weight=1.0),)), "unknown reward 'good'"),
         (dict(data=dict(prompt_tokens=3)), 'prompt_tokens=3; set it larger'),
+        (dict(sampling=dict(max_tokens=0)), 'max_tokens is 0'),
     ],
 )
 def test_wrong_settings_are_told(config, tmp_path, change, message):
@@ -170,6 +181,26 @@ def test_wrong_settings_are_told(config, tmp_path, change, message):
         config[name] = {**config[name], **value} if both else value
     with pytest.raises(command.UserError, match=message):
         sample.sample(config, tmp_path / 'best.jsonl')
+    assert not list(tmp_path.iterdir()), 'nothing that is in the way of right ones'
+
+
+def test_a_dataset_of_another_model_or_kind_is_refused(
+    config, dataset, trained, tmp_path, monkeypatch
+):
+    def refused(message, kind='chat', **changes):
+        tokenizer, other = copy.copy(dataset.tokenizer()), copy.copy(dataset)
+        vars(tokenizer).update(changes)
+        other.kind = kind
+        made = dataclasses.replace(trained[0], tokenizer=tokenizer)
+        monkeypatch.setattr(build, 'load', lambda workdir: made)
+        monkeypatch.setattr(data_lib, 'open', lambda path: other)
+        with pytest.raises(command.UserError, match=message):
+            sample.sample(config, tmp_path / 'best.jsonl')
+
+    refused('has another tokenizer than runs/model', digest='x')
+    refused('a dataset of labelled; prompts .* text, chat, pairs', kind='labelled')
+    refused('the chat template of another model', template='{{ messages }}')
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('reward', ['reward_model', 'classifier', 'answer', 'judge'])
@@ -179,10 +210,12 @@ def test_the_shipped_config_has_the_options_of_its_reward(
     path = Path(__file__).parents[2] / 'configs/sample/best_of_n.py'
     config = command.load_config(f'{path}:{reward}', ['--config.keep.best=0'])
     settings = json.loads(config.to_json())
-    assert sample._sections(settings)[2].best == 0
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(table.REWARDS, 'reward_model', lambda *, workdir, normalise: 0)
     monkeypatch.setitem(
         table.REWARDS, 'classifier', lambda *, workdir, label, score, prompt: 0
     )
     table.combine(settings['rewards'])
+    for section in ('data', 'sampling', 'keep'):
+        command.splat(getattr(sample, section.title()), section, settings[section])
+    assert settings['keep']['best'] == 0

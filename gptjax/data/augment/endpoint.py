@@ -173,17 +173,9 @@ class Endpoint:
 
 
 def _read(ledger: Path) -> dict[str, str | None]:
-    """The answers in a file; a line that a kill cut off is cut out of it."""
-    if not ledger.exists():
-        return {}
-    content = ledger.read_bytes()
-    whole = content[: content.rfind(b'\n') + 1]
-    if whole != content:
-        with ledger.open('r+b') as file:
-            file.truncate(len(whole))
+    """The answers in a file."""
     try:
-        lines = [json.loads(line) for line in whole.splitlines()]
-        return {line['digest']: line['answer'] for line in lines}
+        return {line['digest']: line['answer'] for line in storage.read_lines(ledger)}
     except (ValueError, KeyError, TypeError) as error:
         raise command.UserError(
             f'{ledger} is no file of answers ({error}); move it away.'

@@ -1,7 +1,8 @@
 """What a reward sees of a completion."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,3 +48,18 @@ def whole(sample: Sample) -> str:
     """The sample as one text; an answer begins a line."""
     between = '\n' if sample.messages else ''
     return f'{asked(sample)}{between}{sample.completion}'
+
+
+def told(total: np.ndarray, each: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """What `combine` gives, of each sample as JSON: None where there is no reward."""
+
+    def number(value: np.floating) -> float | None:
+        return float(value) if math.isfinite(value) else None
+
+    return [
+        {
+            'reward': number(reward),
+            'rewards': {name: number(values[i]) for name, values in each.items()},
+        }
+        for i, reward in enumerate(total)
+    ]
