@@ -6,7 +6,6 @@ The model has a tokenizer of its own: texts are encoded again.
 from collections.abc import Callable, Sequence
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,10 @@ from gptjax.text import chat, frames
 from gptjax.train import build
 from gptjax.train.rewards import sample as sample_lib
 
-SCORES = ('probability', 'log_odds')
+_SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    'probability': lambda odds_B: np.exp(-np.logaddexp(0, -odds_B)),
+    'log_odds': lambda odds_B: odds_B,
+}
 
 
 def classifier(
@@ -31,16 +33,9 @@ def classifier(
     """
     trained = build.load(Path(workdir))
     _require(trained, 'classes')
-    if label not in trained.labels:
-        raise command.UserError(
-            f'a reward has label={label!r}, and the classes of {workdir} are '
-            f'{", ".join(trained.labels)}; set it to one of them.'
-        )
-    if score not in SCORES:
-        raise command.UserError(
-            f'a reward has score={score!r}; it needs to be one of {", ".join(SCORES)}.'
-        )
-    number = trained.labels.index(label)
+    numbers = {name: number for number, name in enumerate(trained.labels)}
+    number = command.lookup(numbers, label, f'class of {workdir}')
+    scaled = command.lookup(_SCORES, score, 'score of a classifier')
     reader = reader_lib.Reader(trained.model, trained.params, trained.tokenizer)
 
     def framed(sample: sample_lib.Sample) -> reader_lib.Framed:
@@ -50,8 +45,7 @@ def classifier(
     def scores(rows: Sequence[reader_lib.Framed]) -> np.ndarray:
         logits_BC = reader.classes(rows).astype(np.float64)
         others_BC = np.delete(logits_BC, number, axis=1)
-        odds_B = logits_BC[:, number] - np.logaddexp.reduce(others_BC, axis=1)
-        return odds_B if score == 'log_odds' else np.exp(-np.logaddexp(0, -odds_B))
+        return scaled(logits_BC[:, number] - np.logaddexp.reduce(others_BC, axis=1))
 
     return _of(framed, scores, build.row_length(trained))
 
@@ -63,11 +57,11 @@ def reward_model(*, workdir: str, normalise: bool) -> sample_lib.Reward:
     normalise: less the mean and over the standard deviation of the rewards of its
     held-out pairs, which `python -m gptjax.evals --workdir=WORKDIR` has written. What
     is longer than the rows of that run has no reward (NaN). Raises UserError for
-    another model, and for none or several evaluations where one is needed.
+    another model, and for none or several evaluations of it where one is needed.
     """
     trained = build.load(Path(workdir))
     _require(trained, 'reward')
-    mean, std = _evaluated(Path(workdir)) if normalise else (0.0, 1.0)
+    mean, std = _evaluated(trained) if normalise else (0.0, 1.0)
     reader = reader_lib.Reader(trained.model, trained.params, trained.tokenizer)
 
     def framed(sample: sample_lib.Sample) -> reader_lib.Framed:
@@ -105,18 +99,19 @@ def _of(
     return reward
 
 
-def _evaluated(workdir: Path) -> tuple[float, float]:
-    """Mean and standard deviation of the rewards of held-out pairs."""
-    paths = sorted((workdir / 'evals').glob('*.json'))
-    found = [result for path in paths if 'reward_std' in (result := _read(path))]
-    if len(found) != 1 or not found[0]['reward_std'] > 0:
+def _evaluated(trained: build.Trained) -> tuple[float, float]:
+    """Mean and standard deviation of its rewards of held-out pairs."""
+    folder = trained.workdir / 'evals'
+    results = [storage.read_json(path) for path in sorted(folder.glob('*.json'))]
+    found = [
+        (result['reward_mean'], result['reward_std'])
+        for result in results
+        if result.get('reward_std', 0) > 0 and result['step'] == trained.step
+    ]
+    if len(found) != 1:
         raise command.UserError(
-            f'a reward has normalise=True, and {workdir}/evals holds {len(found)} '
-            'results of pairs; it needs one, by python -m gptjax.evals '
-            f'--workdir={workdir}, with rewards that differ.'
+            f'a reward has normalise=True, and {folder} holds {len(found)} results of '
+            f'pairs, with rewards that differ, of step {trained.step}; it needs one, '
+            f'by python -m gptjax.evals --workdir={trained.workdir}.'
         )
-    return found[0]['reward_mean'], found[0]['reward_std']
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(storage.read_json(path))
+    return found[0]

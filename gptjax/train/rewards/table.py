@@ -35,7 +35,8 @@ def combine(sections: Any) -> Combined:
     0 only tells the reward. What is not finite is NaN, which makes the total NaN.
     Raises UserError for wrong options.
     """
-    if isinstance(sections, Mapping) or not sections:
+    several = isinstance(sections, Sequence) and len(sections) > 0
+    if not several or not all(isinstance(one, Mapping) for one in sections):
         raise command.UserError(
             f'rewards is {sections!r}; it needs one or more sections, each '
             'dict(name=..., weight=..., and its options).'
@@ -51,26 +52,29 @@ def combine(sections: Any) -> Combined:
             raise command.UserError(
                 f'rewards.{label}.weight is {weight!r}; set it to a number.'
             )
-        made[label] = (
-            float(weight),
-            command.splat(make, f'rewards.{label}', options),
-        )
+        made[label] = float(weight), command.splat(make, f'rewards.{label}', options)
 
     def combined(
         samples: Sequence[Sample],
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         found: dict[str, np.ndarray] = {}
-        total: np.ndarray = np.zeros(len(samples), np.float32)
+        total = np.zeros(len(samples))
         for label, (weight, reward) in made.items():
-            values = np.asarray(reward(samples), np.float32)
+            values = reward(samples)
             if values.shape != total.shape:
                 raise ValueError(
                     f'the reward {label} gives {values.shape} for {len(samples)} '
                     'samples; it gives one number for each.'
                 )
-            found[label] = np.where(np.isfinite(values), values, np.float32('nan'))
+            found[label] = _finite(values)
             if weight:  # else it is only told
-                total = total + np.float32(weight) * found[label]
-        return total, found
+                total += weight * np.float64(found[label])
+        return _finite(total), found
 
     return combined
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """As float32, with NaN for what is no number there."""
+    fine = np.abs(values) <= np.finfo(np.float32).max
+    return np.where(fine, values, math.nan).astype(np.float32)

@@ -31,11 +31,11 @@ def tokenizer():
 def trained(tokenizer, monkeypatch):
     """Makes a workdir of a model with this head, as `build.load` gives it."""
 
-    def make(**head):
+    def make(workdir='x', **head):
         arch = tiny_family.arch('gpt2', T=T, V=264, L=1).with_head(**head)
         model = transformer.make(arch, tiny.COMPUTE, tiny.sharding())
         made = build.Trained(
-            workdir=Path('runs/x'), model=model, params=tiny_family.params(model),
+            workdir=Path(workdir), model=model, params=tiny_family.params(model),
             tokenizer=tokenizer, config={'imported': {}}, step=1,
             labels=['bad', 'good'],
         )  # fmt: skip
@@ -104,15 +104,18 @@ def test_a_reward_model_reads_the_whole_conversation_with_its_end(trained):
 
 
 def test_rewards_may_be_normalised_as_they_were_evaluated(trained, tmp_path):
-    trained(kind='reward')
+    trained(tmp_path, kind='reward')
     (plain,) = models.reward_model(workdir='x', normalise=False)([sample('yes')])
     place = tmp_path / 'evals'
     place.mkdir()
     (place / 'text.json').write_text(json.dumps({'loss': 1}))
     with pytest.raises(command.UserError, match='0 results of pairs'):
         models.reward_model(workdir=str(tmp_path), normalise=True)
-    result = {'reward_mean': 2.0, 'reward_std': 4.0}
+    result = {'reward_mean': 2.0, 'reward_std': 4.0, 'step': 0}
     (place / 'pairs.json').write_text(json.dumps(result))
+    with pytest.raises(command.UserError, match=r'0 results of pairs.* of step 1;'):
+        models.reward_model(workdir=str(tmp_path), normalise=True)
+    (place / 'pairs.json').write_text(json.dumps(result | {'step': 1}))
     (found,) = models.reward_model(workdir=str(tmp_path), normalise=True)(
         [sample('yes')]
     )
@@ -124,8 +127,8 @@ def test_rewards_may_be_normalised_as_they_were_evaluated(trained, tmp_path):
     [
         ('tokens', dict(name='classifier'), "a head of 'tokens', and .* 'classes'"),
         ('tokens', dict(name='reward_model', normalise=False), "needs one of 'reward'"),
-        ('classes', dict(name='classifier', label='fine'), 'classes .* are bad, good'),
-        ('classes', dict(name='classifier', score='odds'), "score='odds'.*probability"),
+        ('classes', dict(name='classifier', label='fine'), "of x 'fine'.*bad, good"),
+        ('classes', dict(name='classifier', score='odds'), "'odds'.*'log_odds'"),
     ],
 )
 def test_a_wrong_model_or_class_is_told(trained, head, section, message):
