@@ -5,10 +5,8 @@ chat: a conversation up to its last answer that is learned, which is the true an
 pairs: what both answers continue; the true answer is the chosen one.
 """
 
-from collections.abc import Mapping, Sequence
-import itertools
 import sys
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import Int64
 import numpy as np
@@ -17,7 +15,6 @@ from gptjax import command
 from gptjax.data import dataset, permute
 from gptjax.data import rows as rows_lib
 from gptjax.text import chat
-from gptjax.text import tokenizer as tokenizer_lib
 
 DTYPES: rows_lib.Dtypes = {'tokens': np.int32, 'lengths': np.int32}
 
@@ -92,7 +89,7 @@ class Prompts:
         return Prompt(
             tokens,
             self._tokenizer.decode(tokens.tolist()),
-            _messages(self._tokenizer, tokens.tolist()),
+            tuple(chat.decode(self._tokenizer, tokens.tolist())) or None,
             self._tokenizer.decode(t for t in said if t not in ends),
         )
 
@@ -125,23 +122,3 @@ def _last(learned: np.ndarray) -> tuple[int, int]:
     breaks = np.flatnonzero(np.diff(places) > 1)
     first = places[breaks[-1] + 1] if len(breaks) else places[0]
     return int(first), int(places[-1]) + 1
-
-
-def _messages(
-    tokenizer: tokenizer_lib.Tokenizer, tokens: Sequence[int]
-) -> tuple[chat.Message, ...] | None:
-    """The messages of a prompt in our own format; None for any other."""
-    control: Mapping[str, Any] = tokenizer.control
-    roles = {control[t]: role for role, t in chat.ROLES.items() if t in control}
-    begins = [place for place, token in enumerate(tokens) if token in roles]
-    if tokenizer.template or not begins:
-        return None
-    return tuple(
-        {
-            'role': roles[tokens[begin]],
-            'content': tokenizer.decode(
-                t for t in tokens[begin + 1 : end] if t != control[chat.END]
-            ),
-        }
-        for begin, end in itertools.pairwise(begins)
-    )

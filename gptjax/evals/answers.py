@@ -50,23 +50,6 @@ def questions(
                 yield Question(tuple(ids[:start]), tuple(ids[start:stop]))
 
 
-def messages(
-    ids: Sequence[int], tokenizer: tokenizer_lib.Tokenizer
-) -> list[chat.Message]:
-    """The inverse of `chat.encode` for whole messages: their roles and contents."""
-    roles = {tokenizer.control[token]: role for role, token in chat.ROLES.items()}
-    end = tokenizer.control[chat.END]
-    found: list[chat.Message] = []
-    start = 0
-    for place, token in enumerate(ids):
-        if token in roles:
-            start = place
-        elif token == end:
-            content = tokenizer.decode(ids[start + 1 : place])
-            found.append({'role': roles[ids[start]], 'content': content})
-    return found
-
-
 def pick(rows: rows_lib.Rows, control: Mapping[str, int], count: int) -> list[Question]:
     """`count` questions, or all if there are fewer, spread evenly over the rows.
 
@@ -114,8 +97,8 @@ def ask(
     stopped = [completion.finish_reason == 'stop' for completion in completions]
     said = [
         table.Sample(
-            _text(messages(question.prompt, tokenizer)),
-            tuple(messages(question.prompt, tokenizer)),
+            _text(chat.decode(tokenizer, question.prompt)),
+            tuple(chat.decode(tokenizer, question.prompt)),
             completion.text,
             tokenizer.decode(question.reference),
             len(completion.tokens),

@@ -10,7 +10,6 @@ the format of that instead.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from gptjax import command
 from gptjax.text import messages as messages_lib
@@ -62,9 +61,21 @@ def prompt(
     return [*ids, tokenizer.control[ROLES['assistant']]]
 
 
-def check(messages: Any) -> None:
-    """Raises UserError, with the place, for what is not a conversation."""
-    messages_lib.read(messages)
+def decode(tokenizer: tokenizer_lib.Tokenizer, ids: Sequence[int]) -> list[Message]:
+    """The whole messages in ids of our format: their roles and contents.
+
+    None of a tokenizer with a template, or of a text.
+    """
+    control, found, start = tokenizer.control, [], 0
+    roles = {control[word]: name for name, word in ROLES.items() if word in control}
+    for place, token in enumerate([] if tokenizer.template else ids):
+        if token in roles:
+            start = place
+        elif roles and token == control[END] and ids[start] in roles:
+            content = tokenizer.decode(ids[start + 1 : place])
+            made: Message = {'role': roles[ids[start]], 'content': content}
+            found.append(made)
+    return found
 
 
 def check_roles(control: Mapping[str, int]) -> None:

@@ -57,7 +57,7 @@ def test_questions_are_the_last_ones_of_each_conversation():
     assert [TOKENIZER.decode(q.reference) for q in found] == ['that', 'me é']
     assert list(found[0].prompt) == chat.prompt(TOKENIZER, first[:1])
     assert list(found[1].prompt) == chat.prompt(TOKENIZER, second[:3])
-    assert answers.messages(found[1].prompt, TOKENIZER) == second[:3]
+    assert chat.decode(TOKENIZER, found[1].prompt) == second[:3]
 
 
 def test_a_cut_conversation_asks_nothing():

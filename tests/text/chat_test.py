@@ -129,7 +129,7 @@ def wrong(arguments):
 
 
 @pytest.mark.parametrize(
-    ('messages', 'message'),
+    ('talk', 'message'),
     [
         (None, 'messages is null'),
         ('hello', 'messages is of type str'),
@@ -168,13 +168,12 @@ def wrong(arguments):
         ([{**TOOLS[2], 'name': 3}], r'messages\[0\]\.name is of type int'),
     ],
 )
-def test_malformed_conversations_are_named(messages, message, tokenizers):
+def test_malformed_conversations_are_named(talk, message):
     with pytest.raises(command.UserError, match=message):
-        chat.check(messages)
+        messages.read(talk)
 
 
 def test_well_formed_conversations_pass():
-    chat.check(TALK)
-    chat.check(tuple(TALK[1:2]))
-    chat.check([{**message, 'tool_calls': None} for message in TALK])
-    chat.check(TOOLS)
+    assert messages.read(tuple(TALK)) == TALK
+    assert messages.read([{**turn, 'tool_calls': None} for turn in TALK]) == TALK
+    assert messages.read(TOOLS) == TOOLS
