@@ -35,7 +35,7 @@ class Log:
         if quiet:
             return
         path = workdir / 'metrics.jsonl'
-        _drop_after(path, start_step)
+        drop_after(path, start_step)
         self._file = path.open('a')
         self._samples = workdir / SAMPLES
         self._told = _size(self._samples)  # bytes of it that TensorBoard has
@@ -160,13 +160,13 @@ def read(workdir: Path, name: str = 'metrics.jsonl') -> list[dict[str, Any]]:
     return records
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _drop_after(path: Path, step: int) -> None:
-    # A run that begins again evaluates before its first step again.
-    records = [r for r in read(path.parent) if step and r['step'] <= step]
+def drop_after(path: Path, step: int) -> None:
+    """Drops the lines after a step; all at 0, whose lines are written again."""
+    records = [r for r in read(path.parent, path.name) if step and r['step'] <= step]
     temporary = path.with_suffix('.tmp')
     temporary.write_text(''.join(json.dumps(r) + '\n' for r in records))
     temporary.rename(path)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

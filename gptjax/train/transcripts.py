@@ -24,10 +24,7 @@ class Transcripts:
         self._path = workdir / log.SAMPLES
         self._writes = jax.process_index() == 0
         if self._writes:
-            kept = [r for r in log.read(workdir, log.SAMPLES) if r['step'] <= step]
-            temporary = self._path.with_suffix('.tmp')
-            temporary.write_text(''.join(json.dumps(r) + '\n' for r in kept))
-            temporary.rename(self._path)
+            log.drop_after(self._path, step)
 
     def write(
         self,

@@ -5,7 +5,7 @@ import struct
 
 from tensorboard.compat.proto import event_pb2
 
-from gptjax.train import log
+from gptjax.train import log, transcripts
 
 
 def record(step, **more):
@@ -57,3 +57,11 @@ def test_a_run_that_begins_again_has_its_first_evaluation_once(tmp_path):
             told.write(record(step, loss=float(step)))
         told.close()
     assert [r['step'] for r in log.read(tmp_path)] == [0, 2, 2, 3]
+
+
+def test_transcripts_of_a_run_that_goes_on_are_those_before_it(tmp_path):
+    for start, left in ((2, [0, 2]), (0, [])):
+        lines = [json.dumps({'step': step}) + '\n' for step in (0, 2, 3)]
+        (tmp_path / log.SAMPLES).write_text(''.join(lines) + '{"step": ')
+        transcripts.Transcripts(tmp_path, start)
+        assert [r['step'] for r in log.read(tmp_path, log.SAMPLES)] == left
