@@ -118,7 +118,9 @@ def ask(
     found: dict[str, Any] = {'asked': len(asked), 'stopped': sum(stopped)}
     if judge is not None:
         rewards = judge(said)[0]
-        found['reward'] = float(np.nanmean(rewards))
+        fine = rewards[np.isfinite(rewards)]
+        if len(fine):
+            found['reward'] = float(fine.mean())
         for sample, reward in zip(samples, rewards.tolist(), strict=True):
             sample['reward'] = reward if math.isfinite(reward) else None
     return {**found, 'max_tokens': MAX_TOKENS, 'samples': spread(samples, SHOWN)}

@@ -37,7 +37,7 @@ class Transcripts:
         """Some samples, evenly spread over those of this process."""
         if not self._writes:
             return
-        n = len(samples)
+        n, told = len(samples), sample_lib.told(total, each)
         with self._path.open('a') as file:
             for i in [k * n // min(n, _SHOWN) for k in range(min(n, _SHOWN))]:
                 record = {
@@ -45,12 +45,7 @@ class Transcripts:
                     'held_out': held_out,
                     'prompt': samples[i].prompt,
                     'completion': samples[i].completion,
-                    'reward': _number(total[i]),
-                    'rewards': {name: _number(x[i]) for name, x in each.items()},
                     'reference': samples[i].reference,
+                    **told[i],
                 }
                 file.write(json.dumps(record) + '\n')
-
-
-def _number(value: np.floating) -> float | None:
-    return float(value) if np.isfinite(value) else None
