@@ -56,7 +56,7 @@ class Prompts:
         short = 'shorter' if mask is None else 'longer'
         told = (
             f'{len(fits) - fits.sum():,} of {len(fits):,} prompts of the {split} split '
-            f'of {built.folder} are {short} than rollout.prompt_tokens={P}'
+            f'of {built.folder} are {short} than prompt_tokens={P}'
         )
         if not fits.any():
             other = 'smaller' if mask is None else 'larger'

@@ -95,7 +95,7 @@ def test_pairs_share_a_prompt_and_long_ones_are_counted(tmp_path, capsys):
         assert prompt.reference == f'{prompt.text}y'
         assert int(prompt.text) % 2 == 0
         assert prompt.messages == ({'role': 'user', 'content': prompt.text},)
-    assert 'are longer than rollout.prompt_tokens=8' in capsys.readouterr().err
+    assert 'are longer than prompt_tokens=8' in capsys.readouterr().err
     with pytest.raises(command.UserError, match=r'prompt_tokens=2; set it larger'):
         prompts.Prompts(made, 'train', 2)
 
