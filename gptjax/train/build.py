@@ -97,7 +97,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     adapter = adapter_lib.of(settings)
     full = transformer.abstract(model)
     boxed = adapter.trained(full) if adapter else full
-    if adapter and begin.new_head and 'head' not in boxed:
+    if adapter and begin.new_head and not start.outputs(full) <= start.outputs(boxed):
         raise command.UserError(
             'the head is a new one, and adapters would leave it as it is drawn; '
             "add 'head' to adapter.train."

@@ -111,6 +111,13 @@ def from_workdir(
     return Start(arch, params, _digest(manifest), manifest['step'], new_head)
 
 
+def outputs(boxed: core.Params) -> set[str]:
+    """The paths of what a head puts out, or of the whole head without such weights."""
+    paths = [path for path, _ in trees.paths(nn.unbox(boxed))]
+    head = {path for path in paths if path.startswith('head/')}
+    return head & set(_OUTPUTS) or head
+
+
 def digest(workdir: Path) -> str:
     """Of the weights in the checkpoint to use of a workdir."""
     return _digest(saved(workdir)[0])
