@@ -209,7 +209,9 @@ def test_a_workdir_of_an_adapter(base, tmp_path, capsys):
     workdir.export_model(tmp_path / 'ours', tmp_path / 'peft', 'peft')
     first, second = (tmp_path / name / peft.WEIGHTS for name in ('theirs', 'peft'))
     assert first.read_bytes() == second.read_bytes()
-    assert 'PeftModel' in (tmp_path / 'peft' / 'README.md').read_text()
+    card = (tmp_path / 'peft' / 'README.md').read_text()
+    assert 'PeftModel' in card
+    assert f'| {trees.count(adapter.params):,} ' in card, 'of the adapter alone'
 
     # Merged, by verb and by export: weights as they are with the factors multiplied.
     workdir.merge(tmp_path / 'ours', tmp_path / 'merged')

@@ -13,6 +13,7 @@ import tiny_family
 from gptjax import trees
 from gptjax.model import layers, leaves, lora, quantise, transformer
 
+quantised = jax.jit(quantise.quantise, static_argnums=(0, 2))
 GOLDEN = np.load(Path(__file__).parents[1] / 'golden' / 'nf4.npz')
 
 
@@ -29,7 +30,7 @@ def test_the_code_book_is_that_of_bitsandbytes_and_of_the_normal_distribution():
 
 def test_nf4_is_that_of_bitsandbytes():
     """Its nearest codes are the same: no element lies between two of them."""
-    made = quantise.quantise('mlp/up', jnp.asarray(GOLDEN['weights']), 'nf4')
+    made = quantised('mlp/up', jnp.asarray(GOLDEN['weights']), 'nf4')
     np.testing.assert_array_equal(made.absmax, GOLDEN['absmax'])
     np.testing.assert_array_equal(made.codes.reshape(6, 64), GOLDEN['codes'])
     np.testing.assert_allclose(made.dense(jnp.float32), GOLDEN['dense'], rtol=1e-6)
@@ -38,7 +39,7 @@ def test_nf4_is_that_of_bitsandbytes():
 def test_codes_are_the_nearest():
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(5, 3, 4)).astype(np.float32)  # 12 of a block of 64
-    made = quantise.quantise('attention/query', jnp.asarray(weight), 'nf4')
+    made = quantised('attention/query', jnp.asarray(weight), 'nf4')
     assert made.codes.shape == (5, 1, 32)
     assert made.shape == weight.shape
     absmax = np.abs(weight).max((1, 2), keepdims=True)
@@ -55,7 +56,7 @@ def test_int8_has_a_step_for_each_output(path, summed):
     """At most half of it is lost."""
     rng = np.random.default_rng(0)
     weight = (rng.normal(size=(6, 4, 5)) * [1, 10, 100, 1, 0]).astype(np.float32)
-    made = quantise.quantise(path, jnp.asarray(weight), 'int8')
+    made = quantised(path, jnp.asarray(weight), 'int8')
     step = np.abs(weight).max(summed, keepdims=True) / 127
     assert made.absmax.shape == step.shape
     lost = np.abs(made.dense(jnp.float32) - weight)
@@ -88,7 +89,7 @@ def test_the_gradient_of_the_input_is_that_of_the_dense_product(kind):
         jnp.asarray(rng.normal(size=shape), jnp.float32)
         for shape in ((2, 3, 8), (2, 3, 4, 5), (8, 4, 5))
     )
-    few = quantise.quantise('attention/query', weight, kind)
+    few = quantised('attention/query', weight, kind)
     _, back = jax.vjp(lambda x: layers.einsum('BTD,DNH->BTNH', x, few), x)
     expected = np.einsum('btnh,dnh->btd', dy, few.dense(jnp.float32))
     np.testing.assert_allclose(back(dy)[0], expected, rtol=1e-5, atol=1e-5)
@@ -96,5 +97,5 @@ def test_the_gradient_of_the_input_is_that_of_the_dense_product(kind):
 
 def test_the_product_is_in_the_type_of_the_input():
     x_BD = jnp.ones((2, 6), jnp.bfloat16)
-    made = quantise.quantise('mlp/up', jnp.ones((6, 4)), 'int8')
+    made = quantised('mlp/up', jnp.ones((6, 4)), 'int8')
     assert layers.einsum('BD,DF->BF', x_BD, made).dtype == jnp.bfloat16
