@@ -95,6 +95,10 @@ def test_stopped_are_those_that_ended_by_themselves():
         assert sample['stopped'] == (number % 3 != 2)
         assert sample['reward'] == number
     assert found['reward'] == 9  # of those that have one
+    nothing = np.full(20, np.nan, np.float32)
+    found = answers.ask(engine, TOKENIZER, asked, lambda said: (nothing, {}))
+    assert 'reward' not in found
+    assert found['samples'][0]['reward'] is None
 
 
 def test_questions_are_picked_from_the_whole_split(stages):
