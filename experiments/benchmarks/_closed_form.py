@@ -85,12 +85,12 @@ def run(options: Any, seed: int, size: Size = Size()) -> Found:
     log_best = log_ref + REWARDS / BETA
     log_best -= np.log(np.exp(log_best).sum())
     return Found(
-        reward=np.exp(log_p) @ REWARDS,
-        kl=np.exp(log_p) @ (log_p - log_ref),
-        apart=np.abs(np.exp(log_p) - np.exp(log_best)).sum() / 2,
-        start=np.exp(log_ref) @ REWARDS,
+        reward=float(np.exp(log_p) @ REWARDS),
+        kl=float(np.exp(log_p) @ (log_p - log_ref)),
+        apart=float(np.abs(np.exp(log_p) - np.exp(log_best)).sum() / 2),
+        start=float(np.exp(log_ref) @ REWARDS),
         best_reward=float(np.exp(log_best) @ REWARDS),
-        best_kl=np.exp(log_best) @ (log_best - log_ref),
+        best_kl=float(np.exp(log_best) @ (log_best - log_ref)),
         seconds=seconds,
     )
 
