@@ -62,7 +62,8 @@ def test_gradients_are_those_of_the_sum_projected():
     params, batch = tiny_family.params(made), tiny.packed_batch(4, made.arch)
     boxed = transformer.abstract(made)
     paths = [path for path, _ in trees.paths(params) if lora.adaptable(path)]
-    factors = nn.unbox(lora.init(boxed, paths, 3, jax.random.key(0)))
+    make = jax.jit(lambda key: nn.unbox(lora.init(boxed, paths, 3, key)))
+    factors = jax.device_get(make(jax.random.key(0)))
     loss = next_token.make(made)
 
     def total(params):
@@ -75,10 +76,11 @@ def test_gradients_are_those_of_the_sum_projected():
     rng = np.random.default_rng(0)
     for extra in (0.0, 0.1):
         given = jax.tree.map(
-            lambda x, extra=extra: x + extra * rng.normal(size=x.shape), factors
+            lambda x, extra=extra: np.float32(x + extra * rng.normal(size=x.shape)),
+            factors,
         )
         dense = dict(trees.paths(of_weights(given, params)))
-        found = dict(trees.paths(of_factors(given, params)))
+        found = jax.device_get(dict(trees.paths(of_factors(given, params))))
         flat = dict(trees.paths(given))
         for path in paths:
             lead, n = lora.stacked(path), 2 if path.endswith('out') else 1
