@@ -7,7 +7,8 @@ r"""Fine-tuning of a workdir on conversations by adapters: LoRA, or QLoRA.
 With --config=configs/lora.py:nf4 the base is held in 4 bits, with :int8 in 8. A line of
 the data is {"messages": [{"role": ..., "content": ...}, ...]}. `python -m gptjax.train
 show` tells what is trained, and the bytes of base, adapters and optimizer. The workdir
-holds adapters alone: keep that of the base as it is.
+holds adapters alone: keep that of the base as it is. The base is read in float32 and
+then put into few bits, so that the start needs room for both.
 
 The learning rate is that of Hu et al. (2022, table 11) for GPT-2; all products of a
 layer are adapted, as by Dettmers et al. (2023, section 4).
