@@ -182,7 +182,7 @@ def _try(reported: Sequence[runs.Run]) -> list[page.Html]:
     versions = [f'{name} {importlib.metadata.version(name)}' for name in packages]
     python = f'Python {platform.python_version()}'
     return [
-        *_commands([run for run in reported if run.writes]),
+        *_commands([run for run in reported if runs.writes(run.arch)]),
         page.element(
             'p',
             f'This page was made on {_machine()}, with gptjax {gptjax.__version__}, '

@@ -46,12 +46,8 @@ class Run:
     samples: list[tuple[str, str]]
     transcripts: list[dict[str, Any]]  # of rollouts: the lines of samples.jsonl
 
-    @property
-    def writes(self) -> bool:
-        return _writes(self.arch)
 
-
-def _writes(arch: model_config.Architecture) -> bool:
+def writes(arch: model_config.Architecture) -> bool:
     """Whether the model writes text."""
     return arch.causal and arch.head.kind in heads.OVER_TOKENS
 
@@ -77,7 +73,7 @@ def _names(workdirs: Sequence[Path]) -> list[str]:
 def _read(name: str, workdir: Path, prompts: Sequence[str]) -> Run:
     trained = build.load(workdir)
     built = build.dataset_of(trained)
-    continues = built.kind == 'text' and _writes(trained.model.arch)
+    continues = built.kind == 'text' and writes(trained.model.arch)
     arrays = start.saved(workdir)[0]['arrays']
     return Run(
         name=name,
