@@ -75,7 +75,7 @@ def batch(name):
     """ROWS ragged rows of one document, the last of them padding without weight."""
     arch, rng = model(name).arch, np.random.default_rng(0)
     objective = table.OBJECTIVES[name]
-    pairs = 'pairs' in objective.kinds
+    pairs = 'pairs' in objective.kinds and not objective.prepare
     shape = (ROWS, 2, arch.T) if pairs else (ROWS, arch.T)
     lengths = rng.integers(3, arch.T + 1, shape[:-1])[..., None]
     real = np.arange(arch.T) < lengths
