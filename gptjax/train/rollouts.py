@@ -105,15 +105,17 @@ class Rollouts:
         if 'running' in extra:
             extra['running'] = running
         self._told = _floats(means)
-        if self._told.get('reward_invalid') == 1:
-            raise command.UserError(
-                f'none of the {section.sequences} completions of step '
-                f'{self._step + 1} has a reward that is a number; see what the '
-                'rewards make of '
-                f'{run.workdir / log.SAMPLES}.'
-            )
+        self._check(self._told, f'completions of step {self._step + 1}')
         self.row += section.prompts
         return state._replace(extra=extra)
+
+    def _check(self, means: Mapping[str, float], what: str) -> None:
+        """Raises UserError where no completion of these has a reward."""
+        if self._reward is not None and means['reward_invalid'] == 1:
+            raise command.UserError(
+                f'none of the {what} has a reward that is a number; see what the '
+                f'rewards make of {self._run.workdir / log.SAMPLES}.'
+            )
 
     def _answers(
         self,
@@ -218,6 +220,7 @@ class Rollouts:
             for name, pair in jax.device_get(sums).items():
                 totals[name] = totals.get(name, 0) + np.array(pair, np.float64)
         means = {k: float(t / w) if w else 0.0 for k, (t, w) in totals.items()}
+        self._check(means, f'held-out completions of step {self._step}')
         if terms:
             return {**means, 'loss': sum(means[name] for name in terms)}
         return {**means, 'loss': -means['reward']}
