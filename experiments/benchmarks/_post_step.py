@@ -3,6 +3,11 @@
 Beside it, the same by hand in torch and transformers, by turns and in one run; both
 first show equal log-probabilities of the same rows. No completion may end early, so
 that both sides write as many tokens.
+
+The share that is not generation depends on how cheap generation is: with a cache, and
+each prompt read once for its group, it is less than one pass over the tokens, beside
+two that score them (the reference's is the `kl` of metrics.jsonl even where no loss
+reads it) and an update, which is worth three.
 """
 
 from collections.abc import Iterator
