@@ -15,6 +15,7 @@ TRAINING = [
     *sorted(ROOT.glob('configs/*.py')),
     *sorted(ROOT.glob('configs/demo/*.py')),
     *sorted(ROOT.glob('configs/chat/*.py')),
+    *sorted(ROOT.glob('configs/sentiment/*.py')),
 ]
 
 

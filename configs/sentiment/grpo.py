@@ -1,0 +1,26 @@
+r"""Books that sound pleased, by GRPO (Shao et al., 2024): no values, but groups.
+
+    python -m gptjax.train --config=configs/sentiment/grpo.py \
+        --workdir=runs/sentiment/grpo
+
+The task of configs/sentiment/ppo.py; each prompt is continued eight times.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.sentiment import ppo
+
+
+def get_config() -> ConfigDict:
+    config = ppo.get_config()
+    config.rollout.prompts = 16
+    config.rollout.group = 8
+    config.rollout.epochs = 2
+    config.objective = dict(
+        name='group',
+        method='grpo',
+        kl_coefficient=0.15,
+        kl_in='loss',
+        kl_estimator='k3',
+    )
+    return config
