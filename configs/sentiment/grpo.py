@@ -13,6 +13,8 @@ from configs.sentiment import ppo
 
 def get_config() -> ConfigDict:
     config = ppo.get_config()
+    config.steps = 200
+
     config.rollout.prompts = 16
     config.rollout.group = 8
     config.rollout.epochs = 2
