@@ -25,13 +25,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog='make benchmark')
     parser.add_argument('areas', nargs='*', metavar='AREA', help=', '.join(AREAS))
     areas = parser.parse_args().areas or AREAS
-    rows = json.loads(LATEST.read_text()) if LATEST.exists() else []
     for given in areas:
         area, dot, part = given.partition('.')
         module = import_module(f'experiments.benchmarks.{area}')
         found = module.measure(part) if dot else module.measure()
         new = [_complete(area, **row) for row in found]
         names = {row['name'] for row in new}
+        # Read late: areas may be measured beside each other.
+        rows = json.loads(LATEST.read_text()) if LATEST.exists() else []
         rows = [
             row
             for row in rows
