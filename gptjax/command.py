@@ -23,11 +23,15 @@ class UserError(ValueError):
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """A closing clause for an unknown name: the nearest known one, or all of them."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return (
-        f'did you mean {near[0]!r}?' if near else f'known: {", ".join(sorted(known))}.'
-    )
+    """A closing clause for an unknown name: the nearest known one, or all of them.
+
+    What holds the name as one of its words is nearer than what is spelled alike.
+    """
+    near = [one for one in known if name in one.split('_')]
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if not near:
+        return f'known: {", ".join(sorted(known))}.'
+    return f'did you mean {" or ".join(map(repr, near))}?'
 
 
 def lookup(table: Mapping[str, Any], name: str, what: str) -> Any:

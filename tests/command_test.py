@@ -221,3 +221,8 @@ def test_the_console_script(verb, code, message):
     assert done.returncode == code
     assert message in done.stdout + done.stderr
     assert 'Traceback' not in done.stderr
+
+
+def test_a_name_that_is_a_word_of_others_is_told_with_these():
+    told = command.did_you_mean('ipo', ['ipo_sum', 'simpo', 'ipo_norm'])
+    assert told == "did you mean 'ipo_sum' or 'ipo_norm'?"

@@ -12,6 +12,7 @@ import jax
 
 from gptjax import command
 from gptjax.data import pipeline, turn_rows
+from gptjax.model import config as model_config
 
 SECTIONS = (
     'model', 'data', 'optimizer', 'objective', 'mesh', 'compute', 'checkpoint', 'eval',
@@ -199,7 +200,7 @@ def check_unchanged(settings: Mapping[str, Any], workdir: Path, allowed: bool) -
             f'{workdir} holds imported weights; train in another workdir, with '
             f'model.init_from={str(workdir)!r}.'
         )
-    old, new = _flat(before), _flat(settings)
+    old, new = _flat(_spelled(before)), _flat(_spelled(settings))
     changes = [
         f'{name}: {old.get(name)!r} -> {new.get(name)!r}'
         for name in sorted(old.keys() | new.keys())
@@ -213,6 +214,15 @@ def check_unchanged(settings: Mapping[str, Any], workdir: Path, allowed: bool) -
         )
     if changes and jax.process_index() == 0:
         print(f'settings changed: {"; ".join(changes)}', file=sys.stderr)
+
+
+def _spelled(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with every field of the model: older configs lack the newer ones."""
+    section = settings['model']
+    if 'init_from' in section:
+        return dict(settings)
+    arch = model_config.architecture('model', **section)
+    return {**settings, 'model': model_config.plain(arch)}
 
 
 def stored(workdir: Path) -> dict[str, Any]:

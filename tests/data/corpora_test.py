@@ -332,6 +332,28 @@ def test_an_empty_text_and_an_invalid_line_are_skipped(tmp_path, name):
     ]
 
 
+@pytest.mark.parametrize(
+    'line',
+    [
+        {'prompt': 'a', 'chosen': 'b', 'rejected': ''},
+        {'prompt': 'a', 'completion': ' ', 'label': True},
+        {
+            'messages': [
+                {'role': 'user', 'content': 'a'},
+                {'role': 'assistant', 'content': ''},
+            ]
+        },
+    ],
+)
+def test_an_empty_answer_is_skipped_though_the_prompt_says_something(tmp_path, line):
+    kind = {'chosen': 'pairs', 'label': 'feedback', 'messages': 'chat'}
+    (name,) = (kind[key] for key in kind if key in line)
+    (tmp_path / 'a.jsonl').write_text(json.dumps(line))
+    options = {'name': name, 'path': str(tmp_path / 'a.jsonl'), 'licence': 'MIT'}
+    (found,) = table.collect(options)
+    assert (found.source, found.reason) == ('a.jsonl:1', 'empty')
+
+
 def test_each_field_of_an_example_changes_the_digest_of_the_corpus():
     def document(**fields):
         return documents.Document('id', 'source', 'MIT', **fields).content()

@@ -1,5 +1,7 @@
 """Settings that follow from others."""
 
+import json
+
 import numpy as np
 import pytest
 import tiny
@@ -67,3 +69,18 @@ def test_an_imported_workdir_is_not_trained_in(a_config, tmp_path):
     (tmp_path / 'run' / 'config.json').write_text('{"imported": {}}')
     with pytest.raises(command.UserError, match=r'another workdir, with model\.init_'):
         build.build(a_config, tmp_path / 'run')
+
+
+def test_a_config_from_before_a_field_of_the_model_is_the_same_config(
+    a_config, tmp_path
+):
+    now = settings_lib.of(a_config)
+    before = settings_lib.of(a_config)
+    del before['model']['head']['values']
+    (tmp_path / 'checkpoints' / '1').mkdir(parents=True)
+    (tmp_path / 'checkpoints' / '1' / 'manifest.json').touch()
+    (tmp_path / 'config.json').write_text(json.dumps(before))
+    settings_lib.check_unchanged(now, tmp_path, allowed=False)
+    now['model']['head']['values'] = True
+    with pytest.raises(command.UserError, match=r'head\.values: False -> True'):
+        settings_lib.check_unchanged(now, tmp_path, allowed=False)

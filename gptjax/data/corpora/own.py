@@ -80,9 +80,13 @@ def _document(
 
 
 def empty(made: documents.Document) -> bool:
-    """Whether one of its texts is blank; of the messages in it, all."""
-    talk = made.messages is not None or made.pair is not None
-    return not all(text.strip() for text in ([made.whole] if talk else made.texts()))
+    """Whether one of its texts is blank: of a conversation, one of the answers."""
+    if made.pair is not None:
+        return not all(made.pair[which].strip() for which in ('chosen', 'rejected'))
+    if made.messages is not None:
+        answers = (one for one in made.messages if one['role'] == 'assistant')
+        return not all(''.join(messages_lib.texts(one)).strip() for one in answers)
+    return not all(text.strip() for text in made.texts())
 
 
 def _text(place: str, record: Record) -> Record:
