@@ -5,10 +5,9 @@ r"""A small model learns the distributions of a large one of the same tokenizer.
         --config.objective.teacher=TEACHER --workdir=runs/distil
 
 off: on the rows of a dataset of text or conversations. on: on the student's own
-answers
-to its prompts (Agarwal et al., 2024), for which no reward is needed. STUDENT and
-TEACHER
-are workdirs. beta is 0 for the forward KL, 1 for the reverse, between them a mixture.
+answers to its prompts (Agarwal et al., 2024), for which no reward is needed.
+STUDENT and TEACHER are workdirs. beta is 0 for the forward KL, 1 for the reverse, and a
+mixture between them.
 """
 
 from ml_collections import ConfigDict
