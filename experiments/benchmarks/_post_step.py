@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from gptjax.exchange import workdir as workdir_lib
+from gptjax.generate import engine
 from gptjax.model import table as model_table
 from gptjax.train import build, loop
 
@@ -140,6 +141,8 @@ class _Ours:
         run = build.build(config, folder / 'run')
         run.tokenizer.ends = ()  # nothing ends early
         self._loop = loop._Loop(run)
+        may_say_V = engine.may_say(run.model.arch.V, run.tokenizer)
+        self.unsaid = np.flatnonzero(~may_say_V).tolist()
         source: Any = self._loop.source
         self._generate = source._generate
         source._generate = {r: self._timed(f) for r, f in self._generate.items()}
@@ -188,6 +191,7 @@ def _peer(folder: Path, ours: _Ours) -> subprocess.Popen[str]:
         text=True,
     )
     given = {**SHAPES, 'folder': str(folder), 'tokens': tokens.tolist()}
+    given['unsaid'] = ours.unsaid
     theirs = np.array(_ask(process, json.dumps(given)))
     apart = np.abs(theirs - log_p).max()
     print(f'step: log-probabilities differ by at most {apart:.1e}', file=sys.stderr)
