@@ -108,7 +108,8 @@ def test_chat_and_pairs_learn_the_answer_and_its_end(tmp_path, kind):
         for number in range(200):
             ask = {'role': 'user', 'content': f'What is {number}?'}
             answer = {'role': 'assistant', 'content': f'{number * "¹"}.'}
-            pair = {'prompt': [ask], 'chosen': f'{number}!', 'rejected': '?' * number}
+            other = '?' * (number + 1)
+            pair = {'prompt': [ask], 'chosen': f'{number}!', 'rejected': other}
             line = pair if kind == 'pairs' else {'messages': [ask, answer]}
             file.write(json.dumps(line) + '\n')
     corpus = dict(name=kind, path=str(path), licence='MIT')

@@ -33,7 +33,7 @@ def lines_of(kind, count):
     for number in range(count):
         line = dict(KINDS[kind]) | {'id': f'{kind}-{number}'}
         if kind == 'chat':
-            answer = {'role': 'assistant', 'content': 'yes ' * (number % 9)}
+            answer = {'role': 'assistant', 'content': 'yes ' * (1 + number % 9)}
             line['messages'] = [*line['messages'], answer]
         yield line
 
