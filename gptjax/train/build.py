@@ -4,7 +4,7 @@ Each section goes to the constructor that it names; an option that no constructo
 or one that is missing, is an error with the nearest name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 from pathlib import Path
@@ -79,17 +79,9 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     settings = settings_lib.of(config)
     settings_lib.check_unchanged(settings, workdir, allow_config_change)
     begin, model = begin_of(settings)
-    arch, sharding, compute = model.arch, model.sharding, model.compute
     data = settings_lib.data_of(settings)
-    T = inputs.length(data, arch)
-    sharding.check_batch(data.batch_size, 'data.batch_size')
-    if data.batch_size % (compute.accumulate * sharding.batch_shards):
-        raise command.UserError(
-            f'data.batch_size is {data.batch_size}, which {compute.accumulate} '
-            f'microbatches on {sharding.batch_shards} data shards do not divide; set '
-            f'it to a multiple of {compute.accumulate * sharding.batch_shards}, or '
-            'change compute.accumulate.'
-        )
+    T = inputs.length(data, model.arch)
+    _check_batch(data.batch_size, model)
     made = losses.of(settings, model)
     objective, rollout = made.objective, made.rollout
     if rollout:
@@ -105,25 +97,12 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     trained = freeze.select(nn.unbox(boxed), settings['optimizer']['freeze'])
     built = inputs.open(data, workdir, objective)  # may take long, so it comes last
     datasets = built.datasets if isinstance(built, mixture.Mixed) else [built]
-    if data.packing and all(one.kind != 'text' for one in datasets):
-        raise command.UserError(
-            f'data.packing is {data.packing!r}, which is for text, and has no effect '
-            f'on {datasets[0].kind}; set it to None.'
-        )
+    _check_packing(data, datasets)
     tokenizer = built.tokenizer()
-    inputs.check_tokenizer(tokenizer, arch, settings['model'])
-    inputs.check_labels(built, arch)
+    inputs.check_tokenizer(tokenizer, model.arch, settings['model'])
+    inputs.check_labels(built, model.arch)
     made = losses.fitted(made, model, tokenizer, T)
-    # The same draws in every run: evaluations of runs with other seeds compare.
-    seeds = {'train': settings['seed'], 'validation': 0}
-    split: Any
-    if rollout:
-        assert isinstance(built, dataset.Dataset)  # mixtures are refused above
-        P = rollout.prompt_tokens
-        split = {name: prompts.Prompts(built, name, P) for name in seeds}
-    else:
-        given = (built, data, T, objective, made.of_rows)
-        split = {name: inputs.rows(*given, name, seed=seeds[name]) for name in seeds}
+    split = _splits(settings, data, built, made, T)
     # Of rollouts, rows are prompts, and some of them are worth some updates.
     of_step = rollout.prompts / rollout.updates(data.batch_size) if rollout else None
     steps = _steps(settings, len(split['train']), of_step or data.batch_size)
@@ -162,8 +141,58 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         eval=command.splat(settings_lib.Eval, 'eval', settings['eval']),
         options=command.splat(settings_lib.Options, 'run', settings['run']),
     )
-    if adapter is None:
-        return run
+    return _adapted(run, adapter, begin, made, full) if adapter else run
+
+
+def _check_batch(batch_size: int, model: transformer.Model) -> None:
+    sharding, accumulate = model.sharding, model.compute.accumulate
+    sharding.check_batch(batch_size, 'data.batch_size')
+    if batch_size % (accumulate * sharding.batch_shards):
+        raise command.UserError(
+            f'data.batch_size is {batch_size}, which {accumulate} '
+            f'microbatches on {sharding.batch_shards} data shards do not divide; set '
+            f'it to a multiple of {accumulate * sharding.batch_shards}, or '
+            'change compute.accumulate.'
+        )
+
+
+def _check_packing(
+    data: settings_lib.Data, datasets: Sequence[dataset.Dataset]
+) -> None:
+    if data.packing and all(one.kind != 'text' for one in datasets):
+        raise command.UserError(
+            f'data.packing is {data.packing!r}, which is for text, and has no effect '
+            f'on {datasets[0].kind}; set it to None.'
+        )
+
+
+def _splits(
+    settings: Mapping[str, Any],
+    data: settings_lib.Data,
+    built: dataset.Dataset | mixture.Mixed,
+    made: losses.Made,
+    T: int,
+) -> Any:
+    """The rows of training and validation, or, for rollouts, their prompts."""
+    # The same draws in every run: evaluations of runs with other seeds compare.
+    seeds = {'train': settings['seed'], 'validation': 0}
+    if made.rollout:
+        assert isinstance(built, dataset.Dataset)  # `losses.of` refuses mixtures
+        P = made.rollout.prompt_tokens
+        return {name: prompts.Prompts(built, name, P) for name in seeds}
+    given = (built, data, T, made.objective, made.of_rows)
+    return {name: inputs.rows(*given, name, seed=seeds[name]) for name in seeds}
+
+
+def _adapted(
+    run: Run,
+    adapter: adapter_lib.Adapter,
+    begin: start.Start,
+    made: losses.Made,
+    full: core.Params,
+) -> Run:
+    """The run that trains adapters over the weights that `begin` gives."""
+    sharding = run.model.sharding
 
     def frozen() -> dict[str, Any]:
         base = adapter.over(full, sharding, begin.params())

@@ -165,6 +165,7 @@ def test_what_an_objective_reads_follows_from_its_options():
 def test_the_recipe_has_every_loss(name):
     path = Path(__file__).parents[2] / 'configs' / 'preference.py'
     options = command.load_config(f'{path}:{name}').objective.to_dict()
+    assert options['loss']['name'] == name
     make = table.OBJECTIVES[options.pop('name')].make
     command.splat(make, 'objective', options, model=tiny.model())
 
