@@ -50,11 +50,13 @@ def digest(tree: Any) -> dict[str, str]:
 
 
 @jax.jit
-def _digest_all(arrays: dict[str, jax.Array]) -> dict[str, tuple[jax.Array, jax.Array]]:
-    return {
-        name: (_digest(array, np.uint32(1)), _digest(array, np.uint32(2)))
-        for name, array in arrays.items()
-    }
+def _digest_all(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: digest_pair(array) for name, array in arrays.items()}
+
+
+def digest_pair(array: jax.Array) -> jax.Array:
+    """uint32[2]: the digest of one array, inside jit."""
+    return jnp.stack([_digest(array, np.uint32(1)), _digest(array, np.uint32(2))])
 
 
 def _digest(array: jax.Array, salt: np.uint32) -> jax.Array:
