@@ -51,8 +51,8 @@ def test_what_is_not_finite_is_bad_whichever_of_the_two_it_is():
 def test_a_spike_is_above_the_deviations_of_the_accepted_window():
     """The limit of NumPy in float64, from the last `window` losses that counted.
 
-    A limit before the window is full, one of all losses, one that takes up bad ones,
-    and sums of squares in float32 (1e4 + 1 cancels) all fail.
+    A limit before the window is full, one of all losses, and one that takes up bad ones
+    fail.
     """
     options = guard.Options(sigma=6.0, window=16, patience=0)
     rng = np.random.default_rng(0)
