@@ -4,7 +4,7 @@ It stands beside the shard, as Parquet, and the manifest vouches for it. Every t
 a dataset belongs to exactly one row.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 from dataclasses import dataclass
 import functools
@@ -160,12 +160,17 @@ def read(path: Path) -> Iterator[Entry]:
                 yield Entry(**values)
 
 
-def entries(built: Any, split: str) -> Iterator[Entry]:
-    """The rows of a split of a `dataset.Dataset`, with their shards and places."""
+def entries(
+    built: Any, split: str, among: Callable[[int, int], bool] = lambda start, end: True
+) -> Iterator[Entry]:
+    """The rows of a split of a `dataset.Dataset`, with their shards and places.
+
+    among: whether a shard, whose tokens are at these places, is looked into.
+    """
     first = 0
     for shard in built.shards(split):
         path = (built.folder / shard['file']).with_suffix('.parquet')
-        for entry in read(path):
+        for entry in read(path) if among(first, first + shard['tokens']) else ():
             yield dataclasses.replace(
                 entry, split=split, shard=shard['file'], place=first + entry.start
             )

@@ -7,7 +7,8 @@ trained_on  a part for each time that data or batches changed: the step and the 
             and the datasets, of which a mixture says how they were mixed
 
 A step n (from 1) of a part reads the rows of the stream from
-row + (n - 1 - step) * batch_size on.
+row + (n - 1 - step) * batch_size on. A part after bad steps has `skips`, (first, end)
+of rows: a batch that would begin in there begins at the end, see `stretches`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,6 +64,25 @@ def _beginning(workdir: Path, step: int) -> dict[str, Any]:
         'step': step,
         'data': storage.read_json(workdir / FILE),
     }
+
+
+def stretches(
+    row: int, size: int, count: int, skips: Sequence[Sequence[int]]
+) -> Iterator[tuple[int, int, int]]:
+    """(first batch, its first row, batches) of what is read without a gap.
+
+    That is `count` batches of `size` rows from `row` on.
+    """
+    done = 0
+    for first, end in sorted(map(tuple, skips)):
+        batches = min(max(-(-(first - row) // size), 0), count - done)
+        if batches:
+            yield done, row, batches
+            done, row = done + batches, row + batches * size
+        if first <= row < end:
+            row = end
+    if done < count:
+        yield done, row, count - done
 
 
 def read(workdir: Path) -> dict[str, Any] | None:

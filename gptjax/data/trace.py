@@ -107,6 +107,30 @@ def runs(
         yield tracer.run(Path(workdir))
 
 
+def held(
+    built: dataset.Dataset, rows: Any, chosen: Int64[np.ndarray, ' n']
+) -> list[ledger.Entry]:
+    """The documents of the training split of which some rows hold a token, in order.
+
+    rows: those of the dataset, or its prompts, of which these are `chosen`.
+    """
+
+    def among(start: int, end: int) -> bool:
+        return bool(np.isin(rows.rows_of(start, end), chosen).any())
+
+    def search(found: Sequence[ledger.Entry]) -> Iterator[ledger.Entry]:
+        if not found or not among(found[0].place, found[-1].place + found[-1].tokens):
+            return
+        if len(found) == 1:
+            yield found[0]
+            return
+        half = len(found) // 2
+        yield from search(found[:half])
+        yield from search(found[half:])
+
+    return list(search(list(ledger.entries(built, 'train', among))))
+
+
 class _Tracer:
     def __init__(self, built: dataset.Dataset, found: Sequence[ledger.Entry]):
         self._built = built
@@ -173,7 +197,10 @@ class _Tracer:
         n, first, size = len(rows), part['row'], part['batch_size']
         updates = asked['updates']  # of one rollout, which reads `size` prompts
         begin = -(-part['step'] // updates) * updates
-        after, seed = first + -(-(end - begin) // updates) * size, part['seed']
+        batches, skips = max(-(-(end - begin) // updates), 0), part.get('skips', ())
+        read = list(lineage.stretches(first, size, batches, skips))
+        after = max([first, *(row + count * size for _, row, count in read)])
+        seed = part['seed']
         if part['mixture'] is None:
             found = [
                 epoch * n + permute.inverse(chosen, n, permute.mix(seed, epoch))
@@ -190,9 +217,13 @@ class _Tracer:
             ]
             mixed = mixture.Mixture(sources, size)
             stream = mixed.positions(number, chosen, after, seed)
-        stream = stream[(first <= stream) & (stream < after)]
-        steps = begin + (stream - first)[:, None] // size * updates + np.arange(updates)
-        return np.unique(steps[steps < end] + 1)
+        steps = [np.zeros((0, updates), np.int64)]
+        for batch, row, count in read:
+            mine = stream[(row <= stream) & (stream < row + count * size)]
+            draws = batch + (mine - row)[:, None] // size
+            steps.append(begin + draws * updates + np.arange(updates))
+        every = np.concatenate(steps)
+        return np.unique(every[every < end] + 1)
 
     def _rows(
         self, prompt_tokens: int | None, T: int, **how: Any

@@ -18,7 +18,9 @@ from gptjax.data import (
     ledger,
     lineage,
     mixture,
+    permute,
     pipeline,
+    prompts,
     trace,
     turn_rows,
 )
@@ -295,6 +297,50 @@ def test_a_mixture_is_traced_through_its_order(many, built, tmp_path):
             steps = [k for k, read in drawn.items() if set(read) & set(chosen.tolist())]
             assert list(seen.steps) == steps
             assert seen.last == 40
+
+
+@pytest.mark.parametrize('updates', [1, 3])
+def test_skipped_rows_move_all_steps_behind_them(many, tmp_path, updates):
+    """A trace without skips says wrong steps from the first window on, and fails."""
+    skips = [[12, 20], [20, 24], [30, 33], [61, 64], [500, 900]]
+    part = dict(step=5, row=8, batch_size=4, T=32, seed=3, packing=None, mixture=None)
+    rows, how = many.rows('train', 32), {}
+    if updates > 1:  # of prompts, each of which has its own document
+        how = dict(rollout=dict(prompt_tokens=8, updates=updates))
+        rows = prompts.Prompts(many, 'train', 8)
+    lineage.record(tmp_path, None, [many], {**part, **how, 'skips': skips})
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 40}\n')
+    row, read, some = 8, {}, False
+    for step_ in range(-(-5 // updates) * updates, 40):
+        if step_ % updates == 0:
+            for first, end in skips:
+                row = end if first <= row < end else row
+            stream = np.arange(row, row + 4)
+            n, row = len(rows), row + 4
+            keys = permute.mix(3, stream // n)
+            found = permute.permute(stream % n, n, keys)
+        read[step_ + 1] = set(found.tolist())
+    for entry in list(ledger.entries(many, 'train'))[::3]:
+        chosen = set(rows.rows_of(entry.place, entry.place + entry.tokens).tolist())
+        (seen,) = trace.runs(many, [entry], [tmp_path])
+        assert list(seen.steps) == [at for at, rows_ in read.items() if rows_ & chosen]
+        some |= bool(seen.steps)
+    assert some
+
+
+def test_the_documents_of_rows_are_those_whose_rows_they_are(many):
+    """Against all documents, one by one; a shard too many or too few fails."""
+    assert len(many.shards('train')) > 2
+    for rows in (many.rows('train', 32), prompts.Prompts(many, 'train', 8)):
+        for chosen in ([0], [len(rows) - 1], [3, 17, 18], []):
+            wanted = [
+                entry
+                for entry in ledger.entries(many, 'train')
+                if np.isin(
+                    rows.rows_of(entry.place, entry.place + entry.tokens), chosen
+                ).any()
+            ]
+            assert trace.held(many, rows, np.array(chosen, np.int64)) == wanted
 
 
 def test_answers_of_pairs_are_rows_by_themselves(tmp_path):
