@@ -54,12 +54,18 @@ def batches(
     return made(rows, seed, offsets + start_row, batch_size)
 
 
-def _read(rows: rows_lib.Rows, seed: int, stream: np.ndarray) -> dict[str, Any]:
+def draw(
+    rows: rows_lib.Rows, seed: int, stream: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the rows at these places of the stream, and their epochs."""
     if isinstance(rows, mixture.Mixture):
-        return rows.read(*rows.draw(stream, seed))
+        return rows.draw(stream, seed)
     n, epochs = len(rows), stream // len(rows)
-    indices = permute.permute(stream % n, n, permute.mix(seed, epochs))
-    return rows.read(indices, epochs)
+    return permute.permute(stream % n, n, permute.mix(seed, epochs)), epochs
+
+
+def _read(rows: rows_lib.Rows, seed: int, stream: np.ndarray) -> dict[str, Any]:
+    return rows.read(*draw(rows, seed, stream))
 
 
 def _threads(

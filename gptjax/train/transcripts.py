@@ -10,18 +10,16 @@ import numpy as np
 from gptjax.train import log
 from gptjax.train.rewards import sample as sample_lib
 
-_SHOWN = 4  # of a rollout, and of an evaluation
-
 
 class Transcripts:
     """The writer of samples.jsonl in one workdir, from step `step` on.
 
-    The step of a line is the one whose metrics tell of it; lines of a future that was
+    shown: of a rollout, and of an evaluation. The step of a line is the one whose metrics tell of it; lines of a future that was
     given up are dropped.
     """
 
-    def __init__(self, workdir: Path, step: int):
-        self._path = workdir / log.SAMPLES
+    def __init__(self, workdir: Path, step: int, shown: int = 4):
+        self._path, self._shown = workdir / log.SAMPLES, shown
         self._writes = jax.process_index() == 0
         if self._writes:
             log.drop_after(self._path, step)
@@ -39,7 +37,8 @@ class Transcripts:
             return
         n, told = len(samples), sample_lib.told(total, each)
         with self._path.open('a') as file:
-            for i in [k * n // min(n, _SHOWN) for k in range(min(n, _SHOWN))]:
+            some = min(n, self._shown)
+            for i in [k * n // some for k in range(some)]:
                 record = {
                     'step': step,
                     'held_out': held_out,
