@@ -14,8 +14,8 @@ from gptjax.train.rewards import sample as sample_lib
 class Transcripts:
     """The writer of samples.jsonl in one workdir, from step `step` on.
 
-    shown: of a rollout, and of an evaluation. The step of a line is the one whose metrics tell of it; lines of a future that was
-    given up are dropped.
+    shown: of a rollout, and of an evaluation. The step of a line is the one whose
+    metrics tell of it; lines of a future that was given up are dropped.
     """
 
     def __init__(self, workdir: Path, step: int, shown: int = 4):
