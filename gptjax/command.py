@@ -13,9 +13,21 @@ import inspect
 import math
 import os
 import pathlib
+import signal
 import sys
 import types
 from typing import Any, Union, get_args, get_origin
+
+# What a command ends with. Schedulers start a job again on REQUEUE and on HANG.
+DONE, USAGE, REQUEUE, HANG, NUMERICS = 0, 2, 75, 76, 77
+
+
+class Failure(Exception):
+    """Ends a command with one message and the exit code `code`."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
 
 
 class UserError(ValueError):
@@ -290,14 +302,25 @@ def _parse_as(old: Any, text: str, name: str) -> Any:
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Runs an entry point: a UserError is one message and exit code 2, Ctrl-C 130."""
+    """Runs an entry point, which ends by one message and an exit code of the table.
+
+    Ctrl-C and SIGTERM are 75: the same command does the rest.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         main()
     except UserError as error:
         print(f'gptjax: {error}', file=sys.stderr)
-        sys.exit(2)
+        sys.exit(USAGE)
+    except Failure as failure:
+        print(f'gptjax: {failure}', file=sys.stderr)
+        sys.exit(failure.code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(REQUEUE)
     except BrokenPipeError:  # the reader of our output has gone: `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+
+
+def _interrupt(signum: int, frame: types.FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -28,7 +28,7 @@ import numpy as np
 from gptjax.exchange import workdir as workdir_lib
 from gptjax.generate import engine
 from gptjax.model import table as model_table
-from gptjax.train import build, loop
+from gptjax.train import build, loop, phases, stop
 
 ROUNDS = 7
 SHAPES = dict(prompts=8, group=8, prompt_tokens=32, max_tokens=64)
@@ -140,7 +140,7 @@ class _Ours:
         )
         run = build.build(config, folder / 'run')
         run.tokenizer.ends = ()  # nothing ends early
-        self._loop = loop._Loop(run)
+        self._loop = loop._Loop(run, phases.Phases(None), stop.Stop())
         may_say_V = engine.may_say(run.model.arch.V, run.tokenizer)
         self.unsaid = np.flatnonzero(~may_say_V).tolist()
         source: Any = self._loop.source

@@ -25,7 +25,7 @@ from gptjax.text import frames
 from gptjax.text import llama2c as llama2c_text
 from gptjax.text import tokenizer as text_tokenizer
 from gptjax.train import adapter as adapter_lib
-from gptjax.train import build, checkpoint, loop, start
+from gptjax.train import build, host, start, zarr
 from gptjax.train import settings as settings_lib
 
 _GENERATORS = ('tokens', 'masked')  # heads that a causal model generates with
@@ -64,10 +64,10 @@ def import_model(source: Path, workdir: Path, base: Path | None = None) -> None:
                 f'the tokenizer of {source} has {read.tokenizer.vocab_size} ids and '
                 f'the weights are of {read.arch.V} tokens; take both from one place.'
             )
-        checkpoint.write_params(
+        zarr.write_params(
             partial / 'checkpoints' / f'{0:08d}',
             read.stream(),
-            dataclasses.asdict(loop.Host(dataclasses.asdict(read.arch))),
+            dataclasses.asdict(host.Host(dataclasses.asdict(read.arch))),
         )
         read.tokenizer.save(partial / 'tokenizer')
         if labels := _labels_in(read):
@@ -90,10 +90,10 @@ def _import_adapter(folder: Path, base: Path | None, partial: Path) -> None:
             f'(digest {read.base:.12}, not {digest:.12}); give the base that it was '
             'trained over.'
         )
-    checkpoint.write_params(
+    zarr.write_params(
         partial / 'checkpoints' / f'{0:08d}',
         trees.paths(read.params),
-        dataclasses.asdict(loop.Host(dataclasses.asdict(arch), base_digest=digest)),
+        dataclasses.asdict(host.Host(dataclasses.asdict(arch), base_digest=digest)),
     )
     _copy(base, partial, 'tokenizer', build.LABELS)
     files = [folder / peft.WEIGHTS, folder / peft.CONFIG]
@@ -132,11 +132,10 @@ def merge(workdir: Path, output: Path) -> None:
     _check_adapted(workdir)
     trained = build.load(workdir)
     with huggingface.new_folder(output) as partial:
-        host = loop.Host(dataclasses.asdict(trained.model.arch))
-        checkpoint.write_params(
+        zarr.write_params(
             partial / 'checkpoints' / f'{trained.step:08d}',
             trees.paths(start.merged(trained.params, trained.model)),
-            dataclasses.asdict(host),
+            dataclasses.asdict(host.Host(dataclasses.asdict(trained.model.arch))),
         )
         _copy(workdir, partial, 'tokenizer', build.LABELS, lineage.FILE)
         settings = {k: v for k, v in trained.config.items() if k != 'adapter'}

@@ -26,6 +26,7 @@ from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
 from gptjax.train import adapter as adapter_lib
 from gptjax.train import freeze, inputs, losses, optim, start
+from gptjax.train import guard as guard_lib
 from gptjax.train import settings as settings_lib
 from gptjax.train import table as train_table
 
@@ -67,6 +68,7 @@ class Run:
     checkpoint: settings_lib.Checkpoint
     eval: settings_lib.Eval
     options: settings_lib.Options
+    guard: guard_lib.Options
 
 
 def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
@@ -140,6 +142,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         ),
         eval=command.splat(settings_lib.Eval, 'eval', settings['eval']),
         options=command.splat(settings_lib.Options, 'run', settings['run']),
+        guard=command.splat(guard_lib.Options, 'guard', settings.get('guard', {})),
     )
     return _adapted(run, adapter, begin, made, full) if adapter else run
 

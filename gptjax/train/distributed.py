@@ -1,11 +1,14 @@
 """Joining the processes of a run, by flags or by what the environment says."""
 
 from collections.abc import Mapping
+import contextlib
+import datetime
 import math
 import os
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 from gptjax import command
 
@@ -51,6 +54,35 @@ def initialize(
             f'from 0 to {process_count - 1}.'
         )
     jax.distributed.initialize(coordinator, process_count, process_id)
+
+
+def several() -> bool:
+    """Whether this process is one of several, which `initialize` joined."""
+    return _service().client is not None
+
+
+def notify() -> None:
+    """Tells all processes that one of them was asked to stop; see `agreed`.
+
+    JAX itself notices SIGTERM alone, looks once a second, and takes the place of
+    Python's handler: the notice goes straight to where it would put it.
+    """
+    with contextlib.suppress(Exception):  # another process was quicker, or is gone
+        _service().client.key_value_set(
+            'RECEIVED_PREEMPTION_NOTICE',
+            datetime.datetime.now(datetime.UTC).isoformat(),
+        )
+
+
+def agreed(poll: int) -> bool:
+    """Whether this is the poll, of those that all count, at which to stop."""
+    return bool(multihost_utils.reached_preemption_sync_point(poll))
+
+
+def _service() -> Any:
+    from jax._src import distributed  # which has no public name for its client
+
+    return distributed.global_state
 
 
 def _from_environment() -> None:

@@ -21,11 +21,13 @@ def evaluate(
     feeder: feed.Feed,
     rows: rows_lib.Rows,
     limit: int = 0,
+    each: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Means over `rows` (evenly spread `limit` of them, or all); sums are in float64.
 
     `loss` is the sum of the terms, `weight` the total weight of the first: the number
     of tokens, or of pairs. Of a mixture, each source with any has a `loss_NAME` too.
+    `each` is called after each batch, and may end it all by what it raises.
     """
     parts = rows.parts() if isinstance(rows, mixture.Mixture) else {'': rows}
     sums: dict[str, Any] = {}  # (total, weight) of each name
@@ -38,6 +40,7 @@ def evaluate(
             terms = list(loss.terms)
             for name, pair in {**loss.terms, **loss.metrics}.items():
                 sums[name] = sums.get(name, 0) + np.array(pair, np.float64)
+            each()
         mine = [sums[name] - before.get(name, 0) for name in terms]
         if part and mine[0][1]:
             own[f'{_SOURCE}{part}'] = sum(t / w if w else 0.0 for t, w in mine)

@@ -1,6 +1,6 @@
 """From the rows of a dataset to batches on the mesh, on one process or many."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 import contextlib
 from typing import Any
 
@@ -11,6 +11,16 @@ from gptjax import core
 from gptjax import sharding as sharding_lib
 from gptjax.data import pipeline
 from gptjax.data import rows as rows_lib
+
+Skips = Sequence[tuple[int, int]]  # (first, end) of rows of a stream
+
+
+def beyond(row: int, skips: Skips) -> int:
+    """The first row from `row` on that is not to be skipped."""
+    for first, end in sorted(skips):
+        if first <= row < end:
+            row = end
+    return row
 
 
 class Feed:

@@ -102,9 +102,8 @@ def keep(ok: jax.Array, new: Any, old: Any) -> Any:
 
 
 def told(found: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Metrics: bad steps in all, and, once halted, how many at the end (else 0)."""
-    halted = jnp.where(found['halted'], found['in_a_row'], 0)
+    """Metrics: bad steps in all, and how many of them at the end."""
     return {
         'skipped': found['skipped'].astype(jnp.float32),
-        'halted': halted.astype(jnp.float32),
+        'skipped_in_a_row': found['in_a_row'].astype(jnp.float32),
     }

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 import importlib.util
 import json
+import math
 from pathlib import Path
 import sys
 import time
@@ -23,10 +24,18 @@ class Log:
     """The writer of one workdir; a `quiet` one (not the first process) writes nothing.
 
     A run that goes on from step n first drops the lines after n: they were written by
-    a process that ended before its next checkpoint, and will be written again.
+    a process that ended before its next checkpoint, and will be written again; with
+    `again`, that of n as well.
     """
 
-    def __init__(self, workdir: Path, start_step: int, steps: int, quiet: bool):
+    def __init__(
+        self,
+        workdir: Path,
+        start_step: int,
+        steps: int,
+        quiet: bool,
+        again: bool = False,
+    ):
         self._steps = steps
         self._start = (start_step, time.perf_counter())
         self._quiet = quiet
@@ -35,7 +44,7 @@ class Log:
         if quiet:
             return
         path = workdir / 'metrics.jsonl'
-        drop_after(path, start_step)
+        drop_after(path, start_step - again)
         self._file = path.open('a')
         self._samples = workdir / SAMPLES
         self._told = _size(self._samples)  # bytes of it that TensorBoard has
@@ -52,9 +61,13 @@ class Log:
             )
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """One line of metrics.jsonl; `record` has a step."""
+        """One line of metrics.jsonl; `record` has a step. NaN and infinity are null."""
         if self._quiet:
             return
+        record = {
+            name: value if value is None or math.isfinite(value) else None
+            for name, value in record.items()
+        }
         self._file.write(json.dumps(record) + '\n')
         self._file.flush()
         if self._events:

@@ -1,79 +1,108 @@
-"""The one training loop: dispatch step n, then log step n - 1; evaluate, save, stop."""
+"""The one training loop: dispatch step n, read step n - 1; evaluate, save, stop."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 import contextlib
 import dataclasses
-import fcntl
 import functools
-import os
-from pathlib import Path
-import signal
-import time
-from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
-from jax.experimental import multihost_utils
-import numpy as np
 
 from gptjax import command, core, trees
-from gptjax.model import config as model_config
-from gptjax.model import cost, transformer
-from gptjax.train import build, checkpoint, evaluate, flops, log, reference, source
+from gptjax.model import transformer
+from gptjax.train import (
+    build,
+    checkpoint,
+    claim,
+    clock,
+    distributed,
+    evaluate,
+    log,
+    reference,
+    source,
+)
+from gptjax.train import host as host_lib
+from gptjax.train import phases as phases_lib
 from gptjax.train import settings as settings_lib
 from gptjax.train import state as state_lib
 from gptjax.train import step as step_lib
+from gptjax.train import stop as stop_lib
 
 
-@dataclasses.dataclass
-class Host:
-    """What the host knows of a run besides its arrays; saved with every checkpoint."""
+def train(run: build.Run, age: float = 0.0) -> bool:
+    """Trains to `run.steps`, from the newest whole checkpoint; False if asked to stop.
 
-    architecture: dict[str, Any]
-    row: int = 0  # the next row of the data stream
-    seconds: float = 0.0  # of training, over all processes that carried it on
-    best_loss: float | None = None  # of an evaluation
-    best_step: int | None = None
-    without_gain: int = 0  # evaluations since then
-    stopped_early: bool = False
-    start_digest: str = ''  # of the weights it started from, if another workdir's
-    # What those weights lost on each held-out source, before the first step.
-    before: dict[str, float] = dataclasses.field(default_factory=dict)
-    base_digest: str = ''  # of those that the adapters in the checkpoint are for
-
-
-def train(run: build.Run) -> bool:
-    """Trains to `run.steps`, from the newest checkpoint; False if interrupted."""
-    with _claimed(run.workdir):
-        return _train(run)
+    age: seconds since the process began, for the ledger. Raises command.Failure where
+    it cannot go on: NUMERICS for too many bad steps, REQUEUE for saves that fail.
+    """
+    folder = run.workdir if jax.process_index() == 0 else None
+    with (
+        claim.claimed(run.workdir),
+        stop_lib.Stop() as stop,
+        contextlib.closing(phases_lib.Phases(folder, age)) as phases,
+    ):
+        trouble = None
+        while True:
+            try:
+                return _train(_Loop(run, phases, stop, trouble))
+            except _Trouble as found:
+                trouble = found
 
 
-def _train(run: build.Run) -> bool:
-    loop = _Loop(run)
-    build.record(run, loop.step, loop.host.row)
+def _train(loop: '_Loop') -> bool:
+    build.record(loop.run, loop.step, loop.host.row)
     with (
         contextlib.closing(loop.checkpoints),
         contextlib.closing(loop.log),
         contextlib.closing(loop.source),
-        _interruptible() as interrupted,
     ):
-        return loop.to_the_end(interrupted)
+        return loop.to_the_end()
+
+
+class _Trouble(Exception):
+    """Too many bad steps in a row: what was before them is done again, without them."""
+
+    def __init__(self, host: host_lib.Host, stop_row: int):
+        assert host.bad is not None
+        step, row = host.bad
+        super().__init__(f'the updates after step {step} are bad')
+        self.step, self.skip = step, (row, stop_row)
+        self.skips = [*host.skips, self.skip]
+        self.rollbacks = host.rollbacks + 1
+
+
+class _Done(NamedTuple):
+    """A step that was dispatched, and whose metrics are on their way."""
+
+    step: int
+    rows: tuple[int, int]  # of the stream, from which its batch was drawn
+    metrics: Mapping[str, Any]
 
 
 class _Loop:
     """One run in one process: the state, and what is done with it between steps."""
 
-    def __init__(self, run: build.Run):
-        self.run = run
+    def __init__(
+        self,
+        run: build.Run,
+        phases: phases_lib.Phases,
+        stop: stop_lib.Stop,
+        trouble: _Trouble | None = None,
+    ):
+        self.run, self.phases, self.stop = run, phases, stop
         self.sharding = sharding = run.model.sharding
-        self.checkpoints = checkpoint.Checkpoints(run.workdir, run.checkpoint.keep)
+        keep = dataclasses.asdict(run.checkpoint)
+        del keep['every'], keep['best']
+        self.checkpoints = checkpoint.Checkpoints(run.workdir, **keep, owner=True)
         extra = source.extra(run)
         shapes, places = state_lib.shardings_of(
             run.boxed, run.optimizer, sharding, run.trained, extra
         )
-        manifest = self.checkpoints.newest()
-        self.host = self._host(manifest)
+        manifest = self.checkpoints.newest(trouble.step + 1 if trouble else None)
+        self.host = host = host_lib.resumed(run, manifest)
+        if host.best_step not in self.checkpoints.steps():
+            host.best_loss, host.best_step, host.without_gain = None, None, 0
         self.frozen = run.frozen()
         self.run = run = reference.stored(run, self.frozen)
         if manifest is None:
@@ -81,9 +110,12 @@ class _Loop:
                 run.start_params(), run.optimizer, run.seed, places, run.trained, extra
             )
         else:
-            self.state = self.checkpoints.restore(manifest, shapes, places)
+            self.state = self.checkpoints.restore(manifest, shapes, places, extra)
         self.step = int(self.state.step)
-        self.source = source.make(run, self.step, self.host.row)
+        if trouble:
+            host.skips, host.rollbacks = trouble.skips, trouble.rollbacks
+            self.checkpoints.drop_after(self.step)
+        self.source = source.make(run, self.step, host.row, host.skips, phases)
         running = run.objective.running
         self.train_step = jax.jit(
             functools.partial(
@@ -93,118 +125,181 @@ class _Loop:
                 accumulate=run.model.compute.accumulate,
                 trained=run.trained,
                 running=running.update if running else None,
+                guard=run.guard,
             ),
             out_shardings=(places, sharding.replicated),
             donate_argnums=0,
         )
         self.log = log.Log(
-            run.workdir, self.step, run.steps, quiet=jax.process_index() != 0
+            run.workdir,
+            self.step,
+            run.steps,
+            quiet=jax.process_index() != 0,
+            again=host.owed is not None,
         )
+        self.failed_saves = 0
+        self._waiting = 'collective' if distributed.several() else 'step'
+        self._pending: _Done | None = None
+        if trouble:
+            self._say_trouble(trouble)
 
-    def _host(self, manifest: dict[str, Any] | None) -> Host:
-        """What the checkpoint says, where it fits this run; else UserError."""
-        run = self.run
-        arch = model_config.plain(run.model.arch)
-        if manifest is None:
-            return Host(
-                arch, start_digest=run.start_digest, base_digest=run.base_digest
-            )
-        host = Host(**manifest['host'])
-        # A checkpoint may be older than a field, which has its default there.
-        made = model_config.architecture('architecture', **host.architecture)
-        host.architecture = model_config.plain(made)
-        if host.architecture != arch:
-            changed = [name for name in arch if host.architecture[name] != arch[name]]
-            raise command.UserError(
-                f'{run.workdir} holds a model of another {", ".join(changed)}; weights '
-                'cannot change their shape, so take another workdir.'
-            )
-        if bool(host.base_digest) != bool(run.base_digest):
-            held = 'adapters' if host.base_digest else 'whole weights'
-            raise command.UserError(
-                f'{run.workdir} holds {held}, and the section adapter says otherwise; '
-                'take another workdir, with model.init_from set to this one.'
-            )
-        reads = run.objective.frozen or run.base_digest
-        if reads and host.start_digest != run.start_digest:
-            what = 'base of its adapters' if run.base_digest else 'reference'
-            raise command.UserError(
-                f'the model that {run.workdir} started from has been trained further, '
-                f'and it is the {what}; put its old checkpoint back, or start in '
-                'another workdir.'
-            )
-        if run.eval.patience and host.best_step not in self.checkpoints.steps():
-            host.best_loss, host.best_step, host.without_gain = None, None, 0
-        patience = run.eval.patience
-        host.stopped_early = 0 < patience <= host.without_gain
-        return host
-
-    def to_the_end(self, interrupted: list[bool]) -> bool:
-        """Trains until the last step (True) or an interrupt (False), and saves."""
+    def to_the_end(self) -> bool:
+        """Trains to the last step (True), or until asked to stop (False), and saves."""
         run, host = self.run, self.host
-        if self.step >= run.steps or host.stopped_early:
+        complete = self.step >= run.steps or host.stopped_early
+        if complete and host.owed is None:
             why = 'stopped early; eval.patience ' if host.stopped_early else 'steps '
             self.log.say(
                 f'{run.workdir} is complete at step {self.step}; a larger {why}goes on.'
             )
             return True
         self._say_start()
-        if self.step == 0 and settings_lib.begun_from(run.settings):
-            self._evaluate_start()
+        try:
+            if self.step == 0 and settings_lib.begun_from(run.settings):
+                self._evaluate_start()
+            if host.owed is not None:
+                self._write(host.owed, self._evaluate())
+                host.owed = None
+        except stop_lib.Asked:  # what is there is saved
+            return self._said_goodbye()
+        if self.step >= run.steps or host.stopped_early:
+            return True
         batch, told = self._next()
-        self.clock = _Clock(run, self.step, tokens=batch['tokens'].size)
-        pending: tuple[int, Any] | None = None  # a step whose metrics are on their way
+        self.clock = clock.Clock(run, self.phases, self.step, batch['tokens'].size)
+        self._compile(batch)
         while True:
-            self.state, metrics = self.train_step(self.state, self.frozen, batch)
-            self.step += 1
-            host.row = self.source.row
-            metrics |= told
-            if pending:
-                self._write(*pending)
-                pending = None
-            if self.step % run.eval.every == 0 or self.step == run.steps:
-                self._write(self.step, metrics, self._evaluate(metrics))
-            elif self.step % run.options.log_every == 0:
-                pending = self.step, metrics
-            stop = self._agreed(interrupted)
-            last = self.step == run.steps or host.stopped_early
-            best = run.eval.patience > 0 and host.best_step == self.step
-            if last or stop or best or self.step % run.checkpoint.every == 0:
-                if pending:  # before the checkpoint, after which it is not made again
-                    self._write(*pending)
-                    pending = None
-                self._save(metrics)
-            if last or stop:
+            self._dispatch(batch, told)
+            stopping = self._agreed(self.stop)
+            if self._is_due(stopping) and self._settle(stopping):
                 break
+            self.phases.write(self.step)
+            if message := self.checkpoints.poll():
+                self.failed_saves += 1
+                self.log.say(f'{message}; training goes on')
             batch, told = self._next()
-        if not last:
-            self.checkpoints.wait()
-            self.log.say(
-                f'interrupted: saved at step {self.step} of {run.steps}; the same '
-                'command goes on from there.'
-            )
-        return last
+        self.checkpoints.wait()
+        if host.owed is None and (self.step == run.steps or host.stopped_early):
+            return True
+        return self._said_goodbye()
 
     def _next(self) -> tuple[core.Batch, Mapping[str, float]]:
         """The batch of the next step, and what its source has to tell."""
+        self.phases.enter('data')
         batch, self.state, told = self.source.next(self.state, self.frozen)
+        # Not a wait, where the devices have work meanwhile.
+        busy = self._pending and not self._pending.metrics['loss'].is_ready()
+        self.phases.enter('step', was='step' if busy else 'data')
         return batch, told
+
+    def _compile(self, batch: core.Batch) -> None:
+        """Ahead of time: afterwards nothing compiles in silence, as arguments must fit.
+
+        The digests of the first save are compiled as well.
+        """
+        with self.phases.of('compile'):
+            lowered = self.train_step.lower(self.state, self.frozen, batch)
+            self._compiled = lowered.compile()
+            trees.digest(self.state)
+        self.phases.write(self.step, now=True)
+
+    def _dispatch(self, batch: core.Batch, told: Mapping[str, float]) -> None:
+        before = self._pending
+        self.state, metrics = self._compiled(self.state, self.frozen, batch)
+        self.stop.idle = False
+        self.step += 1
+        self.host.row = row = self.source.row
+        rows = (row - self.source.draw, row)
+        self._pending = _Done(self.step, rows, {**metrics, **told})
+        if before:
+            self._read(before)
+
+    def _read(self, done: _Done, write: bool = True) -> None:
+        """Waits for a step, notes whether it was bad, and writes its record if due."""
+        self.phases.enter(self._waiting)
+        in_a_row = int(done.metrics['skipped_in_a_row'])
+        self.phases.enter('step')
+        host = self.host
+        if in_a_row == 0:
+            host.bad = None
+        elif in_a_row == 1:
+            host.bad = (done.step - 1, done.rows[0])
+        if 0 < self.run.guard.patience <= in_a_row:
+            raise self._trouble(done)
+        if write and done.step % self.run.options.log_every == 0:
+            self._write(self._record(done))
+
+    def _trouble(self, done: _Done) -> Exception:
+        """Bad steps came together: one more try without their rows, or the end."""
+        trouble, options = _Trouble(self.host, done.rows[1]), self.run.guard
+        if trouble.rollbacks <= options.rollbacks:
+            return trouble
+        return command.Failure(
+            f'steps {trouble.step + 1} to {done.step} are bad (a loss or gradient that '
+            f'is not finite, or a spike), after {options.rollbacks} rollbacks; see '
+            'their rows with python -m gptjax.train replay, or lower '
+            'optimizer.learning_rate.',
+            command.NUMERICS,
+        )
+
+    def _is_due(self, stopping: bool) -> bool:
+        run = self.run
+        often = (run.eval.every, run.checkpoint.every)
+        every = any(self.step % steps == 0 for steps in often)
+        return stopping or every or self.step == run.steps
+
+    def _settle(self, stopping: bool) -> bool:
+        """Reads the last step, evaluates and saves where due; whether to leave."""
+        run, host, done = self.run, self.host, self._pending
+        assert done is not None
+        self._pending = None
+        evaluates = self.step % run.eval.every == 0 or self.step == run.steps
+        self._read(done, write=not evaluates)
+        if evaluates:
+            record = self._record(done)
+            try:
+                if stopping:
+                    raise stop_lib.Asked
+                self._write(record, self._evaluate())
+            except stop_lib.Asked:
+                stopping, host.owed = True, record
+        last = self.step == run.steps or host.stopped_early
+        best = self._keeps_best() and host.best_step == self.step
+        # While bad steps go on, the checkpoint before has what there is to save.
+        due = self.step % run.checkpoint.every == 0 and host.bad is None
+        if last or stopping or best or due:
+            self._save()
+        return last or stopping
+
+    def _keeps_best(self) -> bool:
+        return self.run.checkpoint.best or self.run.eval.patience > 0
 
     def _evaluate_start(self) -> None:
         """The record of step 0: what the weights of another workdir are worth here."""
-        means = self.source.evaluate(self.state, self.frozen)
+        means = self._means()
         self.host.before = evaluate.of_sources(means)
         unknown = ('loss', 'tokens_per_second', 'mfu', 'learning_rate', 'gradient_norm')
-        held_out = _held_out(means)
-        self.log.write(
-            {'step': 0, **dict.fromkeys(unknown), 'seconds': 0.0, **held_out}
-        )
+        record = {'step': 0, **dict.fromkeys(unknown), 'seconds': 0.0}
+        self.log.write({**record, **_held_out(means)})
 
-    def _evaluate(self, metrics: Any) -> dict[str, float]:
+    def _means(self) -> dict[str, float]:
+        with self.phases.of('eval'):
+            return self.source.evaluate(self.state, self.frozen, self._each)
+
+    def _each(self) -> None:
+        """After each batch of an evaluation."""
+        self.phases.beat()
+        if self._agreed(self.stop):
+            raise stop_lib.Asked
+
+    def _evaluate(self) -> dict[str, float]:
         run, host = self.run, self.host
-        with self.clock.paused(metrics):
-            means = self.source.evaluate(self.state, self.frozen)
-        loss = means['loss']
+        means = self._means()
+        if run.eval.metric not in means:
+            raise command.UserError(
+                f'eval.metric is {run.eval.metric!r}, which is not of the evaluation; '
+                f'{command.did_you_mean(run.eval.metric, list(means))}'
+            )
+        loss = means[run.eval.metric] * (-1 if run.eval.higher else 1)
         host.without_gain += 1
         if host.best_loss is None or loss < host.best_loss:
             host.best_loss, host.best_step, host.without_gain = loss, self.step, 0
@@ -212,54 +307,76 @@ class _Loop:
             host.stopped_early = True
             self.log.say(
                 f'stopping at step {self.step}: {host.without_gain} evaluations '
-                f'without a better loss than {host.best_loss:.4f} of step '
-                f'{host.best_step}'
+                f'without a better {run.eval.metric} than {abs(host.best_loss):.4f} of '
+                f'step {host.best_step}'
             )
         if host.before and (host.stopped_early or self.step == run.steps):
             self.log.say(evaluate.told(host.before, means))
         return means
 
-    def _save(self, metrics: Any) -> None:
-        with self.clock.paused(metrics):
-            host = dataclasses.replace(
-                self.host, seconds=self.host.seconds + self.clock.seconds
+    def _save(self) -> None:
+        host = self.host
+        if host.bad is None:
+            host.good = self.step
+            if host.rollbacks and host.row > max(stop for _, stop in host.skips):
+                host.rollbacks = 0
+        best = host.best_step if self._keeps_best() else None
+        pinned = {step for step in (best, host.good) if step is not None}
+        values = dataclasses.replace(host, seconds=host.seconds + self.clock.seconds)
+        with self.phases.of('save'):
+            self.checkpoints.save(
+                self.step, self.state, dataclasses.asdict(values), pinned
             )
-            pinned = self.host.best_step if self.run.eval.patience else None
-            self.checkpoints.save(self.state, dataclasses.asdict(host), pinned)
+        self.phases.write(self.step, now=True)
 
-    def _write(
-        self, step: int, metrics: Any, held_out: dict[str, float] | None = None
-    ) -> None:
-        means = _held_out(held_out or {})
-        values = {name: float(value) for name, value in metrics.items()}
-        speed = self.clock.speed(step)
-        record = {
-            'step': step,
+    def _record(self, done: _Done) -> dict[str, Any]:
+        """The line of a step in metrics.jsonl, but for what was held out."""
+        values = {name: float(value) for name, value in done.metrics.items()}
+        speed = self.clock.speed(done.step)
+        told = {
+            'saves_failed': self.failed_saves,
+            'checkpoints_damaged': self.checkpoints.damaged,
+        }
+        return {
+            'step': done.step,
             'loss': values.pop('loss'),
-            'eval_loss': means.pop('eval_loss', None),
+            'eval_loss': None,
             'tokens_per_second': speed,
             'mfu': self.clock.mfu(speed),
-            'learning_rate': float(self.run.schedule(step - 1)),
+            'learning_rate': float(self.run.schedule(done.step - 1)),
             'gradient_norm': values.pop('gradient_norm'),
             'seconds': self.host.seconds + self.clock.seconds,
             **values,
-            **means,
-            **(evaluate.forgetting(self.host.before, held_out) if held_out else {}),
+            **{name: float(count) for name, count in told.items() if count},
         }
-        self.log.write(record)
 
-    def _agreed(self, interrupted: list[bool]) -> bool:
-        """Whether to stop, the same answer on every process.
+    def _write(
+        self, record: Mapping[str, Any], means: Mapping[str, float] | None = None
+    ) -> None:
+        if means is None:
+            self.log.write(record)
+            return
+        forgetting = evaluate.forgetting(self.host.before, means)
+        self.log.write({**record, **_held_out(means), **forgetting})
 
-        With several processes they ask each other every `log_every` steps: that costs
-        an exchange, and all must leave at the same step.
-        """
-        if jax.process_count() == 1:
-            return bool(interrupted)
-        if self.step % self.run.options.log_every:
-            return False
-        answers = multihost_utils.process_allgather(np.array(bool(interrupted)))
-        return bool(np.any(answers))
+    def _agreed(self, stop: stop_lib.Stop) -> bool:
+        """Whether to stop here, the same answer on every process."""
+        return stop.agreed()
+
+    def _said_goodbye(self) -> bool:
+        self.log.say(
+            f'stopped: saved at step {self.step} of {self.run.steps}; the same command '
+            'goes on from there.'
+        )
+        return False
+
+    def _say_trouble(self, trouble: _Trouble) -> None:
+        first, last = trouble.skip
+        self.log.say(
+            f'rolled back: {trouble}, so step {self.step} is where it goes on, without '
+            f'rows {first} to {last - 1} of the stream '
+            f'({trouble.rollbacks} of at most {self.run.guard.rollbacks})'
+        )
 
     def _say_start(self) -> None:
         run = self.run
@@ -279,81 +396,3 @@ class _Loop:
 def _held_out(means: Mapping[str, float]) -> dict[str, float]:
     """Means of an evaluation by the names of a record."""
     return {f'eval_{name}': mean for name, mean in means.items() if name != 'weight'}
-
-
-class _Clock:
-    """Seconds of training alone: evaluation and saving are taken out."""
-
-    def __init__(self, run: build.Run, step: int, tokens: int):
-        self._tokens = tokens
-        devices = run.model.sharding.mesh.devices
-        peak = flops.peak(devices.flat[0])
-        self._peak = peak * devices.size if peak else None
-        # A reference goes forward too, which is a third of forward and backward.
-        arch = dataclasses.replace(run.model.arch, T=run.T)
-        passes = 2 / 3 if run.base_digest else 1  # no gradient of the base's weights
-        forward = 1.0 if 'reference' in run.objective.frozen else 0.0
-        if run.rollout:  # which are written and read once, for some epochs
-            forward = (forward + 2) / run.rollout.epochs
-        passes += forward / 3
-        self._flops = cost.flops_per_token(arch) * passes
-        self._start = time.perf_counter()
-        self._last = (step, 0.0)
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._start
-
-    @contextlib.contextmanager
-    def paused(self, metrics: Any) -> Iterator[None]:
-        """Leaves out what happens inside, once the step of `metrics` is done."""
-        jax.block_until_ready(metrics)
-        before = time.perf_counter()
-        yield
-        self._start += time.perf_counter() - before
-
-    def speed(self, step: int) -> float:
-        """Tokens per second since the last call."""
-        last_step, last_seconds = self._last
-        self._last = step, self.seconds
-        return (step - last_step) * self._tokens / (self.seconds - last_seconds)
-
-    def mfu(self, speed: float) -> float | None:
-        """The share of the devices' peak that went into the model's own products."""
-        return speed * self._flops / self._peak if self._peak else None
-
-
-@contextlib.contextmanager
-def _claimed(workdir: Path) -> Iterator[None]:
-    """Holds a workdir for one run; the system lets go of it when the process ends."""
-    if jax.process_index() > 0:
-        yield
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(workdir, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise command.UserError(
-            f'another process trains in {workdir}; wait for it, or take another.'
-        ) from None
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[list[bool]]:
-    """Ctrl-C fills the list, and the loop sees it; a second one ends at once."""
-    interrupted: list[bool] = []
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        interrupted.append(True)
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -19,6 +19,7 @@ from gptjax.generate import engine, rollout, sampling
 from gptjax.model import transformer
 from gptjax.objectives import policy
 from gptjax.train import build, feed, log, transcripts
+from gptjax.train import phases as phases_lib
 from gptjax.train import state as state_lib
 from gptjax.train import step as step_lib
 from gptjax.train.rewards import sample as sample_lib
@@ -30,15 +31,27 @@ _PLAIN = ('tokens', 'targets', 'segments', 'positions', 'weights')
 class Rollouts:
     """The source of a run with a section `rollout`, from step `step` on.
 
-    row: the next prompt of their stream.
+    row: the next prompt of their stream; None where no prompt was ever skipped.
+    skips: (first, end) of prompts that are not to be answered. shown: completions of a
+    rollout in samples.jsonl.
     """
 
-    def __init__(self, run: build.Run, step: int):
+    def __init__(
+        self,
+        run: build.Run,
+        step: int,
+        row: int | None = None,
+        skips: feed.Skips = (),
+        phases: phases_lib.Phases | None = None,
+        shown: int = 4,
+    ):
         assert run.rollout is not None
         self._run, self._step = run, step
+        self._skips, self._phases = skips, phases or phases_lib.Phases(None)
         self._section = section = run.rollout
         self._updates = section.updates(run.data.batch_size)
-        self.row = -(-step // self._updates) * section.prompts
+        self.draw = section.prompts
+        self.row = -(-step // self._updates) * section.prompts if row is None else row
         self._told: dict[str, float] | None = None
         rewarded = 'rewards' in run.settings
         self._reward = (
@@ -67,7 +80,7 @@ class Rollouts:
             functools.partial(step_lib.eval_step, loss_fn=run.loss_fn),
             out_shardings=everywhere,
         )
-        self._transcripts = transcripts.Transcripts(run.workdir, step)
+        self._transcripts = transcripts.Transcripts(run.workdir, step, shown)
 
     def next(
         self, state: state_lib.State, frozen: Mapping[str, Any]
@@ -75,7 +88,8 @@ class Rollouts:
         """The next minibatch, of a new rollout where the one before is used up."""
         number, minibatch = divmod(self._step, self._updates)
         if minibatch == 0:
-            state = self._roll(state, frozen)
+            with self._phases.of('generate'):
+                state = self._roll(state, frozen)
         if self._told is None:
             self._told = _floats(state.extra['rollout']['means'])
         self._step += 1
@@ -94,6 +108,7 @@ class Rollouts:
         self, state: state_lib.State, frozen: Mapping[str, Any]
     ) -> state_lib.State:
         section, run = self._section, self._run
+        self.row = feed.beyond(self.row, self._skips)
         numbers = self.row + np.arange(section.prompts)
         rows = prompts.stream(len(run.rows), run.seed, numbers)
         batch, scores = self._answers(
@@ -192,7 +207,10 @@ class Rollouts:
         return made
 
     def evaluate(
-        self, state: state_lib.State, frozen: Mapping[str, Any]
+        self,
+        state: state_lib.State,
+        frozen: Mapping[str, Any],
+        each: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
         """Means over completions of `eval.rows` held-out prompts, whose keys are fixed.
 
@@ -219,6 +237,7 @@ class Rollouts:
                 sums |= {**loss.terms, **loss.metrics}
             for name, pair in jax.device_get(sums).items():
                 totals[name] = totals.get(name, 0) + np.array(pair, np.float64)
+            each()
         means = {k: float(t / w) if w else 0.0 for k, (t, w) in totals.items()}
         self._check(means, f'held-out completions of step {self._step}')
         if terms:

@@ -18,10 +18,12 @@ SECTIONS = (
     'model', 'data', 'optimizer', 'objective', 'mesh', 'compute', 'checkpoint', 'eval',
     'run',
 )  # fmt: skip
-OPTIONAL = ('adapter', 'rollout', 'rewards')
+OPTIONAL = ('adapter', 'rollout', 'rewards', 'guard')
 
 # What may differ when a run goes on; all else needs --allow_config_change.
-FREE_ON_RESUME = ('steps', 'epochs', 'checkpoint.', 'eval.', 'mesh.', 'run.')
+FREE_ON_RESUME = (
+    'steps', 'epochs', 'checkpoint.', 'eval.', 'mesh.', 'run.', 'guard.replicas',
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,16 +68,23 @@ class Data:
 class Checkpoint:
     every: int  # steps
     keep: int  # the newest so many
+    keep_every: int = 0  # steps, and those at multiples of it; 0 is off
+    best: bool = False  # and the one of the best evaluation, saved at once
+    failures: int = 3  # saves that fail one after another before training stops
 
     def __post_init__(self) -> None:
-        _check_least('checkpoint', self, every=1, keep=1)
+        _check_least('checkpoint', self, every=1, keep=1, keep_every=0, failures=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
     every: int  # steps
     rows: int  # of the held-out split; 0 is all
-    patience: int  # evaluations without a better loss before training stops; 0 is off
+    patience: int  # evaluations without a better one before training stops; 0 is off
+    metric: str = (
+        'loss'  # of the means of an evaluation, the one that says which is best
+    )
+    higher: bool = False  # whether more of it is better
 
     def __post_init__(self) -> None:
         _check_least('eval', self, every=1, rows=0, patience=0)
@@ -84,9 +93,17 @@ class Eval:
 @dataclasses.dataclass(frozen=True)
 class Options:
     log_every: int  # steps
+    watchdog: float = 20.0  # seconds that a step may take in any case; 0 is off
+    maintenance: str | None = None  # whose notices stop a run: 'gce', Google's cloud
 
     def __post_init__(self) -> None:
         _check_least('run', self, log_every=1)
+        command.check_ranges('run', vars(self), {'watchdog': command.LEAST_0})
+        if self.maintenance not in (None, 'gce'):
+            raise command.UserError(
+                f'run.maintenance is {self.maintenance!r}; it needs to be '
+                "'gce' or None."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

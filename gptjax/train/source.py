@@ -3,7 +3,7 @@
 A source that reads the state, as rollouts do, has a part of its own in `State.extra`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 import functools
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from gptjax import core
-from gptjax.train import build, evaluate, feed, rollouts
+from gptjax.train import build, evaluate, feed, guard, rollouts
+from gptjax.train import phases as phases_lib
 from gptjax.train import state as state_lib
 from gptjax.train import step as step_lib
 
@@ -21,9 +22,11 @@ class Source(Protocol):
     """Batches, in the order of steps.
 
     row: the next row of the stream, with which a source is made again on resume.
+    draw: rows that the last batch was drawn from, which end before `row`.
     """
 
     row: int
+    draw: int
 
     def next(
         self, state: state_lib.State, frozen: Mapping[str, Any]
@@ -31,9 +34,15 @@ class Source(Protocol):
         """The batch of step `state.step`, the state that goes with it, and metrics."""
 
     def evaluate(
-        self, state: state_lib.State, frozen: Mapping[str, Any]
+        self,
+        state: state_lib.State,
+        frozen: Mapping[str, Any],
+        each: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
-        """Means over what was held out; `loss` is the one that should fall."""
+        """Means over what was held out; `loss` is the one that should fall.
+
+        each: called after each batch; what it raises ends the evaluation.
+        """
 
     def close(self) -> None:
         """Ends what reads ahead."""
@@ -42,11 +51,12 @@ class Source(Protocol):
 class Dataset:
     """The shuffled, endless stream of a dataset's rows."""
 
-    def __init__(self, run: build.Run, row: int):
-        self.row = row
-        self._run = run
+    def __init__(self, run: build.Run, row: int, skips: feed.Skips = ()):
+        self.row = feed.beyond(row, skips)
+        self.draw = run.data.batch_size
+        self._run, self._skips = run, skips
         self._feed = feed.Feed(run.model.sharding, run.data.batch_size)
-        self._stream = self._feed.stream(run.rows, run.seed, row, run.data.loader)
+        self._stream = self._open()
         self._eval_step = jax.jit(
             functools.partial(step_lib.eval_step, loss_fn=run.loss_fn),
             out_shardings=run.model.sharding.replicated,
@@ -56,12 +66,24 @@ class Dataset:
         self, state: state_lib.State, frozen: Mapping[str, Any]
     ) -> tuple[core.Batch, state_lib.State, Mapping[str, float]]:
         """The next rows, whatever the state."""
+        row = feed.beyond(self.row, self._skips)
+        if row != self.row:
+            self._stream.close()
+            self.row = row
+            self._stream = self._open()
         batch = next(self._stream)
-        self.row += self._run.data.batch_size
+        self.row += self.draw
         return batch, state, {}
 
+    def _open(self) -> Generator[core.Batch]:
+        run = self._run
+        return self._feed.stream(run.rows, run.seed, self.row, run.data.loader)
+
     def evaluate(
-        self, state: state_lib.State, frozen: Mapping[str, Any]
+        self,
+        state: state_lib.State,
+        frozen: Mapping[str, Any],
+        each: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
         """Means of the loss over `eval.rows` of the held-out rows."""
         if 'running' in state.extra:
@@ -74,6 +96,7 @@ class Dataset:
             self._feed,
             run.eval_rows,
             run.eval.rows,
+            each,
         )
 
     def close(self) -> None:
@@ -81,18 +104,27 @@ class Dataset:
         self._stream.close()
 
 
-def make(run: build.Run, step: int, row: int) -> Source:
-    """The source of a run that goes on from a step, with a row of its stream."""
-    return rollouts.Rollouts(run, step) if run.rollout else Dataset(run, row)
+def make(
+    run: build.Run, step: int, row: int, skips: feed.Skips, phases: phases_lib.Phases
+) -> Source:
+    """The source of a run that goes on from a step, with a row of its stream.
+
+    skips: (first, end) of rows that are not to be read.
+    """
+    if run.rollout:
+        return rollouts.Rollouts(run, step, row, skips, phases)
+    return Dataset(run, row, skips)
 
 
 def extra(run: build.Run) -> dict[str, Any]:
     """`State.extra` at step 0."""
+    everywhere = run.model.sharding.replicated
     found: dict[str, Any] = {}
+    found['guard'] = jax.device_put(guard.start(run.guard), everywhere)
     if run.objective.running is not None:
         start = run.objective.running.start
         made = {name: jnp.float32(value) for name, value in start.items()}
-        found['running'] = jax.device_put(made, run.model.sharding.replicated)
+        found['running'] = jax.device_put(made, everywhere)
     if run.rollout:
         found['rollout'] = rollouts.empty(run, found.get('running', {}))
     return found

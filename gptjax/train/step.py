@@ -10,6 +10,7 @@ import optax
 
 from gptjax import core
 from gptjax.train import freeze
+from gptjax.train import guard as guard_lib
 from gptjax.train import state as state_lib
 
 
@@ -23,6 +24,7 @@ def train_step(
     accumulate: int,
     trained: freeze.Trained = freeze.EVERYTHING,
     running: Callable[[Any, Any], Any] | None = None,
+    guard: guard_lib.Options | None = None,
 ) -> tuple[state_lib.State, dict[str, jax.Array]]:
     """One update from one batch, in `accumulate` microbatches; pure.
 
@@ -31,7 +33,7 @@ def train_step(
     that are not `trained` have no gradient and stay as they are. Returns the new state
     and means over the batch: `loss`, each term and metric, `gradient_norm`. With
     `running`, the loss reads frozen['running'], which this function of it and the means
-    renews.
+    renews. With `guard`, what a bad step changes is the step and the guard's own count.
     """
     if running is not None:
         frozen = {**frozen, 'running': state.extra['running']}
@@ -58,12 +60,29 @@ def train_step(
     else:
         grads, loss = _accumulated(gradient, part, batch, key, accumulate)
     updates, opt_state = optimizer.update(grads, state.opt_state, part)
-    params = trained.put(state.params, optax.apply_updates(part, updates))
-    metrics, extra = means(loss), state.extra
+    new: dict[str, Any] = {
+        'part': optax.apply_updates(part, updates),
+        'opt_state': opt_state,
+    }
+    metrics = means(loss)
     if running is not None:
-        extra = {**extra, 'running': running(extra['running'], metrics)}
-    new_state = state_lib.State(state.step + 1, state.key, params, opt_state, extra)
-    return new_state, {**metrics, 'gradient_norm': optax.tree.norm(grads)}
+        new['running'] = running(state.extra['running'], metrics)
+    metrics['gradient_norm'] = optax.tree.norm(grads)
+    extra = dict(state.extra)
+    if guard is not None:
+        old = {'part': part, 'opt_state': state.opt_state, **state.extra}
+        ok, extra['guard'] = guard_lib.judge(
+            extra['guard'], metrics['loss'], metrics['gradient_norm'], guard
+        )
+        new = guard_lib.keep(ok, new, {name: old[name] for name in new})
+        metrics |= guard_lib.told(extra['guard'])
+    if running is not None:
+        extra['running'] = new['running']
+    params = trained.put(state.params, new['part'])
+    return (
+        state_lib.State(state.step + 1, state.key, params, new['opt_state'], extra),
+        metrics,
+    )
 
 
 def eval_step(

@@ -17,9 +17,9 @@ def run(argv: Sequence[str]) -> None:
 def _train(argv: Sequence[str]) -> None:
     parser = command.parser(
         'train',
-        'Trains a model, from the newest checkpoint in the workdir. Ctrl-C saves and '
-        'exits with code 130; the same command goes on. See also: ... train show, '
-        '... train sample.',
+        'Trains a model, from the newest checkpoint in the workdir. Ctrl-C or SIGTERM '
+        'saves and exits with code 75; the same command goes on. See also: ... train '
+        'show, ... train sample.',
         config=True,
     )
     parser.add_argument('--workdir', required=True, type=Path, metavar='DIR')
@@ -40,11 +40,11 @@ def _train(argv: Sequence[str]) -> None:
 
     distributed.initialize(flags.coordinator, flags.process_count, flags.process_id)
 
-    from gptjax.train import build, loop
+    from gptjax.train import build, loop, phases
 
     run = build.build(flags.config, flags.workdir, flags.allow_config_change)
-    if not loop.train(run):
-        sys.exit(130)
+    if not loop.train(run, phases.process_age()):
+        sys.exit(command.REQUEUE)
 
 
 def _show(argv: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from gptjax.exchange import huggingface, peft, workdir
 from gptjax.model import lora, transformer
 from gptjax.text import table as text_table
 from gptjax.train import adapter as adapter_lib
-from gptjax.train import build, checkpoint, loop, start
+from gptjax.train import build, host, start, zarr
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
 ADAPTERS = ('gpt2', 'llama', 'llama-patterns')  # test_parity has them all
@@ -249,10 +249,10 @@ def test_the_values_of_rl_are_left_out_of_exports(base, tmp_path, capsys):
     arch = trained.model.arch.with_head(values=True)
     flat = dict(trees.paths(trained.params))
     flat['head/value'] = jnp.ones((arch.D, 1))
-    checkpoint.write_params(
+    zarr.write_params(
         tmp_path / 'w' / 'checkpoints' / f'{0:08d}',
         flat.items(),
-        dataclasses.asdict(loop.Host(dataclasses.asdict(arch))),
+        dataclasses.asdict(host.Host(dataclasses.asdict(arch))),
     )
     shutil.copytree(base / 'tokenizer', tmp_path / 'w' / 'tokenizer')
     shutil.copy(base / 'config.json', tmp_path / 'w')

@@ -19,7 +19,17 @@ from gptjax.model import leaves, lora, quantise, transformer
 from gptjax.objectives import next_token
 from gptjax.text import bytes as bytes_lib
 from gptjax.train import adapter as adapter_lib
-from gptjax.train import build, checkpoint, log, loop, show, start, verbs
+from gptjax.train import (
+    build,
+    checkpoint,
+    host,
+    log,
+    loop,
+    show,
+    start,
+    verbs,
+    zarr,
+)
 
 ADAPTER = dict(
     R=2,
@@ -120,10 +130,10 @@ def write_base(workdir, seed=0):
     made = transformer.make(arch, tiny.COMPUTE, tiny.sharding())
     rng = np.random.default_rng(seed)
     shapes = trees.paths(nn.unbox(transformer.abstract(made)))
-    checkpoint.write_params(
+    zarr.write_params(
         workdir / 'checkpoints' / '00000000',
         ((path, rng.normal(0, 0.1, x.shape).astype(np.float32)) for path, x in shapes),
-        dataclasses.asdict(loop.Host(model_config.plain(arch))),
+        dataclasses.asdict(host.Host(model_config.plain(arch))),
     )
     bytes_lib.Bytes().save(workdir / 'tokenizer')
     storage.write_json(workdir / 'config.json', {'imported': {}})

@@ -10,7 +10,7 @@ import tiny_config
 from gptjax import command, core
 from gptjax.data import lineage
 from gptjax.data import rows as rows_lib
-from gptjax.train import build, checkpoint, evaluate, feed, log, loop
+from gptjax.train import build, checkpoint, claim, evaluate, feed, log, loop
 from gptjax.train import settings as settings_lib
 
 
@@ -252,7 +252,7 @@ def test_patience_given_later_counts_from_then(raw, half):
 
 def test_two_runs_cannot_hold_one_workdir(raw, tmp_path):
     with (
-        loop._claimed(tmp_path),
+        claim.claimed(tmp_path),
         pytest.raises(command.UserError, match='another process trains in'),
     ):
         run(raw, tmp_path)

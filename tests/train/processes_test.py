@@ -83,7 +83,7 @@ def test_ctrl_c_saves_and_exits_cleanly(raw, straight, tmp_path):
     process = start(raw, tmp_path, '--config.steps=60', '--config.checkpoint.every=50')
     wait_for_step(process, tmp_path, 5)
     process.send_signal(signal.SIGINT)
-    errors = finish(process, code=130)
+    errors = finish(process, code=75)
     assert 'Traceback' not in errors
     assert 'the same command goes on from there' in errors
     assert checkpoint.Checkpoints(tmp_path, keep=1).newest()['step'] >= 5

@@ -12,7 +12,8 @@ import tiny_family
 from gptjax import command, trees
 from gptjax.model import config, transformer
 from gptjax.objectives import next_token
-from gptjax.train import checkpoint, loop, start, state
+from gptjax.train import checkpoint, start, state
+from gptjax.train import host as host_lib
 
 CLASSES = dict(kind='classes', classes=2, pooler=True)
 
@@ -27,8 +28,8 @@ def workdir(tmp_path_factory):
     _, places = state.shardings_of(transformer.abstract(model), optimizer, place)
     begin = state.create(tiny_family.params(model), optimizer, 0, places)
     checkpoints = checkpoint.Checkpoints(folder, keep=1)
-    host = loop.Host(config.plain(model.arch))
-    checkpoints.save(begin, dataclasses.asdict(host), None)
+    host = host_lib.Host(config.plain(model.arch))
+    checkpoints.save(0, begin, dataclasses.asdict(host))
     checkpoints.close()
     return folder, dict(trees.paths(jax.device_get(begin.params)))
 
@@ -129,8 +130,8 @@ def test_a_head_that_was_tied_begins_as_the_embedding(tmp_path):
     )
     before = state.create(tiny_family.params(model), optimizer, 0, places)
     checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
-    host = loop.Host(config.plain(model.arch))
-    checkpoints.save(before, dataclasses.asdict(host), None)
+    host = host_lib.Host(config.plain(model.arch))
+    checkpoints.save(0, before, dataclasses.asdict(host))
     checkpoints.close()
     arch, params = begin(tmp_path, head=dict(tied=False))
     assert not arch.head.tied

@@ -1,0 +1,44 @@
+"""How fast a run trains: tokens per second, and the share of the devices' peak."""
+
+import dataclasses
+
+from gptjax.model import cost
+from gptjax.train import build, flops, phases
+
+
+class Clock:
+    """Seconds of training alone, and what was done in them.
+
+    tokens: of a step, over all devices.
+    """
+
+    def __init__(self, run: build.Run, spent: phases.Phases, step: int, tokens: int):
+        self._tokens = tokens
+        devices = run.model.sharding.mesh.devices
+        peak = flops.peak(devices.flat[0])
+        self._peak = peak * devices.size if peak else None
+        # A reference goes forward too, which is a third of forward and backward.
+        arch = dataclasses.replace(run.model.arch, T=run.T)
+        passes = 2 / 3 if run.base_digest else 1  # no gradient of the base's weights
+        forward = 1.0 if 'reference' in run.objective.frozen else 0.0
+        if run.rollout:  # which are written and read once, for some epochs
+            forward = (forward + 2) / run.rollout.epochs
+        passes += forward / 3
+        self._flops = cost.flops_per_token(arch) * passes
+        self._spent, self._start = spent, spent.training()
+        self._last = (step, 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """Of training, since this was made."""
+        return self._spent.training() - self._start
+
+    def speed(self, step: int) -> float:
+        """Tokens per second since the last call."""
+        last_step, last_seconds = self._last
+        self._last = step, self.seconds
+        return (step - last_step) * self._tokens / (self.seconds - last_seconds)
+
+    def mfu(self, speed: float) -> float | None:
+        """The share of the devices' peak that went into the model's own products."""
+        return speed * self._flops / self._peak if self._peak else None
