@@ -43,9 +43,8 @@ class Replicas:
     def check(self, state: state_lib.State, frozen: Any, batch: Any, step: int) -> None:
         """Raises Failure (NUMERICS) where a device is found to be wrong after `step`.
 
-        It names the devices: of three copies or more the odd one, of two both. What
-        differs between two gradients may have passed through a sum over devices, and is
-        then on all of them.
+        It names the devices: of three copies or more the odd one, of two both; and all,
+        where what is wrong may have come to them through a sum over devices.
         """
         arrays = dict(trees.paths({**state._asdict(), 'frozen': frozen}))
         places = tuple(leaf.sharding for leaf in arrays.values())
@@ -62,19 +61,22 @@ class Replicas:
             for rows in _groups(leaf.sharding, leaf.shape):
                 odd[rows, column] = _odd(copies[rows, column])
         self._judge(odd, [*arrays], step, 'the copies of {} are not equal')
-        names = [*trained, 'the loss']
-        self._judge(first != second, names, step, 'a second gradient of {} differs')
+        trained['the loss'] = None
+        self._judge(first != second, [*trained], step, 'two gradients of {} differ')
         self._good = step
 
     def _judge(self, odd: np.ndarray, names: list[str], step: int, what: str) -> None:
-        found = [names[column] for column in np.flatnonzero(odd.any(axis=0))]
-        if not found:
+        counts = odd.sum(axis=0)
+        if not counts.any():
             return
+        # What a wrong copy spreads to lies on more devices than it does itself.
+        sharpest = np.flatnonzero(counts == counts[counts > 0].min())
         devices = ', '.join(
             f'device {one.id} ({one.device_kind}, process {one.process_index})'
-            for one in self._devices[odd.any(axis=1)]
+            for one in self._devices[odd[:, sharpest].any(axis=1)]
         )
-        what = what.format(found[0] + f' and {len(found) - 1} more' * (len(found) > 1))
+        more = np.count_nonzero(counts) - 1
+        what = what.format(names[sharpest[0]] + f' and {more} more' * bool(more))
         raise command.Failure(
             f'after step {step} {what}: {devices}. Nothing reported an error, so a '
             'device is silently wrong: drain its machine, delete the checkpoints after '
@@ -116,8 +118,7 @@ def _gradient(
         terms = run.loss_fn(params, frozen, batch, key).terms.values()
         return jnp.sum(jnp.stack([step_lib.ratio(*term) for term in terms]))
 
-    part = run.trained.take(state.params)
-    loss, grads = jax.value_and_grad(objective)(part)
+    loss, grads = jax.value_and_grad(objective)(run.trained.take(state.params))
     where = *places, run.model.sharding.replicated
     return _digests([*jax.tree.leaves(grads), loss], where)
 

@@ -104,7 +104,7 @@ def test_what_is_wrong_once_is_seen_by_computing_twice(built):
 
     checked, state, frozen, batch = made(built, tiny.sharding(), wrong_once)
     checked.check(state, frozen, batch, 1)
-    with pytest.raises(command.Failure, match='a second gradient of w and 1 more diff'):
+    with pytest.raises(command.Failure, match='two gradients of w and 1 more differ'):
         checked.check(state, frozen, batch, 2)
     checked.check(state, frozen, batch, 3)
     assert len(calls) == 6
