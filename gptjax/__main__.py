@@ -8,6 +8,7 @@ from gptjax import command
 VERBS = {
     'data': 'builds a dataset from a corpus',
     'train': 'trains a model: pretraining, fine-tuning, preferences',
+    'launch': 'starts the processes of a run, and again when one dies',
     'evals': 'evaluates a workdir; writes a report',
     'generate': 'continues a prompt on the terminal',
     'exchange': 'imports and exports models of other tools',

@@ -23,6 +23,7 @@ LAYERS = {
     'train': {'objectives', 'data', 'generate', 'model', 'text', 'sharding', 'trees'},
     'exchange': {'train', 'data', 'model', 'text', 'sharding', 'trees'},
     'evals': {'generate', 'train', 'objectives', 'data', 'model', 'text', 'trees'},
+    'launch': set(),
     'serve': {'generate', 'evals', 'model', 'text'},
 }
 BOTTOM = {'command', 'core'}
