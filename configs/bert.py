@@ -68,5 +68,6 @@ def get_config(size: str = 'base') -> ConfigDict:
     )
     config.checkpoint = dict(every=1_000, keep=2)
     config.eval = dict(every=500, rows=512, patience=0)
+    config.guard = dict(sigma=6.0)  # a spike of the loss is no update
     config.run = dict(log_every=50)
     return config

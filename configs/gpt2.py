@@ -48,7 +48,10 @@ def get_config(size: str = 'small') -> ConfigDict:
     config.compute = dict(
         dtype='bfloat16', remat='dots', scan_unroll=1, accumulate=accumulate
     )
-    config.checkpoint = dict(every=1_000, keep=3)
+    # A Spot VM may be gone after ten seconds; a thousand steps are not lost for that.
+    config.checkpoint = dict(every=1_000, keep=3, keep_every=5_000, failures=3)
     config.eval = dict(every=250, rows=2_048, patience=0)
-    config.run = dict(log_every=10)
+    config.guard = dict(sigma=6.0, window=128, patience=5, rollbacks=3, replicas=100)
+    # On Google's cloud, maintenance='gce' listens to its notices as well.
+    config.run = dict(log_every=10, watchdog=20.0, maintenance=None)
     return config

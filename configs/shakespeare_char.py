@@ -50,5 +50,6 @@ def get_config(preset: str = 'gpt2-micro') -> ConfigDict:
     config.compute = dict(dtype='float32', remat='none', scan_unroll=4, accumulate=1)
     config.checkpoint = dict(every=500, keep=2)
     config.eval = dict(every=500, rows=0, patience=0)
+    config.guard = dict(sigma=6.0)  # a spike of the loss is no update
     config.run = dict(log_every=50)
     return config

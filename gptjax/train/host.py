@@ -29,6 +29,7 @@ class Host:
     )
     best_step: int | None = None
     without_gain: int = 0  # evaluations since then
+    best_is_kept: bool = False
     stopped_early: bool = False
     start_digest: str = ''  # of the weights it started from, if another workdir's
     # What those weights lost on each held-out source, before the first step.
@@ -71,6 +72,7 @@ def resumed(run: build.Run, manifest: Mapping[str, Any] | None) -> Host:
             start_digest=run.start_digest,
             base_digest=run.base_digest,
             environment=now,
+            best_is_kept=run.checkpoint.best,
         )
     host = Host(**manifest['host'])
     # A checkpoint may be older than a field, which has its default there.
@@ -78,7 +80,7 @@ def resumed(run: build.Run, manifest: Mapping[str, Any] | None) -> Host:
     host.architecture = model_config.plain(made)
     _check_fits(run, host, arch)
     _tell_changes(host.environment, now)
-    host.environment = now
+    host.environment, host.best_is_kept = now, run.checkpoint.best
     patience = run.eval.patience
     host.stopped_early = 0 < patience <= host.without_gain
     return host

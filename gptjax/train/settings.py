@@ -69,7 +69,8 @@ class Checkpoint:
     every: int  # steps
     keep: int  # the newest so many
     keep_every: int = 0  # steps, and those at multiples of it; 0 is off
-    best: bool = False  # and the one of the best evaluation, saved at once
+    # And that of the best evaluation, saved at once, which other commands load.
+    best: bool = False
     failures: int = 3  # saves that fail one after another before training stops
 
     def __post_init__(self) -> None:
@@ -81,9 +82,7 @@ class Eval:
     every: int  # steps
     rows: int  # of the held-out split; 0 is all
     patience: int  # evaluations without a better one before training stops; 0 is off
-    metric: str = (
-        'loss'  # of the means of an evaluation, the one that says which is best
-    )
+    metric: str = 'loss'  # the mean of an evaluation that says which one is best
     higher: bool = False  # whether more of it is better
 
     def __post_init__(self) -> None:

@@ -166,8 +166,9 @@ def saved(workdir: Path) -> tuple[dict[str, Any], model_config.Architecture]:
     manifest = checkpoints.newest()
     if manifest is None:
         raise command.UserError(f'{workdir} has no checkpoint yet; train it first.')
-    best = manifest['host']['best_step']
-    if manifest['host']['stopped_early'] and best != manifest['step']:
+    host: dict[str, Any] = {'best_is_kept': False, **manifest['host']}
+    best, is_kept = host['best_step'], host['stopped_early'] or host['best_is_kept']
+    if is_kept and best not in (None, manifest['step']):
         manifest = checkpoints.whole(best) or manifest
     checkpoints.close()
     fields = manifest['host']['architecture']
