@@ -1,6 +1,6 @@
 """Pytrees of arrays: paths, counts and digests that no mesh changes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -44,8 +44,17 @@ def digest(tree: Any) -> dict[str, str]:
     modulo 2^32, twice with different salts. Integer sums do not depend on their order,
     so a sharded array is digested where it lies, without a gather.
     """
-    arrays = dict(paths(tree))
-    sums = jax.device_get(_digest_all(arrays))
+    return end_digest(begin_digest(tree))
+
+
+def begin_digest(tree: Any) -> dict[str, jax.Array]:
+    """Has the devices compute the digests, and does not wait for them."""
+    return _digest_all(dict(paths(tree)))
+
+
+def end_digest(begun: Mapping[str, jax.Array]) -> dict[str, str]:
+    """The digests that were begun, in hex."""
+    sums = jax.device_get(begun)
     return {name: f'{int(a):08x}{int(b):08x}' for name, (a, b) in sums.items()}
 
 

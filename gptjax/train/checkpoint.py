@@ -1,166 +1,242 @@
 """Checkpoints: Orbax writes the arrays, and a manifest says whether they are whole.
 
     checkpoints/00000100/state/          params and rest, by Orbax, in the background
-    checkpoints/00000100/manifest.json   written last: size and sha256 of every file,
-                                         a digest of every array, and host state
+    checkpoints/00000100/manifest.json   size and sha256 of every file, a digest of
+                                         every array, and host state
 
 Orbax has no checksum over array data: a flipped bit restores without a word. Here a
-step counts as saved once its manifest stands, and restores if every file matches it.
+step restores if every file and array is what its manifest says.
 """
 
-from collections.abc import Iterable, Mapping
-import json
-import math
+from collections.abc import Collection, Mapping, Sequence
+import contextlib
 from pathlib import Path
 import shutil
 import sys
 import threading
+import time
+import types
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
 from gptjax import command, core, trees
-from gptjax.data import storage
+from gptjax.train import folders
+from gptjax.train import manifest as manifest_lib
 from gptjax.train import state as state_lib
 
+# Bytes that have to be free for a save, for each of the state.
+_RESERVE = 1.2
 
-class Checkpoints:
-    """The checkpoints of one workdir; saves run in the background, one at a time."""
 
-    def __init__(self, workdir: Path, keep: int):
-        self._folder = workdir.absolute() / 'checkpoints'
-        self._keep = keep
-        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+class Checkpoints(folders.Folders):
+    """Saves run in the background, one at a time; see Folders for the options.
+
+    failures: saves that fail one after another before a run ends.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        keep: int,
+        keep_every: int = 0,
+        failures: int = 3,
+        owner: bool = False,
+    ):
+        super().__init__(workdir, keep, keep_every, owner)
+        self._failures = failures
+        self._handler = _Handler()
+        self._orbax = ocp.AsyncCheckpointer(self._handler)
         self._finisher: threading.Thread | None = None
-        self._error: Exception | None = None
-
-    def steps(self) -> list[int]:
-        """The steps that have a manifest, oldest first."""
-        return sorted(int(p.parent.name) for p in self._folder.glob('*/manifest.json'))
+        self._error = ''  # of the finisher; read once it has ended
+        self._in_a_row = 0  # failures, of which the last one:
+        self._failure, self._told = '', True
 
     def save(
-        self, state: state_lib.State, host: Mapping[str, Any], pinned: int | None
+        self,
+        step: int,
+        state: state_lib.State,
+        host: Mapping[str, Any],
+        pinned: Collection[int] = (),
     ) -> None:
         """Begins to save `state` and the JSON values `host`; returns once copied.
 
-        Of other steps, `pinned` and the newest `keep` stay. Raises the error of
-        the save before, if that one failed.
+        Of other steps those in `pinned` stay, beside those that `keep` and `keep_every`
+        name. What makes a save fail is told by `poll`.
         """
-        self.wait()
-        step = int(state.step)
-        folder = self._folder / f'{step:08d}'
-        if jax.process_index() == 0 and folder.exists():
-            shutil.rmtree(folder)  # left half-written by a run that was killed
-        digests = trees.digest(state)
+        self._collect()
+        self._end_after(self._failures)
+        try:
+            self._make_room(state)
+            self._orbax.save(
+                self.path(step, '.partial') / 'state',
+                args=_Items(
+                    params=ocp.args.StandardSave(state.params),
+                    rest=ocp.args.StandardSave(_rest(state)),
+                ),
+            )
+        except Exception as error:
+            self._discard(step)
+            self._note(_why(step, error))
+            return
+        # While the state is there, which the next step overwrites; the sums are
+        # fetched in the background.
+        digests = trees.begin_digest(state)
         arrays = {
-            name: {
-                'shape': list(leaf.shape),
-                'dtype': str(leaf.dtype),
-                'digest': digests[name],
-            }
+            name: {'shape': list(leaf.shape), 'dtype': str(leaf.dtype)}
             for name, leaf in trees.paths(state)
         }
-        self._orbax.save(
-            folder / 'state',
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(state.params),
-                rest=ocp.args.StandardSave(_rest(state)),
-            ),
-        )
-        manifest = {'format': 1, 'step': step, 'host': dict(host), 'arrays': arrays}
+        values = {'format': 1, 'step': step, 'host': dict(host), 'arrays': arrays}
         self._finisher = threading.Thread(
-            target=self._finish, args=(folder, manifest, pinned)
+            target=self._finish, args=(values, digests, pinned)
         )
         self._finisher.start()
 
+    def _make_room(self, state: state_lib.State) -> None:
+        """Raises OSError where there is too little space, on all processes."""
+        fault = ''
+        if self.first:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self.reap()
+                needed = _RESERVE * sum(x.nbytes for x in jax.tree.leaves(state))
+                free = shutil.disk_usage(self.folder).free
+                if free < needed:
+                    fault = (
+                        f'{self.folder} has {free / 1e6:.1f} MB free, and a save '
+                        f'takes {needed / 1e6:.1f} MB'
+                    )
+            except OSError as error:
+                fault = str(error)
+        if jax.process_count() > 1 and _of_first(bool(fault)) and not fault:
+            fault = 'the first process cannot save'
+        if fault:
+            raise OSError(fault)
+
     def _finish(
-        self, folder: Path, manifest: dict[str, Any], pinned: int | None
+        self,
+        values: dict[str, Any],
+        digests: dict[str, jax.Array],
+        pinned: Collection[int],
     ) -> None:
+        step = values['step']
         try:
             self._orbax.wait_until_finished()
-            if jax.process_index() == 0:
-                _write_manifest(folder, manifest)
-                self._delete_others(manifest['step'], pinned)
-        except Exception as error:  # raised again in the main thread, by wait()
-            self._error = error
+            if self.first:
+                for name, digest in trees.end_digest(digests).items():
+                    values['arrays'][name]['digest'] = digest
+                manifest_lib.write(self.path(step, '.partial'), values)
+                self.name(step)
+                self.delete_others(step, pinned)
+            self._handler.writes = []  # they hold the copy of the state
+        except Exception as error:  # told in the main thread
+            self._error = _why(step, error)
+            self._discard(step)
 
-    def _delete_others(self, saved: int, pinned: int | None) -> None:
-        """Keeps the newest up to `saved`; later ones are of a future given up."""
-        kept = [step for step in self.steps() if step <= saved][-self._keep :]
-        for step in self.steps():
-            if step not in kept and step != pinned:
-                folder = self._folder / f'{step:08d}'
-                (folder / 'manifest.json').unlink()  # from here on it does not count
-                shutil.rmtree(folder)
+    def _discard(self, step: int) -> None:
+        """Deletes what a failed save has written, once all its writers have ended.
+
+        Orbax does not wait for those beside the one that failed, and TensorStore's make
+        their folders again.
+        """
+        for write in self._handler.writes:
+            with contextlib.suppress(Exception):
+                write.result()
+        self._handler.writes = []
+        path = self.path(step, '.partial')
+        for _ in range(20 if self.first else 0):
+            shutil.rmtree(path, ignore_errors=True)
+            time.sleep(0.02)
+            if not path.exists():
+                break
+
+    def poll(self) -> str | None:
+        """What made the last save fail, if it did and was not told yet; never waits.
+
+        Raises Failure (REQUEUE) once `failures` saves have failed one after another.
+        """
+        if self._finisher is not None and not self._finisher.is_alive():
+            self._collect()
+        self._end_after(self._failures)
+        told, self._told = self._told, True
+        return None if told else self._failure
 
     def wait(self) -> None:
-        """Waits until the save that is under way is complete, and raises its error."""
+        """Waits for the save that is under way; Failure if the last one failed."""
+        self._collect()
+        self._end_after(1)
+
+    def close(self) -> None:
+        """The same, at the end; an error that is on its way already says more."""
+        self._collect()
+        self._orbax.close()
+        if sys.exc_info()[0] is None:
+            self._end_after(1)
+
+    def _collect(self) -> None:
+        """Waits for the save that is under way, and notes whether it failed."""
         if self._finisher is not None:
             self._finisher.join()
             self._finisher = None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+            self._in_a_row = self._in_a_row if self._error else 0
+            if self._error:
+                self._note(self._error)
+            self._error = ''
 
-    def close(self) -> None:
-        self.wait()
-        self._orbax.close()
+    def _note(self, failure: str) -> None:
+        self._failure, self._told = failure, False
+        self._in_a_row += 1
 
-    def newest(self) -> dict[str, Any] | None:
-        """The manifest of the newest step whose files are all whole; None of no step.
-
-        A damaged step is named on standard error and passed over; if all are, that is
-        a UserError, not a fresh start.
-        """
-        steps = self.steps()
-        for step in reversed(steps):
-            manifest = self.whole(step)
-            if manifest is not None:
-                return manifest
-        if steps:
-            raise command.UserError(
-                f'no checkpoint in {self._folder} is whole ({len(steps)} tried); '
-                'restore the files, or start in another workdir.'
+    def _end_after(self, failures: int) -> None:
+        if self._in_a_row >= failures:
+            raise command.Failure(
+                f'{self._failure}: {self._in_a_row} in a row, and what comes after the '
+                'last good one would be lost; mend that, and start the run again.',
+                command.REQUEUE,
             )
-        return None
 
     def restore(
         self,
         manifest: Mapping[str, Any],
         shapes: state_lib.State,
         shardings: state_lib.State,
+        start: Mapping[str, Any] = types.MappingProxyType({}),
     ) -> state_lib.State:
         """The state of a step, on any mesh, checked against the arrays' digests.
 
-        Raises UserError for a step that has parameters alone.
+        start: `State.extra` at step 0, which has the values of a guard where the
+            checkpoint is older, or of another window.
+
+        Raises UserError for a step that has parameters alone, and Failure (REQUEUE)
+        where the owner finds that arrays are not what was saved: the next start takes
+        the step before.
         """
         if 'step' not in manifest['arrays']:
             raise command.UserError(
-                f'{self._folder.parent} holds imported weights and no run that could '
+                f'{self.folder.parent} holds imported weights and no run that could '
                 'go on; train in another workdir, with model.init_from set to this one.'
             )
         like = _like(shapes, shardings)
-        ours = {(name, x.shape) for name, x in trees.paths(like)}
-        saved = manifest['arrays'].items()
-        theirs = {(name, tuple(entry['shape'])) for name, entry in saved}
-        if others := sorted({name for name, _ in ours ^ theirs}):
-            raise command.UserError(
-                f'checkpoint {manifest["step"]} was written by a run with other arrays '
-                f'({", ".join(others[:3])}{", ..." if len(others) > 3 else ""}); '
-                'optimizer.name, optimizer.freeze, adapter and objective stay as they '
-                'are in a workdir.'
-            )
+        guard, saved = like.extra.pop('guard', None), _guard(manifest, shardings.step)
+        if saved:
+            like.extra['guard'] = saved
+        _check_names(manifest, like)
         found = self._orbax.restore(
-            self._path(manifest['step']) / 'state',
-            args=ocp.args.Composite(
+            self.path(manifest['step']) / 'state',
+            args=_Items(
                 params=ocp.args.StandardRestore(like.params),
                 rest=ocp.args.StandardRestore(_rest(like)),
             ),
         )
         state = state_lib.State(params=found.params, **{'extra': {}, **found.rest})
-        _check_arrays(manifest, state)
+        self._check_arrays(manifest, state)
+        if guard != saved:
+            state.extra.pop('guard', None)
+            state.extra.update({'guard': start['guard']} if guard else {})
         return state
 
     def restore_params(
@@ -168,140 +244,57 @@ class Checkpoints:
     ) -> core.Params:
         """The parameters alone, for all that does not train."""
         found = self._orbax.restore(
-            self._path(manifest['step']) / 'state',
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(_like(shapes, shardings))
-            ),
+            self.path(manifest['step']) / 'state',
+            args=_Items(params=ocp.args.StandardRestore(_like(shapes, shardings))),
         )
-        _check_arrays(manifest, {'params': found.params})
+        self._check_arrays(manifest, {'params': found.params})
         return found.params
 
-    def whole(self, step: int) -> dict[str, Any] | None:
-        """The manifest of a step if it and all its files are whole, else None."""
-        path = self._path(step) / 'manifest.json'
-        try:
-            manifest = storage.read_json(path)
-            digest = manifest.pop('digest')
-            fault = None
-            if storage.json_digest(manifest) != digest:
-                fault = 'manifest.json has changed since it was written'
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-            fault = f'manifest.json cannot be read ({error!r})'
-        fault = fault or self._fault(step, manifest['files'])
-        if fault is not None:
-            print(f'checkpoint {step} is damaged: {fault}', file=sys.stderr)
-            return None
-        return manifest
-
-    def _path(self, step: int) -> Path:
-        return self._folder / f'{step:08d}'
-
-    def _fault(self, step: int, files: Mapping[str, Any]) -> str | None:
-        """What is wrong with a step's files, or None."""
-        for name, expected in files.items():
-            path = self._path(step) / name
-            if not path.is_file():
-                return f'{name} is missing'
-            if _fingerprint(path) != expected:
-                return f'{name} has changed since it was written'
-        return None
+    def _check_arrays(self, manifest: Mapping[str, Any], tree: Any) -> None:
+        step, saved = manifest['step'], manifest['arrays']
+        for name, digest in trees.digest(tree).items():
+            if saved[name]['digest'] == digest:
+                continue
+            fault = (
+                f'array {name} of checkpoint {step} is not what was saved: digest '
+                f'{digest}, expected {saved[name]["digest"]}'
+            )
+            if not self.owner:
+                raise command.UserError(f'{fault}.')
+            self.set_aside(step)
+            again = 'the next start takes an older one'
+            raise command.Failure(f'{fault}; {again}.', command.REQUEUE)
 
 
-_CHUNK = 1 << 26  # bytes of a parameter in one file
+class _Handler(ocp.CompositeCheckpointHandler):
+    """Orbax's, which keeps the writes that are under way."""
+
+    writes: Sequence[Any] = ()
+
+    async def async_save(self, *given: Any, **named: Any) -> Any:
+        self.writes = []
+        found = await super().async_save(*given, **named)
+        self.writes = found or []
+        return found
 
 
-def write_params(
-    folder: Path, leaves: Iterable[tuple[str, jax.Array]], host: Mapping[str, Any]
-) -> None:
-    """Writes a checkpoint of parameters alone, as `restore_params` reads it.
-
-    folder: of the step, which is made.
-    leaves: (path, parameter), of which one at a time is held: Orbax, which takes whole
-        trees, needs 2.0 to 2.4 times their bytes.
-
-    The format is Orbax's without its database of chunks: one Zarr array (version 2) a
-    parameter, uncompressed.
-    """
-    params = folder / 'state' / 'params'
-    params.mkdir(parents=True)
-    arrays: dict[str, Any] = {}
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves:
-        name = f'params/{path}'
-        arrays[name] = {
-            'shape': list(leaf.shape),
-            'dtype': str(leaf.dtype),
-            'digest': trees.digest({name: leaf})[name],
-        }
-        keys = path.split('/')
-        tree[str(tuple(keys))] = {
-            'key_metadata': [{'key': key, 'key_type': 2} for key in keys],
-            'value_metadata': {
-                'value_type': 'jax.Array',
-                'skip_deserialize': False,
-                'write_shape': list(leaf.shape),
-            },
-        }
-        _write_zarr(params / '.'.join(keys), np.asarray(leaf))
-        del leaf  # or the next one is made while this one is still held
-    metadata = {
-        'tree_metadata': tree,
-        'use_ocdbt': False,
-        'use_zarr3': False,
-        'store_array_data_equal_to_fill_value': True,
-        'custom_metadata': None,
-    }
-    (params / '_METADATA').write_text(json.dumps(metadata))
-    handler = ocp.StandardCheckpointHandler
-    items = {'params': f'{handler.__module__}.{handler.__qualname__}'}
-    (folder / 'state' / '_CHECKPOINT_METADATA').write_text(
-        json.dumps({'item_handlers': items})
-    )
-    step = int(folder.name)
-    _write_manifest(
-        folder, {'format': 1, 'step': step, 'host': dict(host), 'arrays': arrays}
-    )
+@ocp.args.register_with_handler(_Handler, for_save=True, for_restore=True)
+class _Items(ocp.args.Composite):
+    """What a handler of ours is given."""
 
 
-def _write_zarr(folder: Path, array: np.ndarray) -> None:
-    """One array, cut along its first axis into files of about `_CHUNK` bytes."""
-    folder.mkdir()
-    rows = max(1, _CHUNK * len(array) // max(1, array.nbytes))
-    rows = min(rows, len(array))
-    described = {
-        'zarr_format': 2,
-        'shape': list(array.shape),
-        'chunks': [rows, *array.shape[1:]],
-        'dtype': array.dtype.str,
-        'compressor': None,
-        'fill_value': None,
-        'filters': None,
-        'order': 'C',
-        'dimension_separator': '.',
-    }
-    (folder / '.zarray').write_text(json.dumps(described))
-    for number in range(math.ceil(len(array) / rows)):
-        part = np.ascontiguousarray(array[number * rows : (number + 1) * rows])
-        with (folder / '.'.join([str(number), *'0' * (array.ndim - 1)])).open(
-            'wb'
-        ) as f:
-            f.write(part.data)
-            f.write(bytes((rows - len(part)) * (part.nbytes // len(part))))
+def _of_first(value: int) -> int:
+    """What the first of several processes gives; the others wait for it."""
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
-def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """The last file of a step: with it, the step counts as saved."""
-    manifest['files'] = {
-        str(path.relative_to(folder)): _fingerprint(path)
-        for path in sorted((folder / 'state').rglob('*'))
-        if path.is_file()
-    }
-    manifest['digest'] = storage.json_digest(manifest)
-    storage.write_json(folder / 'manifest.json', manifest)
+def _why(step: int, error: Exception) -> str:
+    reason = ' '.join(str(error).split()) or repr(error)
+    return f'the save of step {step} failed ({reason:.300})'
 
 
 def _rest(state: Any) -> dict[str, Any]:
-    """All of a state but the parameters; most have nothing extra."""
+    """All of a state but the parameters."""
     rest = {'step': state.step, 'key': state.key, 'opt_state': state.opt_state}
     return {**rest, 'extra': state.extra} if state.extra else rest
 
@@ -316,14 +309,26 @@ def _like(shapes: Any, shardings: Any) -> Any:
     )
 
 
-def _check_arrays(manifest: Mapping[str, Any], tree: Any) -> None:
-    for name, digest in trees.digest(tree).items():
-        if manifest['arrays'][name]['digest'] != digest:
-            raise command.UserError(
-                f'array {name} of checkpoint {manifest["step"]} is not what was saved: '
-                f'digest {digest}, expected {manifest["arrays"][name]["digest"]}.'
-            )
+def _check_names(manifest: Mapping[str, Any], like: state_lib.State) -> None:
+    ours = {(name, x.shape) for name, x in trees.paths(like)}
+    saved = manifest['arrays'].items()
+    theirs = {(name, tuple(entry['shape'])) for name, entry in saved}
+    if others := sorted({name for name, _ in ours ^ theirs}):
+        raise command.UserError(
+            f'checkpoint {manifest["step"]} was written by a run with other arrays '
+            f'({", ".join(others[:3])}{", ..." if len(others) > 3 else ""}); '
+            'optimizer.name, optimizer.freeze, adapter and objective stay as they '
+            'are in a workdir.'
+        )
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
-    return {'size': path.stat().st_size, 'sha256': storage.file_digest(path)}
+def _guard(manifest: Mapping[str, Any], place: Any) -> dict[str, Any] | None:
+    """The arrays of a checkpoint's guard; old ones have none."""
+    at = 'extra/guard/'
+    return {
+        name.removeprefix(at): jax.ShapeDtypeStruct(
+            tuple(entry['shape']), jnp.dtype(entry['dtype']), sharding=place
+        )
+        for name, entry in manifest['arrays'].items()
+        if name.startswith(at)
+    } or None
