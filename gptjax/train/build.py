@@ -213,11 +213,12 @@ def _adapted(
     )
 
 
-def record(run: Run, step: int, row: int) -> None:
+def record(run: Run, step: int, row: int, skips: Sequence[Sequence[int]] = ()) -> None:
     """Writes what the workdir needs besides checkpoints, once the run can begin.
 
     config.json, tokenizer/ and data.json, and for a classifier the names of its
-    classes. step, row: where the run goes on, in steps and in the stream of rows.
+    classes. step, row: where the run goes on, in steps and in the stream of rows, of
+    which it never reads the `skips`.
     """
     if jax.process_index() == 0:
         begun = settings_lib.begun_from(run.settings)
@@ -234,6 +235,8 @@ def record(run: Run, step: int, row: int) -> None:
             'counts': inputs.counts(run.rows),
             'mixture': run.data.mixture,
         }
+        if skips:
+            part['skips'] = [list(one) for one in skips]
         if run.rollout:  # rows are prompts
             updates = run.rollout.updates(run.data.batch_size)
             asked = {'prompt_tokens': run.rollout.prompt_tokens, 'updates': updates}

@@ -12,12 +12,12 @@ from gptjax import sharding as sharding_lib
 from gptjax.data import pipeline
 from gptjax.data import rows as rows_lib
 
-Skips = Sequence[tuple[int, int]]  # (first, end) of rows of a stream
+Skips = Sequence[Sequence[int]]  # (first, end) of rows of a stream
 
 
 def beyond(row: int, skips: Skips) -> int:
     """The first row from `row` on that is not to be skipped."""
-    for first, end in sorted(skips):
+    for first, end in sorted(map(tuple, skips)):
         if first <= row < end:
             row = end
     return row

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 import contextlib
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -12,6 +11,7 @@ import jax
 from gptjax import command, core, trees
 from gptjax.model import transformer
 from gptjax.train import (
+    begin,
     build,
     checkpoint,
     claim,
@@ -19,14 +19,11 @@ from gptjax.train import (
     distributed,
     evaluate,
     log,
-    reference,
     source,
 )
 from gptjax.train import host as host_lib
 from gptjax.train import phases as phases_lib
 from gptjax.train import settings as settings_lib
-from gptjax.train import state as state_lib
-from gptjax.train import step as step_lib
 from gptjax.train import stop as stop_lib
 
 
@@ -47,11 +44,11 @@ def train(run: build.Run, age: float = 0.0) -> bool:
             try:
                 return _train(_Loop(run, phases, stop, trouble))
             except _Trouble as found:
-                trouble = found
+                trouble = found.with_traceback(None)  # which holds the old state
 
 
 def _train(loop: '_Loop') -> bool:
-    build.record(loop.run, loop.step, loop.host.row)
+    build.record(loop.run, loop.step, loop.host.row, loop.host.skips)
     with (
         contextlib.closing(loop.checkpoints),
         contextlib.closing(loop.log),
@@ -91,45 +88,21 @@ class _Loop:
         trouble: _Trouble | None = None,
     ):
         self.run, self.phases, self.stop = run, phases, stop
-        self.sharding = sharding = run.model.sharding
+        self.sharding = run.model.sharding
         keep = dataclasses.asdict(run.checkpoint)
         del keep['every'], keep['best']
         self.checkpoints = checkpoint.Checkpoints(run.workdir, **keep, owner=True)
-        extra = source.extra(run)
-        shapes, places = state_lib.shardings_of(
-            run.boxed, run.optimizer, sharding, run.trained, extra
-        )
         manifest = self.checkpoints.newest(trouble.step + 1 if trouble else None)
-        self.host = host = host_lib.resumed(run, manifest)
+        begun = begin.begin(run, self.checkpoints, manifest)
+        self.run, self.host, self.frozen, self.state, self.train_step = begun
+        run, host = self.run, self.host
         if host.best_step not in self.checkpoints.steps():
             host.best_loss, host.best_step, host.without_gain = None, None, 0
-        self.frozen = run.frozen()
-        self.run = run = reference.stored(run, self.frozen)
-        if manifest is None:
-            self.state = state_lib.create(
-                run.start_params(), run.optimizer, run.seed, places, run.trained, extra
-            )
-        else:
-            self.state = self.checkpoints.restore(manifest, shapes, places, extra)
         self.step = int(self.state.step)
         if trouble:
             host.skips, host.rollbacks = trouble.skips, trouble.rollbacks
             self.checkpoints.drop_after(self.step)
         self.source = source.make(run, self.step, host.row, host.skips, phases)
-        running = run.objective.running
-        self.train_step = jax.jit(
-            functools.partial(
-                step_lib.train_step,
-                loss_fn=run.loss_fn,
-                optimizer=run.optimizer,
-                accumulate=run.model.compute.accumulate,
-                trained=run.trained,
-                running=running.update if running else None,
-                guard=run.guard,
-            ),
-            out_shardings=(places, sharding.replicated),
-            donate_argnums=0,
-        )
         self.log = log.Log(
             run.workdir,
             self.step,
@@ -223,10 +196,11 @@ class _Loop:
             host.bad = None
         elif in_a_row == 1:
             host.bad = (done.step - 1, done.rows[0])
-        if 0 < self.run.guard.patience <= in_a_row:
-            raise self._trouble(done)
-        if write and done.step % self.run.options.log_every == 0:
+        halted = 0 < self.run.guard.patience <= in_a_row
+        if halted or (write and done.step % self.run.options.log_every == 0):
             self._write(self._record(done))
+        if halted:
+            raise self._trouble(done)
 
     def _trouble(self, done: _Done) -> Exception:
         """Bad steps came together: one more try without their rows, or the end."""

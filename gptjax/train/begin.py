@@ -1,0 +1,63 @@
+"""A run put together at one of its steps: the state, and the step as a program."""
+
+from collections.abc import Mapping
+import functools
+from typing import Any, NamedTuple
+
+import jax
+
+from gptjax.train import build, checkpoint, reference, source
+from gptjax.train import host as host_lib
+from gptjax.train import state as state_lib
+from gptjax.train import step as step_lib
+
+
+class Begun(NamedTuple):
+    """A run that can go on.
+
+    run: with what its rows have besides, see `reference`. train_step: (state, frozen,
+    batch) -> (state, metrics), jitted, which takes the state that it is given.
+    """
+
+    run: build.Run
+    host: host_lib.Host
+    frozen: dict[str, Any]
+    state: state_lib.State
+    train_step: jax.stages.Wrapped
+
+
+def begin(
+    run: build.Run,
+    checkpoints: checkpoint.Checkpoints,
+    manifest: Mapping[str, Any] | None,
+) -> Begun:
+    """The run at the step of a checkpoint, or at its start; UserError as `resumed`."""
+    sharding = run.model.sharding
+    extra = source.extra(run)
+    shapes, places = state_lib.shardings_of(
+        run.boxed, run.optimizer, sharding, run.trained, extra
+    )
+    host = host_lib.resumed(run, manifest)
+    frozen = run.frozen()
+    run = reference.stored(run, frozen)
+    if manifest is None:
+        state = state_lib.create(
+            run.start_params(), run.optimizer, run.seed, places, run.trained, extra
+        )
+    else:
+        state = checkpoints.restore(manifest, shapes, places, extra)
+    running = run.objective.running
+    train_step = jax.jit(
+        functools.partial(
+            step_lib.train_step,
+            loss_fn=run.loss_fn,
+            optimizer=run.optimizer,
+            accumulate=run.model.compute.accumulate,
+            trained=run.trained,
+            running=running.update if running else None,
+            guard=run.guard,
+        ),
+        out_shardings=(places, sharding.replicated),
+        donate_argnums=0,
+    )
+    return Begun(run, host, frozen, state, train_step)
