@@ -1,10 +1,12 @@
 """Joining the processes of a run, by flags or by what the environment says."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import datetime
 import math
 import os
+import sys
+import threading
 from typing import Any
 
 import jax
@@ -19,6 +21,13 @@ _LAUNCHERS = (
     ('OMPI_COMM_WORLD_SIZE', lambda value: value not in ('', '1')),
     ('TPU_WORKER_HOSTNAMES', lambda value: ',' in value),
 )
+
+# Seconds until a process that is dead or stands still counts as lost, and JAX aborts
+# the others; 100 by default. Process 0 that is gone is noticed at once.
+_HEARTBEAT = 20
+_ARRIVING = 300  # seconds until all have come
+_ENDING = 300  # seconds until all are done: process 0 may have files to hash
+_LEAVING = 10.0  # seconds that a process which failed waits for the others
 
 
 def initialize(
@@ -53,7 +62,33 @@ def initialize(
             f'--process_id is {process_id} of {process_count} processes; it counts '
             f'from 0 to {process_count - 1}.'
         )
-    jax.distributed.initialize(coordinator, process_count, process_id)
+    _join(coordinator, process_count, process_id)
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """Lets one process of several end with the code of what it failed at.
+
+    The others may wait for it in the middle of a step, and at its exit JAX waits for
+    them; in the end it aborts them all, and the code would be lost.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if several():
+            end = threading.Timer(_LEAVING, os._exit, [_code(error)])
+            end.daemon = True
+            end.start()
+        raise
+
+
+def _code(error: BaseException) -> int:
+    """What a command ends with that raises this error."""
+    if isinstance(error, command.Failure):
+        return error.code
+    if isinstance(error, command.UserError):
+        return command.USAGE
+    return command.REQUEUE if isinstance(error, KeyboardInterrupt) else 1
 
 
 def several() -> bool:
@@ -88,10 +123,24 @@ def _service() -> Any:
 def _from_environment() -> None:
     """JAX knows Slurm, Open MPI and TPU pods; its own variables are read here."""
     count, index = os.environ.get('JAX_NUM_PROCESSES'), os.environ.get('JAX_PROCESS_ID')
+    _join(None, int(count) if count else None, int(index) if index else None)
+
+
+def _join(address: str | None, count: int | None, index: int | None) -> None:
+    at = address or os.environ.get('JAX_COORDINATOR_ADDRESS', 'the first process')
+    what = f'waiting up to {_ARRIVING} s for {count or "all"} processes at {at}'
+    late = threading.Timer(10.0, print, [what], {'file': sys.stderr, 'flush': True})
+    late.daemon = True
+    late.start()
     jax.distributed.initialize(
-        num_processes=int(count) if count else None,
-        process_id=int(index) if index else None,
+        address,
+        count,
+        index,
+        initialization_timeout=_ARRIVING,
+        heartbeat_timeout_seconds=_HEARTBEAT,
+        shutdown_timeout_seconds=_ENDING,
     )
+    late.cancel()
 
 
 def simulate(sizes: Mapping[str, Any]) -> None:

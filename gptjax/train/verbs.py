@@ -42,8 +42,10 @@ def _train(argv: Sequence[str]) -> None:
 
     from gptjax.train import build, loop, phases
 
-    run = build.build(flags.config, flags.workdir, flags.allow_config_change)
-    if not loop.train(run, phases.process_age()):
+    with distributed.leaving():
+        run = build.build(flags.config, flags.workdir, flags.allow_config_change)
+        done = loop.train(run, phases.process_age())
+    if not done:
         sys.exit(command.REQUEUE)
 
 
