@@ -154,8 +154,8 @@ def _arrays(done: _Done, checkpoints: checkpoint.Checkpoints) -> Iterator[str]:
         manifest = checkpoints.whole(step) if step in checkpoints.steps() else None
         beside = 'no checkpoint'
         if manifest is not None:
-            arrays = manifest['arrays']
-            others = [name for name in found if arrays[name]['digest'] != found[name]]
+            saved = {name: one['digest'] for name, one in manifest['arrays'].items()}
+            others = [name for name in found if saved.get(name) != found[name]]
             beside = f'{"not " if others else ""}as in its checkpoint'
             if others:
                 yield f'{len(others)} arrays of checkpoint {step} (such as {others[0]})'
