@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export JAX_PLATFORMS ?= cpu
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: setup pretrained demo chat lint test test-parity test-beam benchmark golden lock clean
+.PHONY: setup pretrained demo chat lint test test-faults test-parity test-beam benchmark golden lock clean
 
 setup: $(VENV)/.installed
 
@@ -77,6 +77,11 @@ lint: setup
 
 test: setup
 	$(PY) -m pytest
+
+# Faults by the hundred: an hour on two cores. PART=corruption runs corruption_test.py.
+PART ?= *
+test-faults: setup
+	$(PY) -m pytest --numprocesses=1 --timeout=1800 tests/faults/$(PART)_test.py
 
 # Figures, into experiments/benchmarks/latest.json; AREA=startup measures one area. Where
 # .venv-parity is there, peers are measured beside.

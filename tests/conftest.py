@@ -35,6 +35,7 @@ _needs = {'parity': 'torch', 'beam': 'apache_beam'}
 collect_ignore = [
     name for name, package in _needs.items() if not importlib.util.find_spec(package)
 ]
+collect_ignore += ['faults']  # long: `make test-faults`; a path that is given is run
 
 jaxtyping.install_import_hook('gptjax', 'beartype.beartype')
 
