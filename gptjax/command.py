@@ -6,7 +6,8 @@ change, and ends the command with exit code 2 and no traceback.
 
 import argparse
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 import difflib
 import importlib.util
 import inspect
@@ -15,11 +16,18 @@ import os
 import pathlib
 import signal
 import sys
+import threading
+import time
 import types
 from typing import Any, Union, get_args, get_origin
 
 # What a command ends with. Schedulers start a job again on REQUEUE and on HANG.
 DONE, USAGE, REQUEUE, HANG, NUMERICS = 0, 2, 75, 76, 77
+
+# What asks a command to stop; the last is what Slurm can send before a time limit.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_TOGETHER = 1.0  # seconds: timeout(1) and launchers may send one request twice
+_UNWINDING = 5.0  # seconds for a main thread that may be in a compiler
 
 
 class Failure(Exception):
@@ -304,11 +312,12 @@ def _parse_as(old: Any, text: str, name: str) -> Any:
 def run(main: Callable[[], Any]) -> None:
     """Runs an entry point, which ends by one message and an exit code of the table.
 
-    Ctrl-C and SIGTERM are 75: the same command does the rest.
+    SIGTERM and Ctrl-C are 75, within 5 s wherever they find it: what is finished is
+    kept, and the same command does the rest.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        main()
+        with heeding(_interrupt, _end_soon):
+            main()
     except UserError as error:
         print(f'gptjax: {error}', file=sys.stderr)
         sys.exit(USAGE)
@@ -322,5 +331,63 @@ def run(main: Callable[[], Any]) -> None:
         sys.exit(141)
 
 
+@contextlib.contextmanager
+def heeding(
+    handler: Callable[[int, types.FrameType | None], None],
+    asked: Callable[[str], None],
+) -> Iterator[None]:
+    """Calls `asked`, in a thread, with the name of the first of SIGNALS that comes.
+
+    handler: `passed`, or another of this module, for the main thread, where it may
+    have to wait for a compiler. A second signal, a second later, ends the process at
+    once. Nothing in another thread than the main one: the system has handlers there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # The system writes the number of a signal into a pipe, whatever Python does.
+    out, into = os.pipe()
+    os.set_blocking(into, False)
+    wakeup = signal.set_wakeup_fd(into, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    threading.Thread(target=_heed, args=(out, asked), daemon=True).start()
+    try:
+        yield
+    finally:
+        for number, one in before.items():
+            signal.signal(number, one or signal.SIG_DFL)
+        signal.set_wakeup_fd(wakeup)
+        os.close(into)  # which ends the thread
+
+
+def _heed(out: int, asked: Callable[[str], None]) -> None:
+    first = None
+    while read := os.read(out, 1):
+        number, now = read[0], time.monotonic()
+        # What has handlers of its own, as the server, is left to them.
+        if number not in SIGNALS or signal.getsignal(number) not in _OURS:
+            continue
+        if first is None:
+            first, name = now, signal.Signals(number).name
+            threading.Thread(target=asked, args=[name], daemon=True).start()
+        elif now - first > _TOGETHER and number != signal.SIGUSR1:
+            os._exit(128 + number)
+    os.close(out)
+
+
+def passed(signum: int, frame: types.FrameType | None) -> None:
+    """A handler that leaves it all to `heeding`."""
+
+
 def _interrupt(signum: int, frame: types.FrameType | None) -> None:
+    for number in SIGNALS:  # what is unwound is not interrupted
+        signal.signal(number, passed)
     raise KeyboardInterrupt
+
+
+_OURS = (passed, _interrupt)
+
+
+def _end_soon(name: str) -> None:
+    time.sleep(_UNWINDING)
+    os._exit(REQUEUE)

@@ -8,7 +8,8 @@ A step gets its name when it is complete and on the disk, and loses it before it
 deleted: a kill or a power cut leaves it whole or none.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+import contextlib
 from pathlib import Path
 import shutil
 import sys
@@ -95,6 +96,12 @@ class Folders:
         self.path(step, '.partial').rename(self.path(step))
         manifest.sync(self.folder)
         self.reap()
+
+    def amend(self, step: int, host: Mapping[str, Any]) -> None:
+        """Other values of the host for a step that is whole, if the disk takes them."""
+        if self.first:
+            with contextlib.suppress(OSError):
+                manifest.amend(self.path(step), host=dict(host))
 
     def delete_others(self, saved: int, pinned: Collection[int]) -> None:
         """Keeps what is to stay up to `saved`, which is whole and stays.

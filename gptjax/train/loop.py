@@ -19,6 +19,7 @@ from gptjax.train import (
     distributed,
     evaluate,
     log,
+    maintenance,
     source,
 )
 from gptjax.train import host as host_lib
@@ -34,9 +35,11 @@ def train(run: build.Run, age: float = 0.0) -> bool:
     it cannot go on: NUMERICS for too many bad steps, REQUEUE for saves that fail.
     """
     folder = run.workdir if jax.process_index() == 0 else None
+    stop = stop_lib.Stop()
     with (
         claim.claimed(run.workdir),
-        stop_lib.Stop() as stop,
+        command.heeding(command.passed, stop.ask),
+        maintenance.watching(run.options.maintenance, stop.ask),
         contextlib.closing(phases_lib.Phases(folder, age)) as phases,
     ):
         trouble = None
@@ -133,6 +136,7 @@ class _Loop:
             if host.owed is not None:
                 self._write(host.owed, self._evaluate())
                 host.owed = None
+                self.checkpoints.amend(self.step, dataclasses.asdict(host))
         except stop_lib.Asked:  # what is there is saved
             return self._said_goodbye()
         if self.step >= run.steps or host.stopped_early:
@@ -242,6 +246,7 @@ class _Loop:
         due = self.step % run.checkpoint.every == 0 and host.bad is None
         if last or stopping or best or due:
             self._save()
+            stopping = stopping or self._agreed(self.stop)  # meanwhile
         return last or stopping
 
     def _keeps_best(self) -> bool:

@@ -35,6 +35,16 @@ def write(folder: Path, values: dict[str, Any]) -> None:
     sync(folder)
 
 
+def amend(folder: Path, **values: Any) -> None:
+    """Replaces values in a manifest; a kill leaves the old or the new one."""
+    new = {**read(folder), **values}
+    new['digest'] = storage.json_digest(new)
+    beside = folder.with_name(f'{folder.name}.{NAME}.partial')  # no file of the step
+    beside.write_bytes(_content(new))
+    storage.rename(beside, folder / NAME)
+    sync(folder)
+
+
 def read(folder: Path) -> dict[str, Any]:
     """The values of a step's manifest; Damaged where they are not what was written."""
     try:
