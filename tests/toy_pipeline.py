@@ -151,8 +151,9 @@ if __name__ in ('__main__', '__mp_main__'):  # this process, and its workers
     os.fsync = lambda descriptor: None  # matters when the power fails, not to a kill
 
 if __name__ == '__main__':
+    from gptjax import command
     from gptjax.data.refine import runner
 
     folder, output, workers = sys.argv[1:]
     how = dict(workers=int(workers), shards=4, most_bad=0.5)
-    runner.refine(output, **options(folder, run=how))
+    command.run(lambda: runner.refine(output, **options(folder, run=how)))

@@ -204,6 +204,7 @@ class Renderer:
                 stderr=subprocess.DEVNULL,
                 env={},
                 bufsize=0,
+                start_new_session=True,  # Ctrl-C is for this process alone
             )
             self._owner = os.getpid()
         return self._process

@@ -38,8 +38,14 @@ class Pool:
             self._executor = futures.ProcessPoolExecutor(
                 self._workers, spawn, _begin, self._prepare
             )
-            for _ in range(self._workers):  # each starts a process
-                self._executor.submit(int)
+            # A process begins with signals blocked as here: those of a terminal or a
+            # scheduler, which may go to all, are for the parent alone.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, command.SIGNALS)
+            try:
+                for _ in range(self._workers):  # each starts a process
+                    self._executor.submit(int)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self._executor
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -94,8 +100,7 @@ class Pool:
 
 
 def _begin(*prepare: Any) -> None:
-    """In a worker: Ctrl-C is for its parent, and the end of that is its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a worker, which ends with its parent."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

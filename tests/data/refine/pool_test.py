@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+import signal
 
 import pytest
 
@@ -36,6 +37,12 @@ def test_a_process_that_dies_is_replaced_once(tmp_path, capsys):
 
 
 def test_a_mistake_is_raised(tmp_path):
+    """And those that run the tasks have signals blocked, but for one which is alone."""
     for count in (1, 2):
-        with pool.Pool(count) as workers, pytest.raises(command.UserError):
-            list(workers.run(wrong, [(1,)]))
+        with pool.Pool(count) as workers:
+            with pytest.raises(command.UserError):
+                list(workers.run(wrong, [(1,)]))
+            asked = [(signal.SIG_BLOCK, ())]
+            (blocked,) = workers.run(signal.pthread_sigmask, asked)
+            assert blocked == (set(command.SIGNALS) if count > 1 else set())
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
