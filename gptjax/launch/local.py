@@ -21,7 +21,6 @@ import time
 
 from gptjax import command
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # Of codes that are found at the same moment, the first of these says what happened:
 # the others may come from a process that lost its neighbour.
 _TOLD = (command.USAGE, command.NUMERICS, command.HANG, command.REQUEUE)
@@ -29,6 +28,7 @@ _FINAL = (command.DONE, command.USAGE, command.NUMERICS)  # the same would come 
 _POLL = 0.05  # seconds
 _GRACE = 30.0  # seconds for the others, once the first one has saved and left
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+_LIBC = ctypes.CDLL(None)  # found before a fork
 
 
 class Supervisor:
@@ -42,16 +42,22 @@ class Supervisor:
         self._argv, self._count, self._restarts = argv, processes, restarts
         self._workdir = workdir(argv)
         self._running: dict[int, subprocess.Popen[bytes]] = {}
-        self._asked: int | None = None  # the signal that asked this process to stop
+        self._asked = ''  # the name of the signal that asked this process to stop
 
     def run(self) -> int:
         """The exit code of the job: that of its last attempt, as a shell shows it.
 
-        75 after a signal. Raises UserError where there is no such command.
+        75 after a signal; a second one ends this process and with it the others.
+        Raises UserError where there is no such command.
         """
-        for number in _SIGNALS:
-            signal.signal(number, self._ask)
         _say(f'{self._count} x {shlex.join(self._argv)}')
+        with command.heeding(command.passed, self._ask):
+            return self._run()
+
+    def _ask(self, name: str) -> None:
+        self._asked = name
+
+    def _run(self) -> int:
         reached, failed = committed(self._workdir), 0
         while not self._asked:
             self._start()
@@ -70,13 +76,6 @@ class Supervisor:
             while time.monotonic() < end and not self._asked:
                 time.sleep(_POLL)
         return command.REQUEUE
-
-    def _ask(self, signum: int, frame: object) -> None:
-        if self._asked:
-            for rank in list(self._running):
-                self._kill(rank)
-            os._exit(128 + signum)
-        self._asked = signum
 
     def _start(self) -> None:
         with socket.socket() as free:
@@ -107,7 +106,7 @@ class Supervisor:
         while self._running:
             if self._asked and not told:
                 told = True
-                _say(f'{signal.Signals(self._asked).name}: waiting for all to save')
+                _say(f'{self._asked}: waiting for all to save')
                 for process in self._running.values():
                     process.send_signal(signal.SIGTERM)
             ended = self._ended()
@@ -163,7 +162,7 @@ def committed(folder: Path | None) -> int:
 def _end_with(parent: int) -> None:
     """In a child, before its command: it is killed when its parent dies (on Linux)."""
     if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # which has died already
         os._exit(128 + signal.SIGKILL)
 

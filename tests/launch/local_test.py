@@ -207,6 +207,9 @@ def test_a_second_signal_ends_all_at_once(tmp_path):
     wait_for(tmp_path, 'ready')
     job.send_signal(signal.SIGTERM)
     wait_for(tmp_path, 'deaf')
+    job.send_signal(signal.SIGTERM)  # the same request, as timeout(1) sends it
+    time.sleep(1.1)
+    assert job.poll() is None
     job.send_signal(signal.SIGTERM)
     job.communicate(timeout=20)
     assert job.returncode == 143
