@@ -20,7 +20,9 @@ from gptjax.train import (
     evaluate,
     log,
     maintenance,
+    replicas,
     source,
+    watchdog,
 )
 from gptjax.train import host as host_lib
 from gptjax.train import phases as phases_lib
@@ -35,16 +37,19 @@ def train(run: build.Run, age: float = 0.0) -> bool:
     it cannot go on: NUMERICS for too many bad steps, REQUEUE for saves that fail.
     """
     folder = run.workdir if jax.process_index() == 0 else None
+    hang = run.workdir / f'hang-{jax.process_index()}.txt'
     stop = stop_lib.Stop()
     with (
         claim.claimed(run.workdir),
         command.heeding(command.passed, stop.ask),
         maintenance.watching(run.options.maintenance, stop.ask),
         contextlib.closing(phases_lib.Phases(folder, age)) as phases,
+        watchdog.watching(phases, run.options.watchdog, hang),
     ):
         trouble = None
         while True:
             try:
+                phases.enter('init')
                 return _train(_Loop(run, phases, stop, trouble))
             except _Trouble as found:
                 trouble = found.with_traceback(None)  # which holds the old state
@@ -57,7 +62,10 @@ def _train(loop: '_Loop') -> bool:
         contextlib.closing(loop.log),
         contextlib.closing(loop.source),
     ):
-        return loop.to_the_end()
+        try:
+            return loop.to_the_end()
+        finally:
+            loop.phases.enter('save')  # what is still under way
 
 
 class _Trouble(Exception):
@@ -123,7 +131,9 @@ class _Loop:
         """Trains to the last step (True), or until asked to stop (False), and saves."""
         run, host = self.run, self.host
         complete = self.step >= run.steps or host.stopped_early
-        if complete and host.owed is None:
+        complete = complete and host.owed is None
+        self.phases.begin(self.step, complete)
+        if complete:
             why = 'stopped early; eval.patience ' if host.stopped_early else 'steps '
             self.log.say(
                 f'{run.workdir} is complete at step {self.step}; a larger {why}goes on.'
@@ -154,7 +164,8 @@ class _Loop:
                 self.failed_saves += 1
                 self.log.say(f'{message}; training goes on')
             batch, told = self._next()
-        self.checkpoints.wait()
+        with self.phases.of('save'):
+            self.checkpoints.wait()
         if host.owed is None and (self.step == run.steps or host.stopped_early):
             return True
         return self._said_goodbye()
@@ -171,16 +182,21 @@ class _Loop:
     def _compile(self, batch: core.Batch) -> None:
         """Ahead of time: afterwards nothing compiles in silence, as arguments must fit.
 
-        The digests of the first save are compiled as well.
+        The digests of the first save, and comparisons of replicas, are compiled too.
         """
         with self.phases.of('compile'):
             lowered = self.train_step.lower(self.state, self.frozen, batch)
             self._compiled = lowered.compile()
             trees.digest(self.state)
+            if self.run.guard.replicas:
+                self.replicas = replicas.Replicas(self.run, self.step)
+                self.replicas.check(self.state, self.frozen, batch, self.step)
         self.phases.write(self.step, now=True)
 
     def _dispatch(self, batch: core.Batch, told: Mapping[str, float]) -> None:
-        before = self._pending
+        before, every = self._pending, self.run.guard.replicas
+        if every and self.step % every == 0:
+            self.replicas.check(self.state, self.frozen, batch, self.step)
         self.state, metrics = self._compiled(self.state, self.frozen, batch)
         self.stop.idle = False
         self.step += 1
@@ -306,7 +322,7 @@ class _Loop:
             self.checkpoints.save(
                 self.step, self.state, dataclasses.asdict(values), pinned
             )
-        self.phases.write(self.step, now=True)
+        self.phases.write(self.step, saved=True)
 
     def _record(self, done: _Done) -> dict[str, Any]:
         """The line of a step in metrics.jsonl, but for what was held out."""

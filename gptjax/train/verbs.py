@@ -1,6 +1,7 @@
 """The verbs of `python -m gptjax.train`, and training itself."""
 
 from collections.abc import Sequence
+import json
 from pathlib import Path
 import sys
 
@@ -9,7 +10,12 @@ from gptjax import command
 
 def run(argv: Sequence[str]) -> None:
     """One of the verbs, or a run of training."""
-    verbs = {'show': _show, 'sample': _sample}
+    verbs = {
+        'show': _show,
+        'sample': _sample,
+        'replay': _replay,
+        'goodput': _goodput,
+    }
     verb = verbs.get(argv[0]) if argv else None
     verb(argv[1:]) if verb else _train(argv)
 
@@ -69,3 +75,31 @@ def _sample(argv: Sequence[str]) -> None:
     from gptjax.train import sample
 
     print(sample.sample(flags.config, flags.output))
+
+
+def _replay(argv: Sequence[str]) -> None:
+    what = (
+        'Does a step of a run once more, and shows what it read. Exits with code 77 '
+        'where it does not come out as it did.'
+    )
+    parser = command.parser('train replay', what)
+    parser.add_argument('--workdir', required=True, type=Path, metavar='DIR')
+    parser.add_argument('--step', required=True, type=int, metavar='N')
+    flags = command.parse(parser, argv)
+
+    from gptjax.train import replay
+
+    replay.replay(flags.workdir, flags.step)
+
+
+def _goodput(argv: Sequence[str]) -> None:
+    what = 'Shows where the time of a run went: into steps, or what else.'
+    parser = command.parser('train goodput', what)
+    parser.add_argument('--workdir', required=True, type=Path, metavar='DIR')
+    parser.add_argument('--json', action='store_true', help='one line of JSON')
+    flags = command.parse(parser, argv)
+
+    from gptjax.train import goodput
+
+    found = goodput.account(goodput.lines(flags.workdir))
+    print(json.dumps(found) if flags.json else goodput.text(flags.workdir, found))
