@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export JAX_PLATFORMS ?= cpu
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: setup pretrained demo chat lint test test-faults test-parity test-beam benchmark golden lock clean
+.PHONY: setup pretrained demo chat lint test test-long test-faults test-parity test-beam benchmark golden lock clean
 
 setup: $(VENV)/.installed
 
@@ -77,6 +77,10 @@ lint: setup
 
 test: setup
 	$(PY) -m pytest
+
+# Tests of tens of seconds each, which `make test` leaves out.
+test-long: setup
+	$(PY) -m pytest -m long
 
 # Faults by the hundred: an hour on two cores. PART=corruption runs corruption_test.py.
 PART ?= *

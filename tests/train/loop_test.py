@@ -105,6 +105,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(raw, straight, half):
     assert losses(half) == losses(straight)
 
 
+@pytest.mark.long
 def test_other_meshes_go_on_with_the_same_rows_and_losses(raw, tmp_path, monkeypatch):
     """7 steps on 1 device, then 20 each on 8, 4 (FSDP) and 1 again."""
     steps = dict(steps=67, checkpoint__every=100, eval__every=100)
@@ -253,7 +254,7 @@ def test_patience_given_later_counts_from_then(raw, half):
 def test_two_runs_cannot_hold_one_workdir(raw, tmp_path):
     with (
         claim.claimed(tmp_path),
-        pytest.raises(command.UserError, match='is held by pid .* on host'),
+        pytest.raises(command.UserError, match=r'is held by pid .* on host'),
     ):
         run(raw, tmp_path)
 

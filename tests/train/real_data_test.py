@@ -48,6 +48,7 @@ def mean(records, name):
     return np.mean([record[name] for record in records])
 
 
+@pytest.mark.long
 def test_masked_lm_learns_more_than_how_often_letters_come(real_data, tmp_path):
     """On the first tenth of Tiny Shakespeare, by characters.
 
@@ -98,6 +99,7 @@ def test_classification_tells_languages_apart(real_data, tmp_path):
     assert found['accuracy'] > 0.9
 
 
+@pytest.mark.long
 def test_sequence_to_sequence_learns_to_turn_words_around(real_data, tmp_path):
     text = ' '.join(sentences(real_data('ud_pud_parallel/en_pud.tar.gz')))
     words = sorted({w for w in text.split() if w.isalpha() and 3 <= len(w) <= 8})
@@ -113,6 +115,7 @@ def test_sequence_to_sequence_learns_to_turn_words_around(real_data, tmp_path):
     assert found['accuracy'] == pytest.approx(records[-1]['eval_accuracy'])
 
 
+@pytest.mark.long
 def test_a_reward_model_learns_its_preferences(real_data, tmp_path):
     """The last answers of 60 conversations about harm; it learns them by heart."""
     lines = []

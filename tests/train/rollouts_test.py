@@ -183,6 +183,7 @@ def test_rewards_that_are_no_numbers_are_counted_and_not_learned_from(
         run(raw, tmp_path / 'held_out', steps=4, objective=GROUP, eval__every=1)
 
 
+@pytest.mark.long
 def test_distillation_on_policy_needs_no_reward(raw, straight, tmp_path):
     """Rows are the student's own, or without rollouts those of the dataset."""
     made = config(
