@@ -152,7 +152,6 @@ class _Loop:
         if self.step >= run.steps or host.stopped_early:
             return True
         batch, told = self._next()
-        self.clock = clock.Clock(run, self.phases, self.step, batch['tokens'].size)
         self._compile(batch)
         while True:
             self._dispatch(batch, told)
@@ -185,6 +184,8 @@ class _Loop:
         The digests of the first save, and comparisons of replicas, are compiled too.
         """
         with self.phases.of('compile'):
+            tokens = batch['tokens'].size
+            self.clock = clock.Clock(self.run, self.phases, self.step, tokens)
             lowered = self.train_step.lower(self.state, self.frozen, batch)
             self._compiled = lowered.compile()
             trees.digest(self.state)
