@@ -1,6 +1,6 @@
 """What a run says: metrics.jsonl, TensorBoard events, and a line of progress."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import importlib.util
 import json
 import math
@@ -175,7 +175,12 @@ def read(workdir: Path, name: str = 'metrics.jsonl') -> list[dict[str, Any]]:
 
 def drop_after(path: Path, step: int) -> None:
     """Drops the lines after a step; all at 0, whose lines are written again."""
-    records = [r for r in read(path.parent, path.name) if step and r['step'] <= step]
+    drop(path, lambda record: not step or record['step'] > step)
+
+
+def drop(path: Path, unwanted: Callable[[Mapping[str, Any]], bool]) -> None:
+    """Drops some lines of a file; a kill leaves it as it was, or as it will be."""
+    records = [r for r in read(path.parent, path.name) if not unwanted(r)]
     temporary = path.with_suffix('.tmp')
     temporary.write_text(''.join(json.dumps(r) + '\n' for r in records))
     temporary.rename(path)

@@ -113,7 +113,8 @@ class _Loop:
         if trouble:
             host.skips, host.rollbacks = trouble.skips, trouble.rollbacks
             self.checkpoints.drop_after(self.step)
-        self.source = source.make(run, self.step, host.row, host.skips, phases)
+        given = run, self.step, host.row, host.skips, phases
+        self.source = source.make(*given, again=host.owed is not None)
         self.log = log.Log(
             run.workdir,
             self.step,

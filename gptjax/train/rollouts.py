@@ -33,7 +33,7 @@ class Rollouts:
 
     row: the next prompt of their stream; None where no prompt was ever skipped.
     skips: (first, end) of prompts that are not to be answered. shown: completions of a
-    rollout in samples.jsonl.
+    rollout in samples.jsonl. again: whether the evaluation at `step` was cut.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Rollouts:
         skips: feed.Skips = (),
         phases: phases_lib.Phases | None = None,
         shown: int = 4,
+        again: bool = False,
     ):
         assert run.rollout is not None
         self._run, self._step = run, step
@@ -80,7 +81,7 @@ class Rollouts:
             functools.partial(step_lib.eval_step, loss_fn=run.loss_fn),
             out_shardings=everywhere,
         )
-        self._transcripts = transcripts.Transcripts(run.workdir, step, shown)
+        self._transcripts = transcripts.Transcripts(run.workdir, step, shown, again)
 
     def next(
         self, state: state_lib.State, frozen: Mapping[str, Any]

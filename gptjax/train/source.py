@@ -105,14 +105,20 @@ class Dataset:
 
 
 def make(
-    run: build.Run, step: int, row: int, skips: feed.Skips, phases: phases_lib.Phases
+    run: build.Run,
+    step: int,
+    row: int,
+    skips: feed.Skips,
+    phases: phases_lib.Phases,
+    again: bool = False,
 ) -> Source:
     """The source of a run that goes on from a step, with a row of its stream.
 
-    skips: (first, end) of rows that are not to be read.
+    skips: (first, end) of rows that are not to be read. again: whether the evaluation
+    at `step` was cut, and is made again.
     """
     if run.rollout:
-        return rollouts.Rollouts(run, step, row, skips, phases)
+        return rollouts.Rollouts(run, step, row, skips, phases, again=again)
     return Dataset(run, row, skips)
 
 

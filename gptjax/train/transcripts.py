@@ -15,14 +15,17 @@ class Transcripts:
     """The writer of samples.jsonl in one workdir, from step `step` on.
 
     shown: of a rollout, and of an evaluation. The step of a line is the one whose
-    metrics tell of it; lines of a future that was given up are dropped.
+    metrics tell of it; lines of a future that was given up are dropped, and with
+    `again` those of the evaluation at `step`, which was cut.
     """
 
-    def __init__(self, workdir: Path, step: int, shown: int = 4):
+    def __init__(self, workdir: Path, step: int, shown: int = 4, again: bool = False):
         self._path, self._shown = workdir / log.SAMPLES, shown
         self._writes = jax.process_index() == 0
         if self._writes:
             log.drop_after(self._path, step)
+            if again:
+                log.drop(self._path, lambda r: r['held_out'] and r['step'] == step)
 
     def write(
         self,

@@ -65,3 +65,14 @@ def test_transcripts_of_a_run_that_goes_on_are_those_before_it(tmp_path):
         (tmp_path / log.SAMPLES).write_text(''.join(lines) + '{"step": ')
         transcripts.Transcripts(tmp_path, start)
         assert [r['step'] for r in log.read(tmp_path, log.SAMPLES)] == left
+
+
+def test_transcripts_of_an_evaluation_that_was_cut_are_dropped(tmp_path):
+    """Those of the rollout at that step stay, and of the evaluation before."""
+    said = [(2, True), (3, False), (3, True)]
+    lines = [json.dumps({'step': step, 'held_out': held}) for step, held in said]
+    for again, left in ((False, said), (True, said[:2])):
+        (tmp_path / log.SAMPLES).write_text('\n'.join(lines) + '\n')
+        transcripts.Transcripts(tmp_path, 3, again=again)
+        found = [(r['step'], r['held_out']) for r in log.read(tmp_path, log.SAMPLES)]
+        assert found == left
