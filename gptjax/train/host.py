@@ -1,6 +1,6 @@
 """What the host knows of a run besides its arrays: JSON beside every checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import importlib.metadata
 import platform
@@ -38,9 +38,9 @@ class Host:
     # The metrics of this step, whose evaluation was cut: it is made on the way on.
     owed: dict[str, Any] | None = None
     # (step, row) before the first of the bad steps that go on until here.
-    bad: tuple[int, int] | None = None
+    bad: Sequence[int] | None = None
     good: int | None = None  # the newest step that was saved where there were none
-    skips: list[tuple[int, int]] = dataclasses.field(default_factory=list)  # of rows
+    skips: list[Sequence[int]] = dataclasses.field(default_factory=list)  # of rows
     rollbacks: int = 0  # since a checkpoint that was saved beyond the trouble
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
