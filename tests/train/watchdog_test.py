@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -47,8 +48,12 @@ def test_a_hang_ends_the_process_and_says_where_it_was(tmp_path):
     assert done.returncode == command.HANG, done.stderr
     kept = (tmp_path / 'hang-0.txt').read_text()
     for text in (done.stderr, kept):
-        assert 'no progress in phase data for 0.4' in text or '0.5 s' in text
-        assert 'after step 8, where the limit is 0.4 s' in text
+        said = re.search(
+            r'in phase data for (.*) s after step 8, where the limit is (.*) s;', text
+        )
+        assert said, text
+        waited, most = map(float, said.groups())
+        assert 0.4 <= most <= waited <= most + 0.2
         assert 'in blocked_loader' in text
         assert 'thread watchdog:' in text
     lines = (tmp_path / phases_lib.LEDGER).read_text().splitlines()
@@ -89,7 +94,11 @@ def ended(monkeypatch):
     """Set where the watchdog would have ended this process."""
     found = threading.Event()
 
-    monkeypatch.setattr(os, '_exit', lambda code: found.set())
+    def end(code):
+        found.set()
+        time.sleep(0.2)  # not again and again until the test is over
+
+    monkeypatch.setattr(os, '_exit', end)
     monkeypatch.setattr(watchdog, '_LOOK', 0.01)
     return found
 
@@ -115,9 +124,10 @@ def test_a_frozen_process_does_not_hang(ended, tmp_path, monkeypatch, off):
         phases.enter('step')
         time.sleep(0.05)
         jump = 1000.0
-        time.sleep(0.1)
-        assert not ended.is_set()
-        assert ended.wait(0.6) != off  # though it goes on to count
+        assert ended.wait(0.5 if off else 20) != off  # it goes on to count
+    if not off:
+        text = (tmp_path / 'hang-0.txt').read_text()
+        assert re.search(r'in phase step for 0\.3\d* s', text), text
 
 
 def test_progress_and_long_evaluations_are_no_hang(ended, tmp_path):
@@ -136,5 +146,5 @@ def test_progress_and_long_evaluations_are_no_hang(ended, tmp_path):
                 time.sleep(seconds)
                 phases.beat()
         assert not ended.is_set()
-        assert ended.wait(1)  # in the step that goes on
+        assert ended.wait(20)  # in the step that goes on
     assert 'in phase step' in (tmp_path / 'hang-0.txt').read_text()
