@@ -10,6 +10,7 @@ step restores if every file and array is what its manifest says.
 
 from collections.abc import Collection, Mapping, Sequence
 import contextlib
+import logging
 from pathlib import Path
 import shutil
 import sys
@@ -49,12 +50,18 @@ class Checkpoints(folders.Folders):
     ):
         super().__init__(workdir, keep, keep_every, owner)
         self._failures = failures
-        self._handler = _Handler()
-        self._orbax = ocp.AsyncCheckpointer(self._handler)
+        # Where a folder cannot be made in the background, the rest waits for minutes.
+        options = ocp.AsyncOptions(create_directories_asynchronously=False)
+        self._handler = _Handler(
+            composite_options=ocp.CompositeOptions(async_options=options)
+        )
+        self._orbax = ocp.AsyncCheckpointer(self._handler, async_options=options)
         self._finisher: threading.Thread | None = None
         self._error = ''  # of the finisher; read once it has ended
         self._in_a_row = 0  # failures, of which the last one:
         self._failure, self._told = '', True
+        for name in ('absl', 'asyncio'):
+            logging.getLogger(name).addFilter(_is_news)
 
     def save(
         self,
@@ -286,6 +293,12 @@ class _Items(ocp.args.Composite):
 def _of_first(value: int) -> int:
     """What the first of several processes gives; the others wait for it."""
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Orbax logs a traceback for each array that it fails to write; `poll` is short."""
+    error = record.exc_info[1] if record.exc_info else ''
+    return 'orbax' not in f'{record.pathname} {error}'
 
 
 def _why(step: int, error: Exception) -> str:

@@ -1,6 +1,7 @@
 """What a run says: metrics.jsonl, TensorBoard events, and a line of progress."""
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import importlib.util
 import json
 import math
@@ -10,6 +11,7 @@ import time
 from typing import Any
 
 SAMPLES = 'samples.jsonl'  # of a workdir: transcripts of rollouts, a line each
+_BUFFER = 1 << 20  # bytes that wait where the disk is full, and come when it is not
 _TEXTS = 8  # transcripts for TensorBoard, at each time that some were written
 _SHOWN = {
     'loss': 'loss',
@@ -45,7 +47,7 @@ class Log:
             return
         path = workdir / 'metrics.jsonl'
         drop_after(path, start_step - again)
-        self._file = path.open('a')
+        self._file = path.open('a', _BUFFER)
         self._samples = workdir / SAMPLES
         self._told = _size(self._samples)  # bytes of it that TensorBoard has
         if importlib.util.find_spec('tensorboard'):
@@ -69,7 +71,8 @@ class Log:
             for name, value in record.items()
         }
         self._file.write(json.dumps(record) + '\n')
-        self._file.flush()
+        with contextlib.suppress(OSError):
+            self._file.flush()
         if self._events:
             self._events.write(record)
             if said := self._new_samples():
@@ -107,7 +110,8 @@ class Log:
 
     def close(self) -> None:
         if not self._quiet:
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._file.close()
             if self._events:
                 self._events.close()
 
@@ -127,7 +131,7 @@ class _Events:
         folder.mkdir(parents=True, exist_ok=True)
         # A file for each process that wrote: TensorBoard merges those of one folder.
         name = f'events.out.tfevents.{time.time_ns()}'
-        self._file = (folder / name).open('wb')
+        self._file = (folder / name).open('wb', _BUFFER)
         self._writer = record_writer.RecordWriter(self._file)
         self._put(self._event(wall_time=time.time(), file_version='brain.Event:2'))
 
@@ -155,10 +159,12 @@ class _Events:
 
     def _put(self, event: Any) -> None:
         self._writer.write(event.SerializeToString())
-        self._writer.flush()
+        with contextlib.suppress(OSError):
+            self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with contextlib.suppress(OSError):
+            self._writer.close()
 
 
 def read(workdir: Path, name: str = 'metrics.jsonl') -> list[dict[str, Any]]:
