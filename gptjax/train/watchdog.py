@@ -11,7 +11,7 @@ batch of an evaluation. How long it may go without that depends on the phase:
                              was not the first, in which programs compile
 
 The longest counts because units differ: after a thousand short batches their mean has
-forgotten a long one. Only a run that does go on can raise a limit so.
+forgotten a long one.
 
 A look that comes late counts as if it were in time: then this process was frozen itself
 (Ctrl-Z, a laptop that slept). What keeps Python's interpreter lock stops this thread as
@@ -43,9 +43,8 @@ def watching(phases: phases_lib.Phases, least: float, path: Path) -> Iterator[No
     path: of the file to which the stacks are added, one for each process.
     """
     ended = threading.Event()
-    thread = threading.Thread(
-        target=_watch, args=(phases, least, path, ended), name='watchdog', daemon=True
-    )
+    given = phases, least, path, ended
+    thread = threading.Thread(target=_watch, args=given, name='watchdog', daemon=True)
     if least:
         thread.start()
     try:
@@ -108,11 +107,10 @@ def _end(text: str, phases: phases_lib.Phases, path: Path) -> None:
 
 
 def _stacks() -> str:
-    """Where every thread is, the innermost call first.
+    """Where every thread is, the innermost call first, without reading any source.
 
-    Not by faulthandler, which holds the interpreter's lock while it writes: a full pipe
-    would keep the process from ending. Lines of source are left out, as they would have
-    to be read from a disk.
+    faulthandler keeps the interpreter's lock while it writes: into a pipe that is full,
+    it would keep the process from ending.
     """
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     lines = []
