@@ -13,6 +13,7 @@ import jax
 from gptjax import command
 from gptjax.data import pipeline, turn_rows
 from gptjax.model import config as model_config
+from gptjax.train import guard as guard_lib
 
 SECTIONS = (
     'model', 'data', 'optimizer', 'objective', 'mesh', 'compute', 'checkpoint', 'eval',
@@ -233,12 +234,18 @@ def check_unchanged(settings: Mapping[str, Any], workdir: Path, allowed: bool) -
 
 
 def _spelled(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with every field of the model: older configs lack the newer ones."""
+    """The settings with every field of the model and the guard.
+
+    Older configs lack the newer ones.
+    """
+    given = {'guard': {}, **settings}['guard']
+    guard = command.splat(guard_lib.Options, 'guard', given)
+    spelled = {**settings, 'guard': dataclasses.asdict(guard)}
     section = settings['model']
     if 'init_from' in section:
-        return dict(settings)
+        return spelled
     arch = model_config.architecture('model', **section)
-    return {**settings, 'model': model_config.plain(arch)}
+    return {**spelled, 'model': model_config.plain(arch)}
 
 
 def stored(workdir: Path) -> dict[str, Any]:
