@@ -2,9 +2,8 @@
 
 The real loop trains in a small tmpfs. After each step the test may fill it, at once or
 a moment later and so inside a save, and makes room again some steps on. It catches a
-space check that is left out (mutation: `_RESERVE = 0` ends in no save that was not
-begun), leftovers that stay (`_discard` does nothing), errors that are lost (`_note`
-does nothing) and a log that a full disk stops.
+space check that is left out (with `_RESERVE = 0` there is no save that was not begun),
+leftovers that no later save deletes, and records that a full disk swallows.
 """
 
 import os

@@ -181,7 +181,9 @@ def test_a_save_without_room_is_not_begun(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints._orbax, 'save', None)
     for step in (2, 3):
         checkpoints.save(step, made(step), {})
-        assert f'the save of step {step} failed (' in checkpoints.poll()
+        told = checkpoints.poll()
+        assert f'the save of step {step} failed (' in told
+        assert 'MB free, and a save takes' in told
         assert checkpoints.poll() is None
     with pytest.raises(command.Failure, match='2 in a row') as raised:
         checkpoints.close()
