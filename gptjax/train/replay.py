@@ -109,9 +109,8 @@ def _again(
     digests[step] = trees.digest(state)
     values = {name: float(metrics[name]) for name in ('loss', 'gradient_norm')}
     values['learning_rate'] = float(run.schedule(step - 1))
-    answers = log.read(run.workdir, log.SAMPLES)
-    rows = made.row - made.draw, made.row
-    mine = [one for one in answers if one['step'] == first + 1]
+    rows, told = (made.row - made.draw, made.row), log.read(run.workdir, log.SAMPLES)
+    mine = [one for one in told if one['step'] == first + 1]
     return _Done(run, start, rows, values, digests, mine)
 
 
