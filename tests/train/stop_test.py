@@ -19,7 +19,7 @@ COMMANDS = """
 import hashlib, os, signal, sys, time
 from gptjax import command
 
-command._UNWINDING, command._TOGETHER = 0.5, 0.3
+command._UNWINDING, command._TOGETHER = 0.2, 60
 out, into = os.pipe()
 
 def ready():
@@ -43,7 +43,7 @@ def unwinds():
     try:
         waits()
     finally:
-        time.sleep(0.2)
+        time.sleep(0.1)
         os.write(1, b'unwound ')
 
 def serves():  # with handlers of its own
@@ -59,9 +59,11 @@ def ended(main, *signals):
             os._exit(end.code)
         os._exit(1)
     os.read(out, 1)
-    time.sleep(0.05)
+    time.sleep(0.02)
     for wait, number in signals:
         time.sleep(wait)
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            break
         os.kill(pid, number)
     began = time.monotonic()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -72,10 +74,10 @@ for number in (T, I, U):
     ended(waits, (0, number))
 ended(compiles, (0, T))
 ended(swallows, (0, T))
-ended(unwinds, (0, T), (0.05, T), (0, I))  # twice by one sender
-command._UNWINDING = 60
-ended(compiles, (0, T), (0.4, I))
-ended(compiles, (0, T), (0.4, T))
+ended(unwinds, (0, T), (0.02, T), (0, I))  # twice by one sender
+command._UNWINDING, command._TOGETHER = 60, 0.1
+ended(compiles, (0, T), *[(0.15, I)] * 99)  # some come too early on a busy machine
+ended(compiles, (0, T), *[(0.15, T)] * 99)
 ended(serves, (0, T))
 """
 
@@ -98,7 +100,7 @@ def test_signals_end_a_command_wherever_it_is():
         'compiles 143',
         'serves 0',
     ]
-    assert max(seconds) < 5
+    assert max(seconds) < 30  # and not 60, or the minutes in C
 
 
 def asked_by(*signals, handler=command.passed):
@@ -133,13 +135,18 @@ def test_handlers_and_descriptors_are_given_back():
     assert asked_by(signal.SIGUSR1, signal.SIGTERM, signal.SIGINT) == ['SIGUSR1']
 
 
-def test_threads_have_no_signals(raw, tmp_path):
-    """A run in a thread of somebody's program trains; it just takes no signals."""
+def test_a_thread_takes_no_signals():
+    """A run in a thread of somebody's program: handlers are of the main one alone."""
     done = []
-    thread = threading.Thread(target=lambda: done.append(run(raw, tmp_path, steps=4)))
+
+    def run_in_thread():
+        with command.heeding(command.passed, print):
+            done.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=run_in_thread)
     thread.start()
     thread.join()
-    assert done == [True]
+    assert done == [signal.getsignal(signal.SIGTERM)] != [command.passed]
 
 
 @pytest.fixture(scope='module')
@@ -149,97 +156,71 @@ def raw(tmp_path_factory):
     return path
 
 
-def run(raw, workdir, steps=8, patience=0):
+@pytest.fixture(scope='module', autouse=True)
+def worse():
+    """Evaluations become worse and worse: the first one is the best."""
+    real = loop._Loop._means
+
+    def means(self):
+        return {**real(self), 'loss': 1.0 + self.step}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Loop, '_means', means)
+        yield
+
+
+def run(raw, workdir):
     config = tiny_config.get_config()
-    config.data.path, config.steps = str(raw), steps
-    config.checkpoint.every, config.eval = 100, dict(every=2, rows=0, patience=patience)
+    config.data.path, config.steps = str(raw), 8
+    config.checkpoint.every, config.eval = 100, dict(every=2, rows=16, patience=2)
     return loop.train(build.build(config, workdir))
 
 
-def lines(workdir):
+def left(workdir):
+    """What a run left of itself, but for times: lines, host values, the best step."""
     timed = {'seconds', 'tokens_per_second', 'mfu'}
-    found = log.read(workdir)
-    return [{k: v for k, v in line.items() if k not in timed} for line in found]
-
-
-def host(workdir):
-    values = checkpoint.Checkpoints(workdir, keep=1).newest()['host']
-    return {
-        name: value
-        for name, value in values.items()
-        if name not in ('seconds', 'environment')
-    }
-
-
-def interrupted(raw, workdir, monkeypatch, method, step, **settings):
-    """A run that gets SIGTERM when `method` is called with the state of `step`."""
-    real, asked = getattr(loop._Loop, method), []
-
-    def signals(self, *args, **more):
-        if self.step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-            while not self.stop._asked:
-                time.sleep(0.001)
-            asked.append(step)
-        return real(self, *args, **more)
-
-    monkeypatch.setattr(loop._Loop, method, signals)
-    assert not run(raw, workdir, **settings)
-    monkeypatch.undo()
-    assert asked == [step]
-    return checkpoint.Checkpoints(workdir, keep=1).newest()['step']
+    lines = [
+        {name: value for name, value in line.items() if name not in timed}
+        for line in log.read(workdir)
+    ]
+    host = checkpoint.Checkpoints(workdir, keep=1).newest()['host']
+    del host['seconds']
+    return lines, host, start.saved(workdir)[0]['step']
 
 
 @pytest.fixture(scope='module')
 def straight(raw, tmp_path_factory):
+    """It stops early, after the evaluation of step 6."""
     workdir = tmp_path_factory.mktemp('straight')
     assert run(raw, workdir)
-    return workdir
+    assert left(workdir)[2] == 2
+    return left(workdir)
 
 
 @pytest.mark.parametrize(
     ('method', 'step', 'saved'),
     [
-        ('_dispatch', 4, 5),  # which dispatches step 5
-        ('_means', 4, 4),
-        ('_save', 8, 8),
+        ('_dispatch', 4, 5),  # of step 5
+        ('_each', 6, 6),  # the first batch of the last evaluation
     ],
 )
 def test_the_step_at_hand_is_saved(
     raw, straight, tmp_path, monkeypatch, method, step, saved
 ):
-    """Fails if a poll is missed, and if a cut evaluation is not made again."""
-    if method == '_save':  # the end is near: it is reached
-        with pytest.raises(AssertionError):
-            interrupted(raw, tmp_path, monkeypatch, method, step)
-        monkeypatch.undo()
-    else:
-        assert interrupted(raw, tmp_path, monkeypatch, method, step) == saved
-        assert run(raw, tmp_path)
-    assert lines(tmp_path) == lines(straight)
-    assert host(tmp_path) == host(straight)
+    """SIGTERM comes when a method is called. Fails if a poll is missed, if a cut
+    evaluation is not made again, or if the checkpoint does not learn its outcome."""
+    real, asked = getattr(loop._Loop, method), []
 
+    def signals(self, *args):
+        if self.step == step and not asked:
+            asked.append(step)
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not self.stop._asked:
+                time.sleep(0.001)
+        return real(self, *args)
 
-def test_a_last_evaluation_that_was_cut_counts(raw, tmp_path, monkeypatch):
-    """The run stops early at an evaluation, which is cut: the checkpoint must learn
-    which one is the best. Fails if what was owed is not put into the manifest."""
-    monkeypatch.setattr(
-        loop._Loop, '_means', lambda self: {'loss': 1.0 + self.step, 'weight': 1.0}
-    )
-    patience = dict(patience=2)
-    assert run(raw, tmp_path / 'straight', **patience)  # until step 6
-    real = loop._Loop._evaluate
-
-    def cut(self):
-        if self.step == 6 and not self.host.owed:
-            raise loop.stop_lib.Asked
-        return real(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Loop, '_evaluate', cut)
-        assert not run(raw, tmp_path / 'cut', **patience)
-    assert run(raw, tmp_path / 'cut', **patience)
-    assert lines(tmp_path / 'cut') == lines(tmp_path / 'straight')
-    assert host(tmp_path / 'cut') == host(tmp_path / 'straight')
-    for name in ('straight', 'cut'):
-        assert start.saved(tmp_path / name)[0]['step'] == 2
+    monkeypatch.setattr(loop._Loop, method, signals)
+    assert not run(raw, tmp_path)
+    assert checkpoint.Checkpoints(tmp_path, keep=1).newest()['step'] == saved
+    assert run(raw, tmp_path)
+    assert left(tmp_path) == straight
