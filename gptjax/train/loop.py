@@ -196,9 +196,7 @@ class _Loop:
         self.phases.write(self.step, now=True)
 
     def _dispatch(self, batch: core.Batch, told: Mapping[str, float]) -> None:
-        before, every = self._pending, self.run.guard.replicas
-        if every and self.step % every == 0:
-            self.replicas.check(self.state, self.frozen, batch, self.step)
+        before = self._pending
         self.state, metrics = self._compiled(self.state, self.frozen, batch)
         self.stop.idle = False
         self.step += 1
@@ -207,6 +205,9 @@ class _Loop:
         self._pending = _Done(self.step, rows, {**metrics, **told})
         if before:
             self._read(before)
+        every = self.run.guard.replicas
+        if every and self.step % every == 0:  # before this step may be saved
+            self.replicas.check(self.state, self.frozen, batch, self.step)
 
     def _read(self, done: _Done, write: bool = True) -> None:
         """Waits for a step, notes whether it was bad, and writes its record if due."""

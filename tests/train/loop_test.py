@@ -10,7 +10,16 @@ import tiny_config
 from gptjax import command, core
 from gptjax.data import lineage
 from gptjax.data import rows as rows_lib
-from gptjax.train import build, checkpoint, claim, evaluate, feed, log, loop
+from gptjax.train import (
+    build,
+    checkpoint,
+    claim,
+    evaluate,
+    feed,
+    log,
+    loop,
+    replicas,
+)
 from gptjax.train import settings as settings_lib
 
 
@@ -347,3 +356,19 @@ def test_rows_without_weight_are_an_error(tmp_path, longer):
             data__build__corpus=dict(name='chat', licence='CC0-1.0'),
             data__build__held_out=dict(fraction=0.5, by='document'),
         )  # fmt: skip
+
+
+def test_replicas_are_compared_before_a_save(raw, tmp_path, monkeypatch):
+    """Every third step, and step 6, at which the check fails, is not saved."""
+    at = []
+
+    def check(self, state, frozen, batch, step):
+        at.append(step)
+        if step == 6:
+            raise command.Failure('device 3', command.NUMERICS)
+
+    monkeypatch.setattr(replicas.Replicas, 'check', check)
+    with pytest.raises(command.Failure, match='device 3'):
+        run(raw, tmp_path, guard=dict(replicas=3), checkpoint__every=2)
+    assert at == [0, 3, 6]
+    assert manifest(tmp_path)['step'] == 4
