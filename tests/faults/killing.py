@@ -43,7 +43,7 @@ PARTS = ('start', 'build', 'step', 'save', 'eval', 'compaction', 'rollback')
 # Events in a part from which the one to be killed at is drawn: those of some steps.
 REACH = {'build': 60, 'step': 20, 'save': 120, 'eval': 8, 'compaction': 60,
          'rollback': 30}  # fmt: skip
-PLAN = ('save', 'compaction', 'eval', 'save', 'compaction', 'rollback', 'step')
+PLAN = ('save', 'compaction', 'eval', 'step', 'save', 'rollback', 'step')
 CHANGES = ('os.rename', 'os.remove', 'os.rmdir', 'os.mkdir', 'shutil.rmtree')
 
 
