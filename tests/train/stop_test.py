@@ -14,7 +14,7 @@ from gptjax import command
 from gptjax.train import build, checkpoint, log, loop, start
 
 # Each child of this process, which imports next to nothing, is one command. What it
-# prints is the exit code of a shell, and the seconds since the last signal.
+# prints is the exit code, negative for a signal.
 COMMANDS = """
 import hashlib, os, signal, sys, time
 from gptjax import command
@@ -53,6 +53,7 @@ def serves():  # with handlers of its own
 def ended(main, *signals):
     pid = os.fork()
     if pid == 0:
+        signal.alarm(20)  # what heeds nothing ends too
         try:
             command.run(main)
         except SystemExit as end:
@@ -65,9 +66,8 @@ def ended(main, *signals):
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             break
         os.kill(pid, number)
-    began = time.monotonic()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    print(main.__name__, code, round(time.monotonic() - began, 1), flush=True)
+    print(main.__name__, code, flush=True)
 
 T, I, U = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
 for number in (T, I, U):
@@ -89,9 +89,7 @@ def test_signals_end_a_command_wherever_it_is():
         [sys.executable, '-c', COMMANDS], capture_output=True, text=True, timeout=60
     )
     assert done.stderr == ''
-    found = done.stdout.splitlines()
-    seconds = [float(line.split()[-1]) for line in found]
-    assert [line.rsplit(' ', 1)[0] for line in found] == [
+    assert done.stdout.splitlines() == [
         *['waits 75'] * 3,
         'compiles 75',
         'swallows 75',
@@ -100,7 +98,6 @@ def test_signals_end_a_command_wherever_it_is():
         'compiles 143',
         'serves 0',
     ]
-    assert max(seconds) < 30  # and not 60, or the minutes in C
 
 
 def asked_by(*signals, handler=command.passed):
