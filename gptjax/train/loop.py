@@ -71,11 +71,12 @@ def _train(loop: '_Loop') -> bool:
 class _Trouble(Exception):
     """Too many bad steps in a row: what was before them is done again, without them."""
 
-    def __init__(self, host: host_lib.Host, stop_row: int):
+    def __init__(self, host: host_lib.Host, stop_row: int, updates: int):
         assert host.bad is not None
         step, row = host.bad
         super().__init__(f'the updates after step {step} are bad')
-        self.step, self.skip = step, (row, stop_row)
+        # Before its rollout, which else would be open again.
+        self.step, self.skip = step - step % updates, (row, stop_row)
         self.skips = [*host.skips, self.skip]
         self.rollbacks = host.rollbacks + 1
 
@@ -227,14 +228,18 @@ class _Loop:
 
     def _trouble(self, done: _Done) -> Exception:
         """Bad steps came together: one more try without their rows, or the end."""
-        trouble, options = _Trouble(self.host, done.rows[1]), self.run.guard
-        if trouble.rollbacks <= options.rollbacks:
+        most, kept = self.run.guard.rollbacks, self.checkpoints.steps()
+        trouble = _Trouble(self.host, done.rows[1], self.source.updates)
+        if trouble.rollbacks > most:
+            why = f'after {most} rollbacks'
+        elif kept and kept[0] > trouble.step:
+            why = 'and checkpoint.keep has left none from before'
+        else:
             return trouble
         return command.Failure(
-            f'steps {trouble.step + 1} to {done.step} are bad (a loss or gradient that '
-            f'is not finite, or a spike), after {options.rollbacks} rollbacks; see '
-            'their rows with python -m gptjax.train replay, or lower '
-            'optimizer.learning_rate.',
+            f'{trouble} up to {done.step} (a loss or gradient that is not finite, or a '
+            f'spike), {why}; see their rows with python -m gptjax.train replay, or '
+            'lower optimizer.learning_rate.',
             command.NUMERICS,
         )
 

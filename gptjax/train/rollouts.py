@@ -50,9 +50,9 @@ class Rollouts:
         self._run, self._step = run, step
         self._skips, self._phases = skips, phases or phases_lib.Phases(None)
         self._section = section = run.rollout
-        self._updates = section.updates(run.data.batch_size)
+        self.updates = section.updates(run.data.batch_size)
         self.draw = section.prompts
-        self.row = -(-step // self._updates) * section.prompts if row is None else row
+        self.row = -(-step // self.updates) * section.prompts if row is None else row
         self._told: dict[str, float] | None = None
         rewarded = 'rewards' in run.settings
         self._reward = (
@@ -87,7 +87,7 @@ class Rollouts:
         self, state: state_lib.State, frozen: Mapping[str, Any]
     ) -> tuple[core.Batch, state_lib.State, Mapping[str, float]]:
         """The next minibatch, of a new rollout where the one before is used up."""
-        number, minibatch = divmod(self._step, self._updates)
+        number, minibatch = divmod(self._step, self.updates)
         if minibatch == 0:
             with self._phases.of('generate'):
                 state = self._roll(state, frozen)

@@ -23,10 +23,12 @@ class Source(Protocol):
 
     row: the next row of the stream, with which a source is made again on resume.
     draw: rows that the last batch was drawn from, which end before `row`.
+    updates: steps from one draw.
     """
 
     row: int
     draw: int
+    updates: int
 
     def next(
         self, state: state_lib.State, frozen: Mapping[str, Any]
@@ -53,7 +55,7 @@ class Dataset:
 
     def __init__(self, run: build.Run, row: int, skips: feed.Skips = ()):
         self.row = feed.beyond(row, skips)
-        self.draw = run.data.batch_size
+        self.draw, self.updates = run.data.batch_size, 1
         self._run, self._skips = run, skips
         self._feed = feed.Feed(run.model.sharding, run.data.batch_size)
         self._stream = self._open()

@@ -236,8 +236,8 @@ def test_bad_rows_are_gone_round_from_the_step_before_them(
     assert all(np.isfinite(r['loss']) and r['skipped'] == 0 for r in records)
     made = source.make
 
-    def without(run, step, row, skips, phases):
-        return made(run, step, row, saved['host']['skips'], phases)
+    def without(run, step, row, skips, *given, **named):
+        return made(run, step, row, saved['host']['skips'], *given, **named)
 
     monkeypatch.setattr(source, 'make', without)
     clean, whole = exact.train(config(raw, END), tmp_path / 'clean')
