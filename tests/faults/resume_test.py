@@ -5,7 +5,8 @@ middle of an evaluation; ended where nothing was saved, and with the newest chec
 gone. With dropout, two microbatches and saves in the background. Compared are the bytes
 of every array of the final state, and all that the runs told but for the times.
 
-Caught, as tried: each of these lines made a test of its own objectives fail.
+Caught, as tried: a key of the state that a resume changes, which dropout shows; and, as
+found, transcripts of an evaluation that was cut, which were there twice.
 """
 
 import json

@@ -1,7 +1,7 @@
 """What the host knows beside the arrays: it survives, and old checkpoints lack some.
 
-Caught, as tried: a field that a resume resets; a guard that an old checkpoint must
-have; settings of the guard that change what a step does, and pass for free ones.
+Would catch a field that a resume resets, a guard that an old checkpoint must have, and
+settings of the guard that change what a step does and pass for free ones.
 """
 
 import dataclasses
