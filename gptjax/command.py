@@ -380,6 +380,12 @@ def passed(signum: int, frame: types.FrameType | None) -> None:
 
 
 def _interrupt(signum: int, frame: types.FrameType | None) -> None:
+    while frame is not None:  # these lose what is raised in them: once more, later
+        if frame.f_code.co_name in ('_xla_gc_callback', '__del__'):
+            main = threading.main_thread().ident
+            threading.Timer(0.01, signal.pthread_kill, [main, signum]).start()
+            return
+        frame = frame.f_back
     for number in SIGNALS:  # what is unwound is not interrupted
         signal.signal(number, passed)
     raise KeyboardInterrupt

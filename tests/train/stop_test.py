@@ -46,6 +46,15 @@ def unwinds():
         time.sleep(0.1)
         os.write(1, b'unwound ')
 
+def collects():  # what is raised in here is lost
+    class Last:
+        def __del__(self):
+            os.kill(os.getpid(), T)
+            time.sleep(0.01)
+    ready()
+    Last()
+    time.sleep(60)
+
 def serves():  # with handlers of its own
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     waits()
@@ -76,6 +85,7 @@ ended(compiles, (0, T))
 ended(swallows, (0, T))
 ended(unwinds, (0, T), (0.02, T), (0, I))  # twice by one sender
 command._UNWINDING, command._TOGETHER = 60, 0.1
+ended(collects)
 ended(compiles, (0, T), *[(0.15, I)] * 99)  # some come too early on a busy machine
 ended(compiles, (0, T), *[(0.15, T)] * 99)
 ended(serves, (0, T))
@@ -94,6 +104,7 @@ def test_signals_end_a_command_wherever_it_is():
         'compiles 75',
         'swallows 75',
         'unwound unwinds 75',
+        'collects 75',
         'compiles 130',
         'compiles 143',
         'serves 0',
