@@ -329,6 +329,8 @@ def run(main: Callable[[], Any]) -> None:
     except BrokenPipeError:  # the reader of our output has gone: `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    finally:  # what is torn down from here on ends without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
@@ -382,8 +384,7 @@ def passed(signum: int, frame: types.FrameType | None) -> None:
 def _interrupt(signum: int, frame: types.FrameType | None) -> None:
     while frame is not None:  # these lose what is raised in them: once more, later
         if frame.f_code.co_name in ('_xla_gc_callback', '__del__'):
-            main = threading.main_thread().ident
-            threading.Timer(0.01, signal.pthread_kill, [main, signum]).start()
+            threading.Timer(0.01, os.kill, [os.getpid(), signum]).start()
             return
         frame = frame.f_back
     for number in SIGNALS:  # what is unwound is not interrupted
