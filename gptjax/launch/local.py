@@ -69,7 +69,9 @@ class Supervisor:
             if failed == self._restarts and not self._asked:
                 _say(f'giving up: {failed} restarts in a row without a newer step')
                 return code
-            end = time.monotonic() + min(2.0**failed, 30.0) * (code != command.REQUEUE)
+            # Asked again before it made a step: the notice it heeds may last.
+            pauses = code != command.REQUEUE or failed > 0
+            end = time.monotonic() + min(2.0**failed, 30.0) * pauses
             failed += 1
             if not self._asked:
                 _say(f'restart {failed} of {self._restarts} from step {step}')

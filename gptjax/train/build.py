@@ -78,6 +78,11 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     """
     if workdir.exists() and not workdir.is_dir():
         raise command.UserError(f'--workdir={workdir} is a file; name a folder.')
+    if ':/' in str(workdir):
+        raise command.UserError(
+            f'--workdir={workdir} is an address; mount the bucket, and name its '
+            'folder, which all hosts see.'
+        )
     settings = settings_lib.of(config)
     settings_lib.check_unchanged(settings, workdir, allow_config_change)
     begin, model = begin_of(settings)

@@ -32,6 +32,9 @@ from gptjax.train import state as state_lib
 
 # Bytes that have to be free for a save, for each of the state.
 _RESERVE = 1.2
+# Seconds that a process waits for the writes of the others; below the watchdog's limit,
+# so that one whose disk fails does not look like a hang of all.
+_OTHERS = 500
 
 
 class Checkpoints(folders.Folders):
@@ -51,7 +54,9 @@ class Checkpoints(folders.Folders):
         super().__init__(workdir, keep, keep_every, owner)
         self._failures = failures
         # Where a folder cannot be made in the background, the rest waits for minutes.
-        options = ocp.AsyncOptions(create_directories_asynchronously=False)
+        options = ocp.AsyncOptions(
+            timeout_secs=_OTHERS, create_directories_asynchronously=False
+        )
         self._handler = _Handler(
             composite_options=ocp.CompositeOptions(async_options=options)
         )
@@ -103,6 +108,38 @@ class Checkpoints(folders.Folders):
         )
         self._finisher.start()
 
+    def agreed(self, before: int | None = None) -> dict[str, Any] | None:
+        """What `newest` finds on the first process, for all: they see one folder.
+
+        UserError where it finds none that is whole, or another one does not see it.
+        """
+        if jax.process_count() == 1:
+            return self.newest(before)
+        step, fault = -1, None
+        if self.first:
+            try:
+                found = self.newest(before)
+                step = found['step'] if found else -1
+            except command.UserError as error:
+                step, fault = -2, error
+        step = _of_first(step)
+        if step == -2:
+            raise fault or command.UserError('process 0 finds no whole checkpoint.')
+        if step == -1:
+            return None
+        try:
+            return manifest_lib.read(self.path(step))
+        except manifest_lib.Damaged as error:
+            raise command.UserError(
+                f'process {jax.process_index()} does not see checkpoint {step} '
+                f'({error}); --workdir has to be one folder that all hosts share.'
+            ) from None
+
+    def has(self, step: int | None) -> bool:
+        """Whether a step is there, as the first process sees it."""
+        found = step in self.steps()
+        return found if jax.process_count() == 1 else bool(_of_first(found))
+
     def _make_room(self, state: state_lib.State) -> None:
         """Raises OSError where there is too little space, on all processes."""
         fault = ''
@@ -138,7 +175,8 @@ class Checkpoints(folders.Folders):
                     values['arrays'][name]['digest'] = digest
                 manifest_lib.write(self.path(step, '.partial'), values)
                 self.name(step)
-                self.delete_others(step, pinned)
+                with contextlib.suppress(OSError):  # the step itself is saved
+                    self.delete_others(step, pinned)
             self._handler.writes = []  # they hold the copy of the state
         except Exception as error:  # told in the main thread
             self._error = _why(step, error)

@@ -5,6 +5,7 @@ import contextlib
 import datetime
 import math
 import os
+import signal
 import sys
 import threading
 from typing import Any
@@ -141,6 +142,10 @@ def _join(address: str | None, count: int | None, index: int | None) -> None:
         shutdown_timeout_seconds=_ENDING,
     )
     late.cancel()
+    # JAX has put its own handler in the place of Python's, which is put back.
+    if threading.current_thread() is threading.main_thread():
+        for number in command.SIGNALS:
+            signal.signal(number, signal.getsignal(number))
 
 
 def simulate(sizes: Mapping[str, Any]) -> None:

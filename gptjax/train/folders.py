@@ -12,13 +12,12 @@ from collections.abc import Collection, Iterable, Mapping
 import contextlib
 from pathlib import Path
 import shutil
-import sys
 from typing import Any
 
 import jax
 
 from gptjax import command
-from gptjax.train import manifest
+from gptjax.train import log, manifest
 
 
 class Folders:
@@ -57,7 +56,7 @@ class Folders:
         before: of the steps before that one.
 
         A damaged step is named on standard error and passed over; the owner sets it
-        aside. If all are damaged, that is a UserError, not a fresh start.
+        aside. If none of some is left, that is a UserError, not a fresh start.
         """
         steps = [step for step in self.steps() if before is None or step < before]
         for tried, step in enumerate(reversed(steps)):
@@ -65,9 +64,10 @@ class Folders:
                 for damaged in steps[len(steps) - tried :]:
                     self.set_aside(damaged)
                 return found
-        if before is None and (count := len(steps + self.steps('.corrupt'))):
+        if count := len(self.steps() + self.steps('.corrupt')):
+            which = '' if before is None else f' before step {before}'
             raise command.UserError(
-                f'no checkpoint in {self.folder} is whole ({count} tried); '
+                f'no checkpoint{which} in {self.folder} is whole (there are {count}); '
                 'restore the files, or start in another workdir.'
             )
         return None
@@ -78,7 +78,7 @@ class Folders:
             return manifest.check(self.path(step))
         except manifest.Damaged as fault:
             self.damaged += 1
-            print(f'checkpoint {step} is damaged: {fault}', file=sys.stderr)
+            log.say(f'checkpoint {step} is damaged: {fault}')
             return None
 
     def set_aside(self, step: int) -> None:
@@ -87,7 +87,7 @@ class Folders:
             corrupt = self.path(step, '.corrupt')
             shutil.rmtree(corrupt, ignore_errors=True)
             self.path(step).rename(corrupt)
-            print(f'checkpoint {step} is {corrupt.name} from now on', file=sys.stderr)
+            log.say(f'checkpoint {step} is {corrupt.name} from now on')
 
     def name(self, step: int) -> None:
         """Gives its name to a step that is complete, in the place of an older one."""

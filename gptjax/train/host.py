@@ -29,6 +29,7 @@ class Host:
     )
     best_step: int | None = None
     without_gain: int = 0  # evaluations since then
+    metric: str = ''  # which says what is best
     best_is_kept: bool = False
     stopped_early: bool = False
     start_digest: str = ''  # of the weights it started from, if another workdir's
@@ -43,6 +44,11 @@ class Host:
     skips: list[Sequence[int]] = dataclasses.field(default_factory=list)  # of rows
     rollbacks: int = 0  # since a checkpoint that was saved beyond the trouble
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    checked: int = 0  # the newest step at which replicas were found equal
+
+    def forget_best(self) -> None:
+        """What evaluations come next are the first to compare."""
+        self.best_loss, self.best_step, self.without_gain = None, None, 0
 
 
 def environment() -> dict[str, str]:
@@ -73,6 +79,7 @@ def resumed(run: build.Run, manifest: Mapping[str, Any] | None) -> Host:
             base_digest=run.base_digest,
             environment=now,
             best_is_kept=run.checkpoint.best,
+            metric=_metric(run),
         )
     host = Host(**manifest['host'])
     # A checkpoint may be older than a field, which has its default there.
@@ -81,9 +88,15 @@ def resumed(run: build.Run, manifest: Mapping[str, Any] | None) -> Host:
     _check_fits(run, host, arch)
     _tell_changes(host.environment, now)
     host.environment, host.best_is_kept = now, run.checkpoint.best
-    patience = run.eval.patience
-    host.stopped_early = 0 < patience <= host.without_gain
+    metric = _metric(run)
+    if host.metric not in ('', metric):  # what was best then says nothing now
+        host.forget_best()
+    host.metric = metric
     return host
+
+
+def _metric(run: build.Run) -> str:
+    return f'{run.eval.metric}, higher {run.eval.higher}, rows {run.eval.rows}'
 
 
 def _check_fits(run: build.Run, host: Host, arch: Mapping[str, Any]) -> None:

@@ -52,6 +52,8 @@ def train(run: build.Run, age: float = 0.0) -> bool:
                 phases.enter('init')
                 return _train(_Loop(run, phases, stop, trouble))
             except _Trouble as found:
+                if stop.reached:  # what was saved before the trouble is what there is
+                    return False
                 trouble = found.with_traceback(None)  # which holds the old state
 
 
@@ -104,12 +106,14 @@ class _Loop:
         keep = dataclasses.asdict(run.checkpoint)
         del keep['every'], keep['best']
         self.checkpoints = checkpoint.Checkpoints(run.workdir, **keep, owner=True)
-        manifest = self.checkpoints.newest(trouble.step + 1 if trouble else None)
+        manifest = self.checkpoints.agreed(trouble.step + 1 if trouble else None)
         begun = begin.begin(run, self.checkpoints, manifest)
         self.run, self.host, self.frozen, self.state, self.train_step = begun
         run, host = self.run, self.host
-        if host.best_step not in self.checkpoints.steps():
-            host.best_loss, host.best_step, host.without_gain = None, None, 0
+        if not self.checkpoints.has(host.best_step):
+            host.forget_best()
+        patience = run.eval.patience
+        host.stopped_early = 0 < patience <= host.without_gain
         self.step = int(self.state.step)
         if trouble:
             host.skips, host.rollbacks = trouble.skips, trouble.rollbacks
@@ -192,7 +196,7 @@ class _Loop:
             self._compiled = lowered.compile()
             trees.digest(self.state)
             if self.run.guard.replicas:
-                self.replicas = replicas.Replicas(self.run, self.step)
+                self.replicas = replicas.Replicas(self.run, self.host.checked)
                 self.replicas.check(self.state, self.frozen, batch, self.step)
         self.phases.write(self.step, now=True)
 
@@ -209,6 +213,7 @@ class _Loop:
         every = self.run.guard.replicas
         if every and self.step % every == 0:  # before this step may be saved
             self.replicas.check(self.state, self.frozen, batch, self.step)
+            self.host.checked = self.step
 
     def _read(self, done: _Done, write: bool = True) -> None:
         """Waits for a step, notes whether it was bad, and writes its record if due."""
@@ -228,18 +233,14 @@ class _Loop:
 
     def _trouble(self, done: _Done) -> Exception:
         """Bad steps came together: one more try without their rows, or the end."""
-        most, kept = self.run.guard.rollbacks, self.checkpoints.steps()
         trouble = _Trouble(self.host, done.rows[1], self.source.updates)
-        if trouble.rollbacks > most:
-            why = f'after {most} rollbacks'
-        elif kept and kept[0] > trouble.step:
-            why = 'and checkpoint.keep has left none from before'
-        else:
+        most = self.run.guard.rollbacks
+        self.log.say(f'{trouble} up to {done.step}: not finite, or a spike of the loss')
+        if trouble.rollbacks <= most:
             return trouble
         return command.Failure(
-            f'{trouble} up to {done.step} (a loss or gradient that is not finite, or a '
-            f'spike), {why}; see their rows with python -m gptjax.train replay, or '
-            'lower optimizer.learning_rate.',
+            f'{trouble} still, after {most} rollbacks; see their rows with python -m '
+            'gptjax.train replay, or lower optimizer.learning_rate.',
             command.NUMERICS,
         )
 
@@ -324,7 +325,8 @@ class _Loop:
             if host.rollbacks and host.row > max(stop for _, stop in host.skips):
                 host.rollbacks = 0
         best = host.best_step if self._keeps_best() else None
-        pinned = {step for step in (best, host.good) if step is not None}
+        sure = [s for s in self.checkpoints.steps() if s <= host.checked][-1:]
+        pinned = {step for step in (best, host.good, *sure) if step is not None}
         values = dataclasses.replace(host, seconds=host.seconds + self.clock.seconds)
         with self.phases.of('save'):
             self.checkpoints.save(
@@ -367,9 +369,10 @@ class _Loop:
         return stop.agreed()
 
     def _said_goodbye(self) -> bool:
+        saved = f'saved at step {self.step} of {self.run.steps}' if self.step else ''
         self.log.say(
-            f'stopped: saved at step {self.step} of {self.run.steps}; the same command '
-            'goes on from there.'
+            f'stopped: {saved or "before the first step"}; the same command goes on '
+            'from there.'
         )
         return False
 

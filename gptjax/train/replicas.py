@@ -80,7 +80,8 @@ class Replicas:
         raise command.Failure(
             f'after step {step} {what}: {devices}. Nothing reported an error, so a '
             'device is silently wrong: drain its machine, delete the checkpoints after '
-            f'step {self._good}, the last that passed, and run the same command again. '
+            f'step {self._good}, the last that passed, and run the same command again: '
+            'the newest one from before was kept. '
             f'python -m gptjax.train replay --workdir={self._run.workdir} '
             f'--step={step} computes the step once more.',
             command.NUMERICS,

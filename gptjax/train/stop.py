@@ -25,6 +25,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.idle = True
+        self.reached = False  # a poll has said so
         self._asked = False
         self._polls = 0
 
@@ -48,6 +49,8 @@ class Stop:
         one after the last that any of them had reached when it was asked.
         """
         self._polls += 1
-        if distributed.several():
-            return distributed.agreed(self._polls)
-        return self._asked
+        if distributed.several():  # which says so once
+            self.reached |= distributed.agreed(self._polls)
+        else:
+            self.reached = self._asked
+        return self.reached

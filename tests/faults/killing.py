@@ -41,9 +41,9 @@ STEPS, ROWS = 40, 4
 BAD = [12 * ROWS, 29 * ROWS]
 PARTS = ('start', 'build', 'step', 'save', 'eval', 'compaction', 'rollback')
 # Events in a part from which the one to be killed at is drawn: those of some steps.
-REACH = {'build': 60, 'step': 20, 'save': 120, 'eval': 8, 'compaction': 60,
+REACH = {'build': 60, 'step': 20, 'save': 120, 'eval': 3, 'compaction': 60,
          'rollback': 30}  # fmt: skip
-PLAN = ('save', 'compaction', 'eval', 'step', 'save', 'rollback', 'step')
+PLAN = ('save', 'compaction', 'eval', 'step', 'save', 'rollback', 'eval', 'step')
 CHANGES = ('os.rename', 'os.remove', 'os.rmdir', 'os.mkdir', 'shutil.rmtree')
 
 

@@ -138,8 +138,9 @@ def test_one_bad_step_in_a_hundred_changes_nothing_and_costs_no_quality(
     def last(records):
         return np.mean([r['loss'] for r in records[-50:] if r['loss'] is not None])
 
-    assert last(found) == pytest.approx(last(clean), rel=0.01)
-    assert found[-1]['eval_loss'] == pytest.approx(clean[-1]['eval_loss'], rel=0.01)
+    # Six updates less may end better by chance: 600 steps are some epochs of this text.
+    assert last(found) <= 1.01 * last(clean)
+    assert found[-1]['eval_loss'] <= 1.01 * clean[-1]['eval_loss']
 
 
 def chunks(run, size):

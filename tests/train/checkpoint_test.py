@@ -111,11 +111,11 @@ def test_where_nothing_is_whole_a_run_does_not_begin_anew(copy):
         (copy / f'checkpoints/{step:08d}/manifest.json').unlink()
     for _ in range(2):
         owner = checkpoint.Checkpoints(copy, keep=1, owner=True)
-        with pytest.raises(command.UserError, match=r'is whole \(2 tried\)'):
+        with pytest.raises(command.UserError, match=r'is whole \(there are 2\)'):
             owner.newest()
     for step in (4, 8):
         owner.set_aside(step)
-    with pytest.raises(command.UserError, match=r'is whole \(2 tried\)'):
+    with pytest.raises(command.UserError, match=r'is whole \(there are 2\)'):
         owner.newest()
 
 
@@ -161,7 +161,8 @@ def test_the_newest_the_pinned_and_every_so_many_stay(tmp_path):
     (tmp_path / 'checkpoints/00000003.corrupt').mkdir()
     (tmp_path / 'checkpoints/00000001.corrupt').mkdir()
     assert checkpoints.newest(before=7)['step'] == 6
-    assert checkpoints.newest(before=2) is None
+    with pytest.raises(command.UserError, match='no checkpoint before step 2 in'):
+        checkpoints.newest(before=2)
     checkpoints.drop_after(6)
     checkpoints.save(8, made(8), {}, {2})
     checkpoints.save(8, made(8), {'again': True}, {2})

@@ -54,14 +54,25 @@ def test_what_the_host_holds_is_there_again(straight, capsys):
         row=2**40, seconds=1.5, best_loss=-0.5, best_step=7, without_gain=2,
         before={'a': 1.0}, owed={'step': 8, 'loss': 0.1}, bad=[7, 56], good=6,
         skips=[[8, 16], [32, 48]], rollbacks=2,
+        checked=4,
     )  # fmt: skip
     assert set(values) | {
         'architecture', 'stopped_early', 'start_digest', 'base_digest', 'environment',
-        'best_is_kept',
+        'best_is_kept', 'metric',
     } == {field.name for field in dataclasses.fields(host_lib.Host)}  # fmt: skip
     found = dataclasses.asdict(host_lib.resumed(straight, host(straight, **values)))
     assert {name: found[name] for name in values} == values
     assert capsys.readouterr().err == ''
+
+
+def test_what_was_best_by_another_metric_is_forgotten(straight):
+    """Else no loss would be better than a negative accuracy."""
+    held = dict(best_loss=-0.9, best_step=7, without_gain=2)
+    for metric in ('', host_lib._metric(straight)):
+        made = host_lib.resumed(straight, host(straight, **held, metric=metric))
+        assert (made.best_loss, made.without_gain) == (-0.9, 2)
+    made = host_lib.resumed(straight, host(straight, **held, metric='accuracy'))
+    assert (made.best_loss, made.best_step, made.without_gain) == (None, None, 0)
 
 
 def test_another_environment_is_told_and_not_refused(straight, capsys):

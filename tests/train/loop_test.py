@@ -1,6 +1,8 @@
 """Whole runs: what they write, how they go on, and what they refuse."""
 
+import dataclasses
 import json
+from pathlib import Path
 import struct
 
 import numpy as np
@@ -16,6 +18,7 @@ from gptjax.train import (
     claim,
     evaluate,
     feed,
+    host,
     log,
     loop,
     replicas,
@@ -255,9 +258,21 @@ def test_a_damaged_future_is_given_up_not_kept(raw, half, monkeypatch):
     assert manifest(half)['host']['row'] == 40
 
 
-def test_patience_given_later_counts_from_then(raw, half):
-    assert run(raw, half, eval__every=1, eval__patience=12)
+def test_patience_given_later_counts_from_then(raw, half, monkeypatch):
+    """Not at once, though more evaluations than that were without a better loss."""
+    held = host.resumed
+    monkeypatch.setattr(
+        host,
+        'resumed',
+        lambda *given: dataclasses.replace(held(*given), without_gain=9, best_step=2),
+    )
+    assert run(raw, half, eval__every=1, eval__patience=8)
     assert build.load(half).step == 12
+
+
+def test_an_address_is_no_workdir(raw):
+    with pytest.raises(command.UserError, match='is an address; mount the bucket'):
+        run(raw, Path('gs://bucket/run'))
 
 
 def test_two_runs_cannot_hold_one_workdir(raw, tmp_path):
