@@ -1,17 +1,18 @@
 """What a run says: metrics.jsonl, TensorBoard events, and a line of progress."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import importlib.util
 import json
 import math
+import os
 from pathlib import Path
 import sys
 import time
 from typing import Any
 
 SAMPLES = 'samples.jsonl'  # of a workdir: transcripts of rollouts, a line each
-_BUFFER = 1 << 20  # bytes that wait where the disk is full, and come when it is not
+_WAITING = 1 << 20  # bytes that wait where the disk is full, and come when it is not
 _TEXTS = 8  # transcripts for TensorBoard, at each time that some were written
 _SHOWN = {
     'loss': 'loss',
@@ -47,20 +48,21 @@ class Log:
             return
         path = workdir / 'metrics.jsonl'
         drop_after(path, start_step - again)
-        self._file = path.open('a', _BUFFER)
+        self._file = Appender(path)
         self._samples = workdir / SAMPLES
         self._told = _size(self._samples)  # bytes of it that TensorBoard has
-        if importlib.util.find_spec('tensorboard'):
-            self._events = _Events(workdir / 'tensorboard')
-        else:
+        if not importlib.util.find_spec('tensorboard'):
             self.say('no TensorBoard events: pip install gptjax[track] for them')
+            return
+        try:
+            self._events = _Events(workdir / 'tensorboard')
+        except OSError as error:  # as of a full disk
+            self.say(f'no TensorBoard events: {error}')
 
     def say(self, text: str) -> None:
         """A line of prose on standard error."""
         if not self._quiet:
-            print(
-                f'\r\033[K{text}' if self._live else text, file=sys.stderr, flush=True
-            )
+            say(f'\r\033[K{text}' if self._live else text)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl; `record` has a step. NaN and infinity are null."""
@@ -70,9 +72,7 @@ class Log:
             name: value if value is None or math.isfinite(value) else None
             for name, value in record.items()
         }
-        self._file.write(json.dumps(record) + '\n')
-        with contextlib.suppress(OSError):
-            self._file.flush()
+        self._file.write(line(record))
         if self._events:
             self._events.write(record)
             if said := self._new_samples():
@@ -84,9 +84,10 @@ class Log:
             return []
         with self._samples.open('rb') as file:
             file.seek(self._told)
-            lines = file.readlines()
-            self._told = file.tell()
-        return [json.loads(line) for line in lines]
+            data = file.read()
+        whole = data[: data.rfind(b'\n') + 1]  # the rest of a line may still come
+        self._told += len(whole)
+        return [record for _, record in _parsed(whole)]
 
     def _progress(self, record: Mapping[str, Any]) -> None:
         step, (start_step, start_time) = record['step'], self._start
@@ -102,16 +103,15 @@ class Log:
             each = (time.perf_counter() - start_time) / (step - start_step)
             left = int(each * (self._steps - step))
             parts.append(f'ETA {left // 60}:{left % 60:02d}')
-        line = '  '.join(parts)
+        text = '  '.join(parts)
         # On a terminal one line is written over, except where it has an evaluation.
         end = '' if self._live and record['eval_loss'] is None else '\n'
         start = '\r\033[K' if self._live else ''
-        print(f'{start}{line}', end=end, file=sys.stderr, flush=True)
+        say(f'{start}{text}', end)
 
     def close(self) -> None:
         if not self._quiet:
-            with contextlib.suppress(OSError):
-                self._file.close()
+            self._file.close()
             if self._events:
                 self._events.close()
 
@@ -131,8 +131,7 @@ class _Events:
         folder.mkdir(parents=True, exist_ok=True)
         # A file for each process that wrote: TensorBoard merges those of one folder.
         name = f'events.out.tfevents.{time.time_ns()}'
-        self._file = (folder / name).open('wb', _BUFFER)
-        self._writer = record_writer.RecordWriter(self._file)
+        self._writer = record_writer.RecordWriter(Appender(folder / name))
         self._put(self._event(wall_time=time.time(), file_version='brain.Event:2'))
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -159,24 +158,67 @@ class _Events:
 
     def _put(self, event: Any) -> None:
         self._writer.write(event.SerializeToString())
-        with contextlib.suppress(OSError):
-            self._writer.flush()
 
     def close(self) -> None:
+        self._writer.close()
+
+
+class Appender:
+    """Writes whole records to the end of a file, for which no full disk ends a run.
+
+    What does not get onto the disk comes with a later record: 1 MB waits, and records
+    beyond that are lost. A last line without its end gets one.
+    """
+
+    def __init__(self, path: Path):
+        self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o666)
+        size = os.fstat(self._file).st_size
+        torn = size and os.pread(self._file, 1, size - 1) != b'\n'
+        self._waiting = b'\n' if torn else b''
+
+    def write(self, records: bytes) -> None:
+        """Adds records, now or later."""
+        self._flush()
+        if len(self._waiting) < _WAITING:
+            self._waiting += records
+            self._flush()
+
+    def _flush(self) -> None:
         with contextlib.suppress(OSError):
-            self._writer.close()
+            while self._waiting:  # of which a disk may take a part
+                self._waiting = self._waiting[os.write(self._file, self._waiting) :]
+
+    def close(self) -> None:
+        """Writes what waits, if it can."""
+        self._flush()
+        os.close(self._file)
+
+
+def say(text: str, end: str = '\n') -> None:
+    """Prose on standard error; no run ends where nobody takes it."""
+    with contextlib.suppress(OSError):
+        print(text, end=end, file=sys.stderr, flush=True)
+
+
+def line(record: Mapping[str, Any]) -> bytes:
+    """A record as a line of JSON."""
+    return (json.dumps(record) + '\n').encode()
 
 
 def read(workdir: Path, name: str = 'metrics.jsonl') -> list[dict[str, Any]]:
-    """The records of a file of lines; a last one cut short by a kill is left out."""
-    records = []
+    """The records of a file of lines; one that is cut short or damaged is left out."""
     path = workdir / name
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
+    data = path.read_bytes() if path.exists() else b''
+    return [record for _, record in _parsed(data)]
+
+
+def _parsed(data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(end, record) of each whole line."""
+    end = 0
+    for text in data.splitlines(keepends=True):
+        end += len(text)
+        with contextlib.suppress(ValueError):
+            yield end, json.loads(text)
 
 
 def drop_after(path: Path, step: int) -> None:
@@ -185,11 +227,17 @@ def drop_after(path: Path, step: int) -> None:
 
 
 def drop(path: Path, unwanted: Callable[[Mapping[str, Any]], bool]) -> None:
-    """Drops some lines of a file; a kill leaves it as it was, or as it will be."""
-    records = [r for r in read(path.parent, path.name) if not unwanted(r)]
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(''.join(json.dumps(r) + '\n' for r in records))
-    temporary.rename(path)
+    """Cuts a file off at the first such line, which only such follow, or a torn end.
+
+    What stays is not written again: neither a power cut nor a full disk can harm it.
+    """
+    if path.exists():
+        kept = 0
+        for end, record in _parsed(path.read_bytes()):
+            if unwanted(record):
+                break
+            kept = end
+        os.truncate(path, kept)
 
 
 def _size(path: Path) -> int:

@@ -263,7 +263,8 @@ class Rollouts:
         return total
 
     def close(self) -> None:
-        """Nothing reads ahead."""
+        """Nothing reads ahead; transcripts may wait."""
+        self._transcripts.close()
 
 
 def empty(run: build.Run, running: Mapping[str, jax.Array]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """samples.jsonl: a few completions of each rollout and evaluation, with rewards."""
 
 from collections.abc import Mapping, Sequence
-import json
 from pathlib import Path
 
 import jax
@@ -20,12 +19,13 @@ class Transcripts:
     """
 
     def __init__(self, workdir: Path, step: int, shown: int = 4, again: bool = False):
-        self._path, self._shown = workdir / log.SAMPLES, shown
-        self._writes = jax.process_index() == 0
-        if self._writes:
-            log.drop_after(self._path, step)
+        self._shown, self._file = shown, None
+        if jax.process_index() == 0:
+            path = workdir / log.SAMPLES
+            log.drop_after(path, step)
             if again:
-                log.drop(self._path, lambda r: r['held_out'] and r['step'] == step)
+                log.drop(path, lambda r: r['held_out'] and r['step'] == step)
+            self._file = log.Appender(path)
 
     def write(
         self,
@@ -36,18 +36,21 @@ class Transcripts:
         each: Mapping[str, np.ndarray],
     ) -> None:
         """Some samples, evenly spread over those of this process."""
-        if not self._writes:
+        if not self._file:
             return
         n, told = len(samples), sample_lib.told(total, each)
-        with self._path.open('a') as file:
-            some = min(n, self._shown)
-            for i in [k * n // some for k in range(some)]:
-                record = {
-                    'step': step,
-                    'held_out': held_out,
-                    'prompt': samples[i].prompt,
-                    'completion': samples[i].completion,
-                    'reference': samples[i].reference,
-                    **told[i],
-                }
-                file.write(json.dumps(record) + '\n')
+        some = min(n, self._shown)
+        for i in [k * n // some for k in range(some)]:
+            record = {
+                'step': step,
+                'held_out': held_out,
+                'prompt': samples[i].prompt,
+                'completion': samples[i].completion,
+                'reference': samples[i].reference,
+                **told[i],
+            }
+            self._file.write(log.line(record))
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()

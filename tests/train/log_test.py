@@ -1,11 +1,17 @@
 """What a run says: metrics.jsonl, TensorBoard events, and the line of progress."""
 
+import io
 import json
+import resource
 import struct
+import sys
 
+import numpy as np
+import pytest
 from tensorboard.compat.proto import event_pb2
 
 from gptjax.train import log, transcripts
+from gptjax.train.rewards import sample as sample_lib
 
 
 def record(step, **more):
@@ -76,3 +82,84 @@ def test_transcripts_of_an_evaluation_that_was_cut_are_dropped(tmp_path):
         transcripts.Transcripts(tmp_path, 3, again=again)
         found = [(r['step'], r['held_out']) for r in log.read(tmp_path, log.SAMPLES)]
         assert found == left
+
+
+@pytest.fixture
+def full():
+    """Lets no file grow beyond some bytes, as a full disk does, until None."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size):
+        soft = before[0] if size is None else size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, before[1]))
+
+    yield limit
+    limit(None)
+
+
+def test_what_a_full_disk_does_not_take_comes_later(tmp_path, full, monkeypatch):
+    """Records, transcripts and events: what waits is whole, but for the very last."""
+    monkeypatch.setattr(log, '_WAITING', 1000)
+    monkeypatch.setattr(sys, 'stderr', io.StringIO())  # which may be a file
+    some = [sample_lib.Sample('p', None, 'c', '', 1, ended=True)], np.ones(1), {}
+    said = transcripts.Transcripts(tmp_path, 0)
+    told = log.Log(tmp_path, 0, 99, quiet=False)
+    full(60)
+    for step in [*range(1, 40), 50]:
+        if step == 50:
+            full(None)
+        said.write(step, False, *some)
+        told.write(record(step, loss=0.5))
+        if step == 39:
+            assert (tmp_path / 'metrics.jsonl').stat().st_size == 60
+            assert log.read(tmp_path, log.SAMPLES) == []
+    said.close()
+    told.close()
+    for name in ('metrics.jsonl', log.SAMPLES):
+        steps = [r['step'] for r in log.read(tmp_path, name)]
+        assert steps == [*range(1, len(steps)), 50]
+        assert 8 < len(steps) < 20
+        assert len((tmp_path / name).read_bytes().splitlines()) == len(steps)
+    shown = {step for step, _ in values(tmp_path)}
+    assert shown == {*range(1, len(shown)), 50}
+
+
+@pytest.mark.parametrize('error', [BrokenPipeError, OSError])
+def test_a_run_goes_on_where_nobody_takes_what_it_says(tmp_path, monkeypatch, error):
+    class Gone:
+        isatty = lambda self: False  # noqa: E731
+
+        def write(self, text):
+            raise error
+
+    monkeypatch.setattr(sys, 'stderr', Gone())
+    told = log.Log(tmp_path, 0, 4, quiet=False)
+    told.say('prose')
+    told.write(record(1, loss=0.5))
+    told.close()
+    assert len(log.read(tmp_path)) == 1
+
+
+def test_broken_lines_are_skipped_and_cost_no_other(tmp_path):
+    """Bytes that are no text in the middle, and a last line without its end."""
+    lines = [json.dumps({'step': step}).encode() for step in range(1, 5)]
+    path = tmp_path / 'metrics.jsonl'
+    path.write_bytes(b'\n'.join([lines[0], b'{"st\xff\0', *lines[1:]]))
+    assert [r['step'] for r in log.read(tmp_path)] == [1, 2, 3, 4]
+    for start, left in ((4, [1, 2, 3, 4, 5]), (2, [1, 2, 5])):
+        told = log.Log(tmp_path, start, 9, quiet=False)
+        told.write(record(5))
+        told.close()
+        assert [r['step'] for r in log.read(tmp_path)] == left
+
+
+def test_a_torn_transcript_is_shown_once_it_is_whole(tmp_path):
+    told = log.Log(tmp_path, 0, 4, quiet=False)
+    text = json.dumps(sample('q')) + '\n'
+    for step, part in enumerate((text[:9], text[9:], 'no JSON\n')):
+        with (tmp_path / log.SAMPLES).open('a') as file:
+            file.write(part)
+        told.write(record(step))
+    told.close()
+    shown = [step for step, value in values(tmp_path) if value.HasField('tensor')]
+    assert shown == [1]
