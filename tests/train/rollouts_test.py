@@ -108,7 +108,7 @@ def test_a_run_killed_within_a_rollout_goes_on_to_the_same_bits(
         assert run(raw, straight, objective=objective)
     half = tmp_path / 'half'
     shutil.copytree(straight, half)
-    (half / 'checkpoints' / '00000007' / 'manifest.json').unlink()
+    shutil.rmtree(half / 'checkpoints' / '00000007')
     # What is not in the state would be drawn anew from other weights.
     monkeypatch.setattr(rollouts.Rollouts, '_roll', None)
     assert run(raw, half, objective=objective)
