@@ -56,7 +56,8 @@ class Folders:
         before: of the steps before that one.
 
         A damaged step is named on standard error and passed over; the owner sets it
-        aside. If none of some is left, that is a UserError, not a fresh start.
+        aside. If none of some is left, that is a UserError, not a fresh start, which
+        only a reader may make `before` a step.
         """
         steps = [step for step in self.steps() if before is None or step < before]
         for tried, step in enumerate(reversed(steps)):
@@ -64,7 +65,8 @@ class Folders:
                 for damaged in steps[len(steps) - tried :]:
                     self.set_aside(damaged)
                 return found
-        if count := len(self.steps() + self.steps('.corrupt')):
+        count = len(self.steps() + self.steps('.corrupt'))
+        if count and (self.owner or before is None):
             which = '' if before is None else f' before step {before}'
             raise command.UserError(
                 f'no checkpoint{which} in {self.folder} is whole (there are {count}); '

@@ -161,8 +161,11 @@ def test_the_newest_the_pinned_and_every_so_many_stay(tmp_path):
     (tmp_path / 'checkpoints/00000003.corrupt').mkdir()
     (tmp_path / 'checkpoints/00000001.corrupt').mkdir()
     assert checkpoints.newest(before=7)['step'] == 6
+    assert checkpoints.newest(before=2) is None  # to a reader
+    checkpoints.owner = True
     with pytest.raises(command.UserError, match='no checkpoint before step 2 in'):
         checkpoints.newest(before=2)
+    checkpoints.owner = False
     checkpoints.drop_after(6)
     checkpoints.save(8, made(8), {}, {2})
     checkpoints.save(8, made(8), {'again': True}, {2})
