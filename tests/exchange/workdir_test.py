@@ -21,7 +21,7 @@ from gptjax.text import bytes as byte_level
 from gptjax.text import frames
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
-from gptjax.train import build, checkpoint, loop, start
+from gptjax.train import build, checkpoint, loop, start, zarr
 from gptjax.train import state as state_lib
 
 
@@ -76,7 +76,7 @@ def test_an_imported_workdir_is_like_a_trained_one(folder, imported):
 
 def test_large_parameters_are_cut_into_files(folder, imported, monkeypatch):
     """As all are that are larger than a file is to be; the last piece is padded."""
-    monkeypatch.setattr(checkpoint, '_CHUNK', 1000)
+    monkeypatch.setattr(zarr, '_CHUNK', 1000)
     workdir.import_model(folder, folder.parent / 'pieces')
     state = folder.parent / 'pieces' / 'checkpoints' / '00000000' / 'state' / 'params'
     assert len(list((state / 'tokens').iterdir())) > 20
