@@ -194,7 +194,8 @@ def test_a_checkpoint_has_adapters_and_their_moments_alone(straight):
     assert len(params) == 2 * 3 + 2
     assert all(name.endswith(('/down', '/up')) for name in set(params) - whole)
     sizes = sum(int(np.prod(found[name]['shape'])) for name in params)
-    all_of_them = sum(int(np.prod(found[name]['shape'])) for name in found)
+    rest = [name for name in found if not name.startswith('extra/guard/')]
+    all_of_them = sum(int(np.prod(found[name]['shape'])) for name in rest)
     assert all_of_them - 3 * sizes < 10, 'two moments each, and a few numbers'
 
 

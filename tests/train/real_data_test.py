@@ -78,6 +78,7 @@ def test_masked_lm_learns_more_than_how_often_letters_come(real_data, tmp_path):
     assert found['accuracy'] == pytest.approx(records[-1]['eval_accuracy'])
 
 
+@pytest.mark.long
 def test_classification_tells_languages_apart(real_data, tmp_path):
     """Sentences of the same 1,000 news texts in three languages; chance is a third."""
     lines = [
