@@ -326,7 +326,9 @@ class Others:
         assert code in (0, command.REQUEUE, *torn_down), (name, code, told)
         assert 'Traceback' not in told, told
         assert seconds < LIMIT, (name, seconds)
-        assert self.chain.ended(self.started(argv)) == 0, self.chain.errors()
+        again, told = self.chain.ended(self.started(argv)), self.chain.errors()
+        # An import that was done when the signal came finds its folder there.
+        assert again == 0 or (again == 2 and 'is not empty' in told), told
         assert self.made(name, self.chain.number) == self.expected[name]
         return seconds
 
