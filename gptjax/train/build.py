@@ -76,15 +76,10 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
 
     Raises UserError for any setting that is unknown, missing or does not fit.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise command.UserError(f'--workdir={workdir} is a file; name a folder.')
-    if ':/' in str(workdir):
-        raise command.UserError(
-            f'--workdir={workdir} is an address; mount the bucket, and name its '
-            'folder, which all hosts see.'
-        )
+    _check_workdir(workdir)
     settings = settings_lib.of(config)
     settings_lib.check_unchanged(settings, workdir, allow_config_change)
+    loop = settings_lib.of_loop(settings)
     begin, model = begin_of(settings)
     data = settings_lib.data_of(settings)
     T = inputs.length(data, model.arch)
@@ -142,14 +137,19 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         datasets=datasets,
         rows=split['train'],
         eval_rows=split['validation'],
-        checkpoint=command.splat(
-            settings_lib.Checkpoint, 'checkpoint', settings['checkpoint']
-        ),
-        eval=command.splat(settings_lib.Eval, 'eval', settings['eval']),
-        options=command.splat(settings_lib.Options, 'run', settings['run']),
-        guard=command.splat(guard_lib.Options, 'guard', settings.get('guard', {})),
+        **loop,
     )
     return _adapted(run, adapter, begin, made, full) if adapter else run
+
+
+def _check_workdir(workdir: Path) -> None:
+    if workdir.exists() and not workdir.is_dir():
+        raise command.UserError(f'--workdir={workdir} is a file; name a folder.')
+    if ':/' in str(workdir):
+        raise command.UserError(
+            f'--workdir={workdir} is an address; mount the bucket, and name its '
+            'folder, which all hosts see.'
+        )
 
 
 def _check_batch(batch_size: int, model: transformer.Model) -> None:

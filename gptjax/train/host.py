@@ -24,9 +24,8 @@ class Host:
     architecture: dict[str, Any]
     row: int = 0  # the next row of the data stream
     seconds: float = 0.0  # of training, over all processes that carried it on
-    best_loss: float | None = (
-        None  # of an evaluation, or its negative if more is better
-    )
+    # Of an evaluation, or its negative where more is better.
+    best_loss: float | None = None
     best_step: int | None = None
     without_gain: int = 0  # evaluations since then
     metric: str = ''  # which says what is best

@@ -174,6 +174,23 @@ def data_of(settings: Mapping[str, Any]) -> Data:
     return dataclasses.replace(data, build={**data.build, 'tokenizer': tokenizer})
 
 
+def of_loop(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections that only the loop reads, by the names that a run has for them."""
+    kept, run = settings['checkpoint'], settings['run']
+    return {
+        'checkpoint': command.splat(Checkpoint, 'checkpoint', kept),
+        'eval': command.splat(Eval, 'eval', settings['eval']),
+        'options': command.splat(Options, 'run', run),
+        'guard': _guard_of(settings),
+    }
+
+
+def _guard_of(settings: Mapping[str, Any]) -> guard_lib.Options:
+    given = {'guard': {}, **settings}['guard']  # older configs have no such section
+    options: guard_lib.Options = command.splat(guard_lib.Options, 'guard', given)
+    return options
+
+
 def begun_from(settings: Mapping[str, Any]) -> str | None:
     """The workdir whose weights a run began with, or None; imports have no sections."""
     if 'model' not in settings or 'init_from' not in settings['model']:
@@ -238,9 +255,7 @@ def _spelled(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     Older configs lack the newer ones.
     """
-    given = {'guard': {}, **settings}['guard']
-    guard = command.splat(guard_lib.Options, 'guard', given)
-    spelled = {**settings, 'guard': dataclasses.asdict(guard)}
+    spelled = {**settings, 'guard': dataclasses.asdict(_guard_of(settings))}
     section = settings['model']
     if 'init_from' in section:
         return spelled

@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import traceback
 
+import faults
 import pytest
 import tiny_config
 
@@ -83,16 +83,7 @@ def main(root):
 @pytest.fixture(scope='module')
 def killed(tmp_path_factory):
     root = tmp_path_factory.mktemp('goodput')
-    paths = os.pathsep.join(p for p in sys.path if p)
-    done = subprocess.run(
-        [sys.executable, __file__, str(root)],
-        env={**os.environ, 'PYTHONPATH': paths},
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=1500,
-    )
-    assert done.returncode == 0
-    return root, json.loads(done.stdout.splitlines()[-1])
+    return root, faults.told(__file__, root)
 
 
 def test_the_parts_of_each_process_add_up(killed):

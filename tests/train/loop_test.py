@@ -215,6 +215,13 @@ def test_bad_settings_are_refused_by_name(raw, tmp_path, settings, message):
     assert not (tmp_path / 'config.json').exists()
 
 
+def test_a_bad_setting_is_told_before_raw_text_is_built(raw, tmp_path):
+    """Building may take hours."""
+    with pytest.raises(command.UserError, match=r'guard\.sigma is -1'):
+        run(raw, tmp_path, guard=dict(sigma=-1.0))
+    assert not list(tmp_path.iterdir())
+
+
 def test_types_at_the_top_of_a_config_are_checked():
     settings = tiny_config.get_config().to_dict()
     settings_lib.check_sections(settings)
