@@ -58,7 +58,8 @@ class GPT(stack.Stack):
         types_BT: Int[Array, 'B T'] | None = None,
     ) -> Float[Array, 'B T D']:
         """The residual stream before the first layer."""
-        return self.enter(self.tokens_VD[tokens_BT], positions_BT, types_BT)
+        with jax.named_scope('embedding'):
+            return self.enter(self.tokens_VD[tokens_BT], positions_BT, types_BT)
 
     def logits(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T V']:
         """Logits of tokens, in float32."""

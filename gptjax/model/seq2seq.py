@@ -41,7 +41,8 @@ class Seq2Seq(nn.Module):
         segments_BS: Int[Array, 'B S'],
     ) -> tuple[Float[Array, 'B S D'], core.Metrics]:
         """The encoder's output for the source, and its router's losses."""
-        x_BSD = self.encoder.enter(self.tokens_VD[source_BS], positions_BS)
+        with jax.named_scope('embedding'):
+            x_BSD = self.encoder.enter(self.tokens_VD[source_BS], positions_BS)
         context = attention.packed(self.encoder.arch, positions_BS, segments_BS)
         return self.encoder.run(x_BSD, context)
 
@@ -74,7 +75,8 @@ class Seq2Seq(nn.Module):
         self, tokens_BT: Int[Array, 'B T'], positions_BT: Int[Array, 'B T']
     ) -> Float[Array, 'B T D']:
         """The decoder's residual stream before its first layer."""
-        return self.decoder.enter(self.tokens_VD[tokens_BT], positions_BT)
+        with jax.named_scope('embedding'):
+            return self.decoder.enter(self.tokens_VD[tokens_BT], positions_BT)
 
     def leave(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
         """The decoder's last norm."""

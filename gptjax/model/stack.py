@@ -153,9 +153,10 @@ class Stack(nn.Module):
     ) -> tuple[Float[Array, 'B T D'], core.Metrics]:
         """The stream after all layers and the last norm, and the router's losses."""
         windows_L = jnp.array([self.arch.window(i) for i in range(self.arch.L)])
-        x_BTD, (_, router) = self.blocks(x_BTD, windows_L, context, source_BSD)
-        losses: Any = jax.tree.map(lambda per_layer: jnp.sum(per_layer, 0), router)
-        return self.leave(x_BTD), losses
+        with jax.named_scope('layers'):  # what slices and stacks of them leave
+            x_BTD, (_, router) = self.blocks(x_BTD, windows_L, context, source_BSD)
+            losses: Any = jax.tree.map(lambda per_layer: jnp.sum(per_layer, 0), router)
+            return self.leave(x_BTD), losses
 
     def leave(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
         """The last norm, of models that have one."""

@@ -49,7 +49,8 @@ def train_step(
     def objective(
         part: core.Params, microbatch: core.Batch, key: jax.Array
     ) -> tuple[jax.Array, core.Loss]:
-        loss = loss_fn(trained.put(state.params, part), frozen, microbatch, key)
+        with jax.named_scope('loss'):  # what the model's own stages leave of it
+            loss = loss_fn(trained.put(state.params, part), frozen, microbatch, key)
         parts = [ratio(s, totals[name]) for name, (s, _) in loss.terms.items()]
         return sum(parts[1:], start=parts[0]), loss
 
@@ -59,22 +60,25 @@ def train_step(
         grads, loss = gradient(part, batch, key)
     else:
         grads, loss = _accumulated(gradient, part, batch, key, accumulate)
-    updates, opt_state = optimizer.update(grads, state.opt_state, part)
-    new: dict[str, Any] = {
-        'part': optax.apply_updates(part, updates),
-        'opt_state': opt_state,
-    }
+    with jax.named_scope('optimizer'):
+        updates, opt_state = optimizer.update(grads, state.opt_state, part)
+        new: dict[str, Any] = {
+            'part': optax.apply_updates(part, updates),
+            'opt_state': opt_state,
+        }
+        gradient_norm = optax.tree.norm(grads)
     metrics = means(loss)
     if running is not None:
         new['running'] = running(state.extra['running'], metrics)
-    metrics['gradient_norm'] = optax.tree.norm(grads)
+    metrics['gradient_norm'] = gradient_norm
     extra = dict(state.extra)
     if guard is not None:
         old = {'part': part, 'opt_state': state.opt_state, **state.extra}
-        ok, extra['guard'] = guard_lib.judge(
-            extra['guard'], metrics['loss'], metrics['gradient_norm'], guard
-        )
-        new = guard_lib.keep(ok, new, {name: old[name] for name in new})
+        with jax.named_scope('guard'):
+            ok, extra['guard'] = guard_lib.judge(
+                extra['guard'], metrics['loss'], gradient_norm, guard
+            )
+            new = guard_lib.keep(ok, new, {name: old[name] for name in new})
         metrics |= guard_lib.told(extra['guard'])
     if running is not None:
         extra['running'] = new['running']
@@ -124,7 +128,8 @@ def _accumulated(
     def one(carry: Any, inputs: tuple[Any, jax.Array]) -> tuple[Any, None]:
         microbatch, index = inputs
         new = gradient(params, microbatch, jax.random.fold_in(key, index))
-        return jax.tree.map(jnp.add, carry, new), None
+        with jax.named_scope('accumulate'):
+            return jax.tree.map(jnp.add, carry, new), None
 
     first = jax.tree.map(lambda x: x[0], split)
     shapes = jax.eval_shape(functools.partial(gradient, params), first, key)
