@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export JAX_PLATFORMS ?= cpu
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: setup pretrained demo chat lint test test-long test-faults test-parity test-beam benchmark golden lock clean
+.PHONY: setup pretrained demo chat lint test test-long test-faults test-parity test-beam test-tpu benchmark golden lock clean
 
 setup: $(VENV)/.installed
 
@@ -88,9 +88,10 @@ test-faults: setup
 	$(PY) -m pytest --numprocesses=1 --timeout=1800 tests/faults/$(PART)_test.py
 
 # Figures, into experiments/benchmarks/latest.json; AREA=startup measures one area. Where
-# .venv-parity is there, peers are measured beside.
+# .venv-parity is there, peers are measured beside; .venv-tpu compiles for TPUs.
 benchmark: setup
-	GPTJAX_PEERS=$${GPTJAX_PEERS:-$(wildcard $(VENV)-parity/bin/python)} $(PY) -m experiments.benchmarks $(AREA)
+	GPTJAX_PEERS=$${GPTJAX_PEERS:-$(wildcard $(VENV)-parity/bin/python)} \
+	  GPTJAX_TPU=$${GPTJAX_TPU:-$(wildcard $(VENV)-tpu/bin/python)} $(PY) -m experiments.benchmarks $(AREA)
 
 # Golden files of the tests, made by the oracles; `make test` only reads them.
 golden: $(VENV)-parity/.installed
@@ -115,6 +116,15 @@ $(VENV)-beam/.installed: requirements/beam.txt
 	$(VENV)-beam/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/beam.txt
 	@touch $@
 
+# Programs for TPUs, compiled ahead of time where there is none.
+test-tpu: $(VENV)-tpu/.installed
+	PYTHONPATH=. $(VENV)-tpu/bin/python -m pytest --numprocesses=0 tests/tpu
+
+$(VENV)-tpu/.installed: requirements/tpu.txt
+	$(PYTHON) -m venv $(VENV)-tpu
+	$(VENV)-tpu/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/tpu.txt
+	@touch $@
+
 # Needs uv. One file serves Python 3.11 to 3.13: where versions differ, it says so in a marker.
 LOCK = uv pip compile setup.cfg --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
@@ -122,6 +132,7 @@ lock:
 	$(LOCK) --extra data --extra serve --extra gguf --extra track --extra dev --output-file requirements/dev.txt
 	$(LOCK) --extra parity --output-file requirements/parity.txt
 	$(LOCK) --extra data --extra beam --extra dev --output-file requirements/beam.txt
+	$(LOCK) --extra tpu --extra dev --output-file requirements/tpu.txt
 
 clean:
 	rm -rf $(VENV) runs

@@ -29,9 +29,9 @@ gc.set_threshold(100_000, 20, 100)
 import jaxtyping
 import pytest
 
-# What needs torch, or Beam, has an environment and a target of its own:
-# `make test-parity` and `make test-beam`.
-_needs = {'parity': 'torch', 'beam': 'apache_beam'}
+# What needs torch, Beam or libtpu has an environment and a target of its own:
+# `make test-parity`, `make test-beam` and `make test-tpu`.
+_needs = {'parity': 'torch', 'beam': 'apache_beam', 'tpu': 'libtpu'}
 collect_ignore = [
     name for name, package in _needs.items() if not importlib.util.find_spec(package)
 ]
