@@ -246,20 +246,27 @@ REMAT = {
     'dots': 'keep the results of products with weights',
     'full': 'keep the input of each layer',
 }
+PRODUCTS = {
+    'plain': 'in `dtype`',
+    'int8': 'the forward ones in 8-bit whole numbers, gradients as of the plain ones',
+    'fp8': 'in 8-bit floating point, those of gradients too',
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """How a model is computed; no setting here changes what it computes."""
+    """How a model is computed; only `products` changes what it computes."""
 
     dtype: str  # of activations; weights stay float32
     remat: str  # what backward finds kept, the rest it computes again
     scan_unroll: int  # layers in one iteration of the scan; L unrolls it
     accumulate: int  # microbatches in a step
+    products: str = 'plain'  # with the weights of layers, in training; see `low`
 
     def __post_init__(self) -> None:
         command.lookup(DTYPES, self.dtype, 'compute.dtype')
         command.lookup(REMAT, self.remat, 'compute.remat')
+        command.lookup(PRODUCTS, self.products, 'compute.products')
         for name in ('scan_unroll', 'accumulate'):
             if getattr(self, name) < 1:
                 raise command.UserError(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gptjax import sharding as sharding_lib
-from gptjax.model import config, leaves
+from gptjax.model import config, leaves, low
 
 
 def weight(
@@ -62,6 +62,8 @@ def einsum(spec: str, x: Array, weight: Any) -> Array:
         return einsum(spec, x, weight.base) + _low_rank(spec, x, weight)
     if isinstance(weight, leaves.Quantised):
         return _quantised(spec, x, weight)
+    if isinstance(weight, leaves.Low):
+        return low.product(spec, x, weight.weight, weight.kind, _product)
     return _product(spec, x, weight)
 
 

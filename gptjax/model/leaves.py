@@ -70,6 +70,15 @@ class Quantised:
         return rows.reshape(self.shape).astype(dtype)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Low:
+    """A trained weight whose products are computed in 8 bits: see `low`."""
+
+    weight: Any
+    kind: str = dataclasses.field(metadata=dict(static=True))
+
+
 def dense(leaf: Any) -> Array:
     """A weight as a float32 array, quantised or not."""
     if isinstance(leaf, Quantised):

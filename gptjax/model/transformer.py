@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from gptjax import core
 from gptjax import sharding as sharding_lib
-from gptjax.model import config, gpt, seq2seq
+from gptjax.model import config, gpt, low, seq2seq
 
 Model = gpt.GPT | seq2seq.Seq2Seq
 
@@ -139,7 +139,7 @@ def _apply(
     model: Model, params: core.Params, method: str, *inputs: Any, key: Any = None
 ) -> Any:
     return model.clone(train=key is not None).apply(
-        {'params': params},
+        {'params': low.tree(params, model.compute.products)},
         *inputs,
         method=method,
         rngs={} if key is None else {'dropout': key},
