@@ -1,22 +1,27 @@
 """Attention: masks, the scores, and the KV cache as a value."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from gptjax import sharding as sharding_lib
-from gptjax.model import config, layers
+from gptjax.model import config, joined, layers
 from gptjax.model import positions as positions_lib
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one layer; the slot of a token is its position."""
+    """Keys and values of one layer; the slot of a token is its position.
 
-    key_BSKH: Float[Array, 'B S K H']
-    value_BSKH: Float[Array, 'B S K H']
+    int8 codes have what 127 stands for beside them, for each token and head.
+    """
+
+    key_BSKH: Num[Array, 'B S K H']
+    value_BSKH: Num[Array, 'B S K H']
+    key_absmax_BSK1: Float[Array, 'B S K 1'] | None = None
+    value_absmax_BSK1: Float[Array, 'B S K 1'] | None = None
 
 
 class Context(NamedTuple):
@@ -121,13 +126,42 @@ def write(
 ) -> LayerCache:
     """The cache with T new slots from `start_B[b]` on in each row b."""
 
+    new = LayerCache(k_BTKH, v_BTKH)
+    if cache.key_absmax_BSK1 is not None:
+        codes, absmax = zip(_codes(k_BTKH), _codes(v_BTKH), strict=True)
+        new = LayerCache(*codes, *absmax)
+
     def put(row: Array, new: Array, start: Array) -> Array:
         return jax.lax.dynamic_update_slice(row, new.astype(row.dtype), (start, 0, 0))
 
-    return LayerCache(
-        jax.vmap(put)(cache.key_BSKH, k_BTKH, start_B),
-        jax.vmap(put)(cache.value_BSKH, v_BTKH, start_B),
+    return jax.tree.map(lambda old, new: jax.vmap(put)(old, new, start_B), cache, new)
+
+
+def read(cache: LayerCache, dtype: Any) -> tuple[Array, Array]:
+    """The keys and values that a cache holds, (B, S, K, H)."""
+    keys, values, key_absmax, value_absmax = cache
+    if key_absmax is None or value_absmax is None:
+        return keys.astype(dtype), values.astype(dtype)
+    return (
+        keys.astype(dtype) * (key_absmax / 127).astype(dtype),
+        values.astype(dtype) * (value_absmax / 127).astype(dtype),
     )
+
+
+def _codes(x: Float[Array, '*rows H']) -> tuple[Array, Array]:
+    """int8 codes, each the nearest, and what 127 stands for."""
+    x = x.astype(jnp.float32)
+    absmax = jnp.max(jnp.abs(x), -1, keepdims=True)
+    scale = 127 / jnp.where(absmax > 0, absmax, 1)
+    return jnp.round(x * scale).astype(jnp.int8), absmax
+
+
+# The norms behind a product.
+_NORMS = {
+    'query': ('query_norm',),
+    'key': ('key_norm',),
+    joined.QKV: ('query_norm', 'key_norm'),
+}
 
 
 class _Attention(nn.Module):
@@ -141,7 +175,7 @@ class _Attention(nn.Module):
         arch = self.arch
         zeros, ones = nn.initializers.zeros, nn.initializers.ones
         weights = {}
-        for name in ('query', 'key', 'value'):
+        for name in self._projections():
             heads, axis = self._heads(name)
             shape, axes = (arch.D, heads, arch.H), ('embed', axis, 'head_dim')
             normal = layers.normal(arch)
@@ -149,11 +183,9 @@ class _Attention(nn.Module):
             if arch.attention_bias != 'none':
                 bias = f'{name}_bias'
                 weights[bias] = layers.weight(self, bias, shape[1:], axes[1:], zeros)
-            if arch.norms.query_key and name != 'value':
-                norm = f'{name}_norm'
-                weights[norm] = layers.weight(
-                    self, norm, (arch.H,), ('head_dim',), ones
-                )
+            for norm in _NORMS.get(name, ()) if arch.norms.query_key else ():
+                axes = ('head_dim',)
+                weights[norm] = layers.weight(self, norm, (arch.H,), axes, ones)
         shape, axes = (arch.N, arch.H, arch.D), ('heads', 'head_dim', 'embed')
         weights['out'] = layers.weight(self, 'out', shape, axes, layers.residual(arch))
         if arch.attention_bias == 'all':
@@ -163,22 +195,45 @@ class _Attention(nn.Module):
         self.weights = weights
         self.dropout = nn.Dropout(arch.dropout, deterministic=not self.train)
 
+    def _projections(self) -> tuple[str, ...]:
+        """The names of the weights: of three products, or of one (`joined`)."""
+        whole = self.has_variable('params', joined.QKV)
+        return (joined.QKV,) if whole else ('query', 'key', 'value')
+
     def _heads(self, name: str) -> tuple[int, str]:
-        return (self.arch.N, 'heads') if name == 'query' else (self.arch.K, 'kv_heads')
+        N, K = self.arch.N, self.arch.K
+        heads = {'query': N, joined.QKV: N + 2 * K}
+        return heads.get(name, K), 'heads' if name == 'query' else 'kv_heads'
+
+    def project_all(self, x_BTD: Float[Array, 'B T D']) -> list[Array]:
+        """Queries (B, T, N, H), keys and values (B, T, K, H)."""
+        names = ('query', 'key', 'value')
+        if joined.QKV not in self.weights:
+            return [self.project(name, x_BTD) for name in names]
+        y_BTNH = self._product(joined.QKV, x_BTD)
+        cuts = self.arch.N, self.arch.N + self.arch.K
+        parts = jnp.split(y_BTNH, cuts, axis=2)
+        return [self._normed(*pair) for pair in zip(names, parts, strict=True)]
 
     def project(
         self, name: str, x_BTD: Float[Array, 'B T D']
     ) -> Float[Array, 'B T heads H']:
         """Queries (N heads), or keys or values (K heads)."""
+        return self._normed(name, self._product(name, x_BTD))
+
+    def _product(self, name: str, x_BTD: Array) -> Array:
         y_BTNH = layers.einsum('BTD,DNH->BTNH', x_BTD, self.weights[name])
         if f'{name}_bias' in self.weights:
             y_BTNH += self.weights[f'{name}_bias'].astype(x_BTD.dtype)
+        return y_BTNH
+
+    def _normed(self, name: str, y_BTNH: Array) -> Array:
         _, axis = self._heads(name)
         y_BTNH = self.sharding.constrain(y_BTNH, 'batch', 'length', axis, 'head_dim')
         if f'{name}_norm' in self.weights:
             scale_H, eps = self.weights[f'{name}_norm'], self.arch.norms.eps
             wide_BTNH = y_BTNH.astype(jnp.float32)
-            y_BTNH = layers.rms_norm(wide_BTNH, scale_H, eps).astype(x_BTD.dtype)
+            y_BTNH = layers.rms_norm(wide_BTNH, scale_H, eps).astype(y_BTNH.dtype)
         return y_BTNH
 
     def attend(
@@ -215,15 +270,13 @@ class SelfAttention(_Attention):
         window: int | Int[Array, ''],
         cache: LayerCache | None,
     ) -> tuple[Float[Array, 'B T D'], LayerCache | None]:
-        q_BTNH, k_BSKH, v_BSKH = (
-            self.project(name, x_BTD) for name in ('query', 'key', 'value')
-        )
+        q_BTNH, k_BSKH, v_BSKH = self.project_all(x_BTD)
         if context.turn is not None:
             q_BTNH = positions_lib.rotate(q_BTNH, context.turn)
             k_BSKH = positions_lib.rotate(k_BSKH, context.turn)
         if cache is not None:
             cache = write(cache, k_BSKH, v_BSKH, context.positions_BT[:, 0])
-            k_BSKH, v_BSKH = (c.astype(x_BTD.dtype) for c in cache)
+            k_BSKH, v_BSKH = read(cache, x_BTD.dtype)
         mask_BTS = context.mask_BTS
         if any(self.arch.windows):
             near_bTS = jnp.abs(context.distance_bTS) < window
@@ -242,7 +295,7 @@ class CrossAttention(_Attention):
     ) -> Float[Array, 'B T D']:
         q_BTNH = self.project('query', x_BTD)
         if isinstance(source, LayerCache):
-            k_BSKH, v_BSKH = (c.astype(x_BTD.dtype) for c in source)
+            k_BSKH, v_BSKH = read(source, x_BTD.dtype)
         else:
             k_BSKH, v_BSKH = self.project('key', source), self.project('value', source)
         assert context.cross_mask_BTS is not None

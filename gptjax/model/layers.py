@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gptjax import sharding as sharding_lib
-from gptjax.model import config, leaves, low
+from gptjax.model import config, joined, leaves, low
 
 
 def weight(
@@ -235,10 +235,15 @@ class MLP(nn.Module):
     def __call__(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
         arch = self.arch
         activate = ACTIVATIONS[arch.activation]
-        x_BTF = self._widen('up', x_BTD)
-        if arch.gated:
-            x_BTF *= activate(self._widen('gate', x_BTD))
+        if self.has_variable('params', joined.UP_GATE):
+            both = self._widen(joined.UP_GATE, x_BTD, 2 * arch.F)
+            x_BTF, gate_BTF = jnp.split(both, 2, axis=-1)
+            x_BTF *= activate(gate_BTF)
+        elif arch.gated:
+            x_BTF = self._widen('up', x_BTD, arch.F)
+            x_BTF *= activate(self._widen('gate', x_BTD, arch.F))
         else:
+            x_BTF = self._widen('up', x_BTD, arch.F)
             x_BTF = activate(x_BTF)
         down = weight(self, 'down', (arch.F, arch.D), ('mlp', 'embed'), residual(arch))
         y_BTD = einsum('BTF,FD->BTD', x_BTF, down)
@@ -248,12 +253,14 @@ class MLP(nn.Module):
             y_BTD += bias.astype(x_BTD.dtype)
         return y_BTD
 
-    def _widen(self, name: str, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T F']:
+    def _widen(
+        self, name: str, x_BTD: Float[Array, 'B T D'], F: int
+    ) -> Float[Array, 'B T F']:
         arch = self.arch
-        kernel = weight(self, name, (arch.D, arch.F), ('embed', 'mlp'), normal(arch))
+        kernel = weight(self, name, (arch.D, F), ('embed', 'mlp'), normal(arch))
         x_BTF = einsum('BTD,DF->BTF', x_BTD, kernel)
         if arch.mlp_bias:
             zeros = nn.initializers.zeros
-            bias = weight(self, f'{name}_bias', (arch.F,), ('mlp',), zeros)
+            bias = weight(self, f'{name}_bias', (F,), ('mlp',), zeros)
             x_BTF += bias.astype(x_BTD.dtype)
         return self.sharding.constrain(x_BTF, 'batch', 'length', 'mlp')

@@ -24,6 +24,7 @@ from gptjax.model import leaves
 _SUMMED = {
     'query': 1, 'key': 1, 'value': 1, 'out': 2, 'up': 1, 'gate': 1, 'down': 1,
     'transform': 1, 'pooler': 1, 'classes': 1, 'reward': 1, 'unembed': -1,
+    'query_key_value': 1, 'up_gate': 1,
 }  # fmt: skip
 
 
@@ -36,6 +37,11 @@ def adaptable(path: str) -> bool:
 def stacked(path: str) -> int:
     """1 where the weight is of a stack of layers, with L in front, else 0."""
     return int('blocks' in path.split('/'))
+
+
+def summed(path: str) -> int:
+    """How many first axes the product of a weight sums over; -1 the last, 0 no product."""
+    return _SUMMED[path.rsplit('/', 1)[-1]] if adaptable(path) else 0
 
 
 def sides(path: str, dims: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
