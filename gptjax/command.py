@@ -21,6 +21,8 @@ import time
 import types
 from typing import Any, Union, get_args, get_origin
 
+from gptjax import platforms
+
 # What a command ends with. Schedulers start a job again on REQUEUE and on HANG.
 DONE, USAGE, REQUEUE, HANG, NUMERICS = 0, 2, 75, 76, 77
 
@@ -171,10 +173,14 @@ def parser(
 def parse(
     made: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> argparse.Namespace:
-    """Parses flags; with `config`, `flags.config` becomes the ConfigDict."""
+    """Parses flags and prepares the platform, before anything imports JAX.
+
+    With `config`, `flags.config` becomes the ConfigDict.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     overrides = [a for a in argv if a.startswith('--config.')]
     flags = made.parse_args([a for a in argv if not a.startswith('--config.')])
+    platforms.prepare()
     if hasattr(flags, 'config'):
         flags.config = load_config(flags.config, overrides)
     elif overrides:

@@ -11,7 +11,7 @@ import gptjax
 
 ROOT = Path(gptjax.__file__).parent
 
-# Each imports only from those it names; `command` and `core` are open to all.
+# Each imports only from those it names; BOTTOM is open to all.
 LAYERS = {
     'sharding': set(),
     'trees': set(),
@@ -26,7 +26,7 @@ LAYERS = {
     'launch': set(),
     'serve': {'generate', 'evals', 'model', 'text'},
 }
-BOTTOM = {'command', 'core'}
+BOTTOM = {'command', 'core', 'platforms'}
 ENTRIES = sorted(path.parent.name for path in ROOT.glob('*/__main__.py'))
 
 

@@ -136,7 +136,7 @@ def _scaled(spec: str, one: tuple[Array, Array], other: tuple[Array, Array]) -> 
     sums = lax.dot_general(
         a,
         b,
-        (tuple(zip(*both, strict=True)), ((), ())),
+        (([i for i, _ in both], [j for _, j in both]), ((), ())),
         preferred_element_type=jnp.int32 if a.dtype == jnp.int8 else jnp.float32,
     )
     order = [c for c in left + right if c in result]
