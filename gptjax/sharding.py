@@ -123,15 +123,18 @@ class Sharding:
         )
 
 
-def make(data: int, fsdp: int, tensor: int, rules: str) -> Sharding:
+def make(
+    data: int, fsdp: int, tensor: int, rules: str, devices: Sequence[Any] = ()
+) -> Sharding:
     """The mesh of `data` x `fsdp` x `tensor` devices with the preset `rules`.
 
     One of the sizes may be -1: the devices that are left. A mesh smaller than the
-    machine takes its first devices; every process must own a part of it.
+    machine takes its first devices; every process must own a part of it. devices:
+    those of a machine that is not here, for programs compiled ahead of time.
     """
     table = command.lookup(RULES, rules, 'preset for mesh.rules')
     sizes = dict(zip(MESH_AXES, (data, fsdp, tensor), strict=True))
-    devices = jax.devices()
+    devices = devices or jax.devices()
     free = [axis for axis, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
     if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):

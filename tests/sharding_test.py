@@ -1,5 +1,6 @@
 """The mesh and the table of axes."""
 
+import jax
 from jax.sharding import PartitionSpec as P
 import pytest
 import tiny
@@ -58,3 +59,10 @@ def test_minus_one_takes_the_rest():
     assert dict(sharding.make(2, -1, 1, 'fsdp').mesh.shape) == {
         'data': 2, 'fsdp': 4, 'tensor': 1,
     }  # fmt: skip
+
+
+def test_a_mesh_takes_the_devices_that_it_is_given():
+    """Programs are compiled for machines that are not here. Mutation: jax.devices()."""
+    given = jax.devices()[2:6]
+    made = sharding.make(1, -1, 1, 'fsdp', devices=given)
+    assert set(made.mesh.devices.flat) == set(given)

@@ -46,8 +46,16 @@ def begin(
         )
     else:
         state = checkpoints.restore(manifest, shapes, places, extra)
+    return Begun(run, host, frozen, state, program(run, places))
+
+
+def program(run: Any, places: state_lib.State) -> jax.stages.Wrapped:
+    """The step of a `build.Run`, whose state lies at `places`, as `Begun` has it.
+
+    Of a run it reads what is computed, and nothing of its data or workdir.
+    """
     running = run.objective.running
-    train_step = jax.jit(
+    return jax.jit(
         functools.partial(
             step_lib.train_step,
             loss_fn=run.loss_fn,
@@ -57,7 +65,6 @@ def begin(
             running=running.update if running else None,
             guard=run.guard,
         ),
-        out_shardings=(places, sharding.replicated),
+        out_shardings=(places, run.model.sharding.replicated),
         donate_argnums=0,
     )
-    return Begun(run, host, frozen, state, train_step)
