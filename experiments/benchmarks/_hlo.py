@@ -1,0 +1,163 @@
+"""What a compiled program computes, from its text: each loop as often as it runs.
+
+XLA's own `cost_analysis` counts the body of a loop once. Here an operation counts as
+often as the loops around it run, whose trip counts XLA writes down
+(`known_trip_count`), and only products count: dots, and the convolutions that XLA makes
+of them for TPUs. What a kernel of Pallas computes is not in the text.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+import functools
+import json
+import math
+import re
+from typing import NamedTuple
+
+_HEAD = re.compile(r'^(ENTRY )?%?([\w.\-]+) .*\{$')
+_LINE = re.compile(r'^\s+(?:ROOT )?%?([\w.\-]+) = (.+?) ([\w\-]+)\((.*)$')
+_SHAPE = re.compile(r'\w+\[([\d,]*)\]')
+_CALLED = re.compile(
+    r'(?:calls|to_apply|body|condition|true_computation|false_computation)'
+    r'=%?([\w.\-]+)'
+)
+_BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
+
+
+class _Operation(NamedTuple):
+    name: str
+    shape: str
+    kind: str
+    rest: str  # operands and attributes
+
+
+class Program:
+    """An HLO module.
+
+    text: `compiled.as_text()`.
+    """
+
+    def __init__(self, text: str):
+        self._computations: dict[str, list[_Operation]] = {}
+        self._entry = ''
+        operations: list[_Operation] = []
+        for line in text.splitlines():
+            if head := _HEAD.match(line):
+                operations = self._computations[head[2]] = []
+                self._entry = head[2] if head[1] else self._entry
+            elif found := _LINE.match(line):
+                operations.append(_Operation(*found.groups()))
+
+    def __len__(self) -> int:
+        """How many operations the text has, each once."""
+        return sum(map(len, self._computations.values()))
+
+    def flops(self) -> int:
+        """Floating-point operations of all products: a device's, of one execution."""
+        return sum(
+            times * _product(operation, self._dims(computation))
+            for computation, operation, times in self._executed()
+            if operation.kind in ('dot', 'convolution')
+        )
+
+    def custom_calls(self) -> Counter[str]:
+        """How often each kernel runs, by the name of its operation without a number."""
+        found: Counter[str] = Counter()
+        for _, operation, times in self._executed():
+            if operation.kind == 'custom-call':
+                target = re.search(r'custom_call_target="([^"]*)"', operation.rest)
+                kernel = re.sub(r'[.\d]+$', '', operation.name)
+                found[f'{target[1] if target else ""}:{kernel}'] += times
+        return found
+
+    def _dims(self, computation: str) -> dict[str, list[int]]:
+        return {one.name: _dims(one.shape) for one in self._computations[computation]}
+
+    def _executed(self) -> Iterator[tuple[str, _Operation, int]]:
+        """Each operation with its computation and how often it runs."""
+        for name, times in self._times(self._entry).items():
+            for operation in self._computations[name]:
+                yield name, operation, times
+
+    def _times(self, computation: str) -> Counter[str]:
+        """How often each computation runs where this one runs once."""
+        found: Counter[str] = Counter({computation: 1})
+        for operation in self._computations[computation]:
+            times = _trips(operation) if operation.kind == 'while' else 1
+            called = _CALLED.findall(operation.rest)
+            for branches in _BRANCHES.findall(operation.rest):
+                called += [name.strip().lstrip('%') for name in branches.split(',')]
+            for name in called:
+                for inner, count in self._times(name).items():
+                    found[inner] += times * count
+        return found
+
+
+def _trips(operation: _Operation) -> int:
+    found = re.search(r'"known_trip_count":(\{[^}]*\})', operation.rest)
+    if found is None:
+        raise ValueError(f'how often {operation.name} runs is not in the program')
+    return int(json.loads(found[1])['n'])
+
+
+def _dims(shape: str) -> list[int]:
+    found = _SHAPE.search(shape)
+    return [int(size) for size in found[1].split(',') if size] if found else []
+
+
+def _product(operation: _Operation, dims: dict[str, list[int]]) -> int:
+    """2 x the multiplications of a dot or a convolution."""
+    operands, _, attributes = operation.rest.partition(')')
+    names = re.findall(r'%?([\w.\-]+)(?:,|$)', operands)
+    left, right = (dims[name] for name in names[:2])
+    out = _dims(operation.shape)
+    if operation.kind == 'dot':
+        found = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', attributes)
+        inner = [int(dim) for dim in found[1].split(',') if dim] if found else []
+        return 2 * math.prod(out) * math.prod(left[dim] for dim in inner)
+    return _convolution(left, right, out, attributes)
+
+
+def _convolution(
+    left: list[int], right: list[int], out: list[int], attributes: str
+) -> int:
+    """Products alone count, not what meets padding or the holes of a dilation."""
+    labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', attributes)
+    assert labels is not None
+    window = re.search(r'window=\{([^}]*)\}', attributes)
+    given = dict(part.split('=') for part in window[1].split()) if window else {}
+    count = len(re.sub(r'\D', '', labels[1]))
+    numbers = {
+        name: [int(x) for x in given[name].split('x')] if name in given else [1] * count
+        for name in ('size', 'stride', 'lhs_dilate', 'rhs_dilate')
+    }
+    low = (
+        [int(pad.split('_')[0]) for pad in given['pad'].split('x')]
+        if ('pad' in given)
+        else [0] * count
+    )
+    met = math.prod(
+        _met(
+            left[labels[1].index(str(i))], out[labels[3].index(str(i))], low[i],
+            *(numbers[name][i] for name in numbers),
+        )
+        for i in range(count)
+    )  # fmt: skip
+    groups = re.search(r'batch_group_count=(\d+)', attributes)
+    rows = left[labels[1].index('b')] // (int(groups[1]) if groups else 1)
+    features = right[labels[2].index('i')] * right[labels[2].index('o')]
+    return 2 * met * rows * features
+
+
+@functools.cache
+def _met(
+    size: int, out: int, low: int, kernel: int, stride: int, dilate: int, spread: int
+) -> int:
+    """Pairs of places, of the result and of the kernel, that meet an input."""
+    return sum(
+        0 <= at < size * dilate - dilate + 1 and at % dilate == 0
+        for place in range(out)
+        for at in range(
+            place * stride - low, place * stride - low + kernel * spread, spread
+        )
+    )

@@ -1,0 +1,78 @@
+"""Operations counted from a program's text, against closed forms."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments.benchmarks import _hlo, _program, _speed_compile
+from gptjax.model import cost
+
+# A product of 8 matrices (3 x 5) with 8 (5 x 7), as XLA writes it for TPUs: the batch
+# is a dimension of space whose holes leave one meeting for each of its places.
+BATCHED = """
+ENTRY %main (a: bf16[8,3,5], b: bf16[8,5,7]) -> bf16[8,3,7] {
+  %a = bf16[8,3,5]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %b = bf16[8,5,7]{2,1,0:T(8,128)(2,1)} parameter(1)
+  ROOT %convolution.1 = bf16[8,3,7]{2,1,0:T(8,128)(2,1)} convolution(%a, %b), \
+window={size=8 stride=7 lhs_dilate=8}, dim_labels=0bf_0io->0bf
+}
+"""
+
+
+def test_an_operation_counts_as_often_as_its_loops_run():
+    """Mutation: a loop that counts once gives 2 x 4 x 8 x 8 and no more."""
+
+    def inner(x_BD, w_DD):
+        return jnp.tanh(x_BD @ w_DD), None
+
+    def outer(x_BD, w_3DD):
+        return jax.lax.scan(inner, x_BD, w_3DD)[0], None
+
+    def twice(x_BD, w_53DD):
+        return jax.lax.scan(outer, x_BD, w_53DD)[0]
+
+    shapes = jnp.ones((4, 8)), jnp.ones((5, 3, 8, 8))
+    program = _hlo.Program(jax.jit(twice).lower(*shapes).compile().as_text())
+    assert program.flops() == 5 * 3 * 2 * 4 * 8 * 8
+
+
+def test_a_convolution_that_is_a_batched_product():
+    """Mutation: counting all places of the window gives 8 times as much."""
+    assert _hlo.Program(BATCHED).flops() == 2 * 8 * 3 * 5 * 7
+
+
+def test_a_loop_without_a_count_is_refused():
+    def endless(x):
+        return jax.lax.while_loop(lambda x: x[0, 0] < 9, lambda x: x @ x, x)
+
+    program = jax.jit(endless).lower(jnp.ones((4, 4))).compile()
+    with pytest.raises(ValueError, match='how often'):
+        _hlo.Program(program.as_text()).flops()
+
+
+def _tiny(L: int, unroll: int):
+    config = _speed_compile.config_of(L, unroll, 'float32')
+    config.model.update(T=32, V=128, D=32, F=64, N=2, K=2, H=16)
+    config.mesh.fsdp = 1
+    return _program.of(config)
+
+
+def test_a_train_step_computes_what_the_model_costs():
+    """The text of the compiled step against the closed form of `cost`.
+
+    Mutations: remat='full', or a product done again in the backward pass.
+    """
+    program = _tiny(3, 1)
+    compiled = program.step.lower(*program.arguments).compile()
+    arch = program.model.arch
+    expected = _speed_compile.ROWS * arch.T * cost.flops_per_token(arch)
+    assert _hlo.Program(compiled.as_text()).flops() == pytest.approx(expected, rel=0.01)
+
+
+def test_a_scanned_program_does_not_grow_with_its_layers():
+    """48 layers at most 1.3 x 12 in operations. Mutation: unroll the scan."""
+    sizes = {}
+    for L in (12, 48):
+        program = _tiny(L, 1)
+        sizes[L] = program.step.lower(*program.arguments).as_text().count(' = ')
+    assert sizes[48] <= 1.3 * sizes[12]
