@@ -6,12 +6,14 @@ from typing import Any
 
 from flax import linen as nn
 import jax
-from jax import lax
+from jax import ad_checkpoint, lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gptjax import sharding as sharding_lib
 from gptjax.model import config, joined, leaves, low
+
+PRODUCT = 'product'  # what compute.remat='dots' keeps
 
 
 def weight(
@@ -60,6 +62,11 @@ def einsum(spec: str, x: Array, weight: Any) -> Array:
     """
     if isinstance(weight, leaves.Adapted):
         return einsum(spec, x, weight.base) + _low_rank(spec, x, weight)
+    # Rematerialisation sees the name of a result, and not into a custom_vjp.
+    return ad_checkpoint.checkpoint_name(_one(spec, x, weight), PRODUCT)
+
+
+def _one(spec: str, x: Array, weight: Any) -> Array:
     if isinstance(weight, leaves.Quantised):
         return _quantised(spec, x, weight)
     if isinstance(weight, leaves.Low):

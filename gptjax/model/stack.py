@@ -14,7 +14,7 @@ from gptjax.model import positions as positions_lib
 
 _REMAT = {
     'full': jax.checkpoint_policies.nothing_saveable,
-    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    'dots': jax.checkpoint_policies.save_only_these_names(layers.PRODUCT),
 }
 
 

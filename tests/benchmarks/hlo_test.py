@@ -50,22 +50,31 @@ def test_a_loop_without_a_count_is_refused():
         _hlo.Program(program.as_text()).flops()
 
 
-def _tiny(L: int, unroll: int):
+def _tiny(L: int, unroll: int, remat: str = 'none'):
     config = _speed_compile.config_of(L, unroll, 'float32')
     config.model.update(T=32, V=128, D=32, F=64, N=2, K=2, H=16)
     config.mesh.fsdp = 1
+    config.compute.remat = remat
     return _program.of(config)
 
 
-def test_a_train_step_computes_what_the_model_costs():
+@pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
+def test_a_train_step_computes_what_the_model_costs_and_remat_again(remat):
     """The text of the compiled step against the closed form of `cost`.
 
-    Mutations: remat='full', or a product done again in the backward pass.
+    'dots' keeps products with weights, so only scores and sums over values are done
+    again; 'full' does the forward pass of a layer again, but for its last product, of
+    which nothing needs the result. Mutation: a policy that looks for dots, which are
+    inside a custom_vjp, does the products again as well.
     """
-    program = _tiny(3, 1)
+    program = _tiny(3, 1, remat)
     compiled = program.step.lower(*program.arguments).compile()
     arch = program.model.arch
-    expected = _speed_compile.ROWS * arch.T * cost.flops_per_token(arch)
+    parts = cost.train_flops(arch)
+    again = {'none': 0.0, 'dots': parts['scores'] / 3}
+    again['full'] = again['dots'] + (parts['attention'] + parts['mlp'] / 2) / 3
+    tokens = _speed_compile.ROWS * arch.T
+    expected = tokens * (sum(parts.values()) + again[remat])
     assert _hlo.Program(compiled.as_text()).flops() == pytest.approx(expected, rel=0.01)
 
 
