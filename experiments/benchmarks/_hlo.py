@@ -1,9 +1,11 @@
 """What a compiled program computes, from its text: each loop as often as it runs.
 
 XLA's own `cost_analysis` counts the body of a loop once. Here an operation counts as
-often as the loops around it run, whose trip counts XLA writes down
-(`known_trip_count`), and only products count: dots, and the convolutions that XLA makes
-of them for TPUs. What a kernel of Pallas computes is not in the text.
+often as the loops around it run, and only products count: dots, and the convolutions
+that XLA makes of them for TPUs. How often a loop runs is written at it
+(`known_trip_count`), or is the bound of its condition, as loops of JAX's scans count
+from 0 by 1. Of a conditional all branches count. What a kernel of Pallas computes is
+not in the text.
 """
 
 from collections import Counter
@@ -83,7 +85,7 @@ class Program:
         """How often each computation runs where this one runs once."""
         found: Counter[str] = Counter({computation: 1})
         for operation in self._computations[computation]:
-            times = _trips(operation) if operation.kind == 'while' else 1
+            times = self._trips(operation) if operation.kind == 'while' else 1
             called = _CALLED.findall(operation.rest)
             for branches in _BRANCHES.findall(operation.rest):
                 called += [name.strip().lstrip('%') for name in branches.split(',')]
@@ -92,12 +94,17 @@ class Program:
                     found[inner] += times * count
         return found
 
-
-def _trips(operation: _Operation) -> int:
-    found = re.search(r'"known_trip_count":(\{[^}]*\})', operation.rest)
-    if found is None:
+    def _trips(self, operation: _Operation) -> int:
+        found = re.search(r'"known_trip_count":(\{[^}]*\})', operation.rest)
+        if found:
+            return int(json.loads(found[1])['n'])
+        condition = re.search(r'condition=%?([\w.\-]+)', operation.rest)
+        inside = self._computations[condition[1]] if condition else []
+        if any('direction=LT' in one.rest for one in inside):
+            bounds = [one.rest for one in inside if one.kind == 'constant']
+            if len(bounds) == 1:
+                return int(bounds[0].partition(')')[0])
         raise ValueError(f'how often {operation.name} runs is not in the program')
-    return int(json.loads(found[1])['n'])
 
 
 def _dims(shape: str) -> list[int]:
