@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gptjax import command, core, trees
 
-Schedule = Callable[[Any], jax.Array]
+Schedule = Callable[[Any], Any]  # a step, of the device or the host, to its rate
 
 
 def warmup_cosine(
@@ -26,13 +27,15 @@ def warmup_cosine(
         )
     cosine_steps = max(steps - warmup_steps, 1)
 
-    def schedule(step: Any) -> jax.Array:
-        n = jnp.asarray(step, jnp.float32) + 1
+    def schedule(step: Any) -> Any:
+        # For a record, the host's own numbers: a program would wait for the step.
+        xp: Any = jnp if isinstance(step, jax.Array) else np
+        n = xp.asarray(step, xp.float32) + 1
         warm = n / max(warmup_steps, 1)
-        progress = jnp.clip((n - warmup_steps) / cosine_steps, 0, 1)
-        cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        progress = xp.clip((n - warmup_steps) / cosine_steps, 0, 1)
+        cosine = 0.5 * (1 + xp.cos(xp.pi * progress))
         decayed = final_learning_rate + (learning_rate - final_learning_rate) * cosine
-        return jnp.where(n < warmup_steps, warm * learning_rate, decayed)
+        return xp.where(n < warmup_steps, warm * learning_rate, decayed)
 
     return schedule
 

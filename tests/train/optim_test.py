@@ -22,6 +22,19 @@ def test_warmup_and_cosine_at_known_points():
     assert at == pytest.approx(expected)
 
 
+def test_a_rate_for_a_record_waits_for_no_device():
+    """The host's numbers are the device's. Mutation: jnp for both queues a program."""
+    schedule = optim.warmup_cosine(1e-3, 10, 110, 1e-4)
+    steps = [0, 5, 9, 60, 200]
+    inside = jax.jit(schedule)
+    assert not any(isinstance(schedule(step), jax.Array) for step in steps)
+    np.testing.assert_allclose(
+        [schedule(step) for step in steps],
+        [inside(jnp.int32(step)) for step in steps],
+        rtol=1e-6,
+    )
+
+
 def test_a_warmup_longer_than_training_is_refused():
     with pytest.raises(command.UserError, match='warmup_steps is 200 of 100 steps'):
         optim.warmup_cosine(1.0, 200, 100, 0.1)
