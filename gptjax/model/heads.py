@@ -1,5 +1,7 @@
 """What stands on the last layer: logits of tokens, classes of rows, rewards, values."""
 
+from typing import Any
+
 from flax import linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -62,7 +64,7 @@ class Head(nn.Module):
         self,
         x_BTD: Float[Array, 'B T D'],
         segments_BT: Int[Array, 'B T'],
-        tokens_VD: Float[Array, 'V D'],
+        tokens_VD: Any,
     ) -> None:
         """Calls what this head has, so that its weights come into being."""
         kind = self.arch.head.kind
@@ -76,9 +78,9 @@ class Head(nn.Module):
             self.values(x_BTD)
 
     def logits(
-        self, x_BTD: Float[Array, 'B T D'], tokens_VD: Float[Array, 'V D']
+        self, x_BTD: Float[Array, 'B T D'], tokens_VD: Any
     ) -> Float[Array, 'B T V']:
-        """Logits of tokens, in float32; `tokens_VD` are the embedding's weights."""
+        """Logits of tokens, in float32; `tokens_VD` is the weight of the embedding."""
         head = self.arch.head
         if head.kind in ('masked', 'pretraining'):
             x_BTD = layers.einsum('BTD,DF->BTF', x_BTD, self.transform_DD)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gptjax import sharding as sharding_lib
-from gptjax.model import config, joined, leaves, low
+from gptjax.model import config, joined, leaves, low, native
 
 PRODUCT = 'product'  # what compute.remat='dots' keeps
 
@@ -67,7 +67,7 @@ def einsum(spec: str, x: Array, weight: Any) -> Array:
 
 
 def _one(spec: str, x: Array, weight: Any) -> Array:
-    if isinstance(weight, leaves.Quantised):
+    if isinstance(weight, leaves.Quantised | leaves.Rows):
         return _quantised(spec, x, weight)
     if isinstance(weight, leaves.Low):
         return low.product(spec, x, weight.weight, weight.kind, _product)
@@ -119,19 +119,21 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _quantised(spec: str, x: Array, weight: leaves.Quantised) -> Array:
+def _quantised(spec: str, x: Array, weight: leaves.Quantised | leaves.Rows) -> Array:
     """The product with what the codes stand for, which only lives inside it."""
+    if native.covers(x, weight):
+        return native.product(x, weight)
     return _einsum(spec, x, weight.dense(x.dtype)).astype(x.dtype)
 
 
 def _quantised_forward(
-    spec: str, x: Array, weight: leaves.Quantised
-) -> tuple[Array, leaves.Quantised]:
+    spec: str, x: Array, weight: leaves.Quantised | leaves.Rows
+) -> tuple[Array, leaves.Quantised | leaves.Rows]:
     return _quantised(spec, x, weight), weight
 
 
 def _quantised_backward(
-    spec: str, weight: leaves.Quantised, dy: Array
+    spec: str, weight: leaves.Quantised | leaves.Rows, dy: Array
 ) -> tuple[Array, None]:
     left, right, result = spec.replace('->', ',').split(',')
     dx = _einsum(f'{result},{right}->{left}', dy, weight.dense(dy.dtype))

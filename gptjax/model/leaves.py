@@ -79,8 +79,60 @@ class Low:
     kind: str = dataclasses.field(metadata=dict(static=True))
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """A weight in 8 or 4 bits for serving, as rows that an output sums over.
+
+    Padded to I inputs, a multiple of 32, and O outputs, of 4, which lie as `native`
+    reads them: `codes` are (O / 4, I / 32, 4, 32) int8, with a `scale` (O,); or (O / 4,
+    I / 32, 4, 16) uint8, two elements each, code + 8, the first 16 of 32 in the low
+    halves, with a `scale` (O / 4, I / 32, 4). A weight is code x scale.
+    """
+
+    codes: Any
+    scale: Any
+    dims: tuple[int, ...] = dataclasses.field(metadata=dict(static=True))
+    inner: int = dataclasses.field(metadata=dict(static=True))  # see `sides`
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The weight's."""
+        return self.dims
+
+    @property
+    def sides(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The axes that a product sums over, the first or (-1) the last; the others."""
+        sides = self.dims[: self.inner], self.dims[self.inner :]
+        return sides if self.inner > 0 else sides[::-1]
+
+    def __getitem__(self, index: Array) -> Array:
+        """Rows of a weight (V, D) that sums over D, in float32: an embedding's."""
+        at = (index // 4, slice(None), index % 4)
+        scale = self.scale[at] if self.scale.ndim == 3 else self.scale[index, None]
+        return self._values(self.codes[at], scale)[..., : self.dims[-1]]
+
+    def dense(self, dtype: Any) -> Array:
+        """The weight that this stands for."""
+        codes = jnp.swapaxes(self.codes, 1, 2)
+        scale = self.scale.reshape(codes.shape[0], 4, -1)
+        if self.scale.ndim == 3:
+            scale = jnp.swapaxes(self.scale, 1, 2)
+        values = self._values(codes, scale)
+        inner, outer = (math.prod(side) for side in self.sides)
+        rows = values.reshape(-1, values.shape[-1])[:outer, :inner]
+        return (rows if self.inner < 0 else rows.T).reshape(self.dims).astype(dtype)
+
+    def _values(self, codes: Array, scale: Array) -> Array:
+        """Of blocks (..., I / 32, bytes), in float32."""
+        if codes.dtype == jnp.uint8:
+            codes = jnp.concatenate([codes & 15, codes >> 4], -1).astype(jnp.int8) - 8
+        values = codes.astype(jnp.float32) * scale[..., None]
+        return values.reshape(*values.shape[:-2], -1)
+
+
 def dense(leaf: Any) -> Array:
     """A weight as a float32 array, quantised or not."""
-    if isinstance(leaf, Quantised):
+    if isinstance(leaf, Quantised | Rows):
         return leaf.dense(jnp.float32)
     return jnp.asarray(leaf, jnp.float32)

@@ -40,7 +40,7 @@ def stacked(path: str) -> int:
 
 
 def summed(path: str) -> int:
-    """How many first axes the product of a weight sums over; -1 the last, 0 no product."""
+    """How many first axes a product with the weight sums over; -1: the last; or 0."""
     return _SUMMED[path.rsplit('/', 1)[-1]] if adaptable(path) else 0
 
 

@@ -1,6 +1,13 @@
-"""Weights in 8 or 4 bits, for a base that is not trained (Dettmers et al., 2023)."""
+"""Weights in 8 or 4 bits: of a base that is not trained, and for serving.
+
+The first is QLoRA's (Dettmers et al., 2023). The second is of unstacked weights, and
+lies as the kernel of `native` reads it.
+"""
 
 from collections.abc import Collection, Mapping
+import dataclasses
+import functools
+import math
 from typing import Any
 
 import jax
@@ -12,6 +19,7 @@ from gptjax import sharding as sharding_lib
 from gptjax.model import leaves, lora
 
 KINDS = ('int8', 'nf4')
+SERVED = {'int8': 127, 'int4': 7}  # the largest code
 _BLOCK = 64  # elements that share one absmax in nf4
 
 
@@ -86,6 +94,54 @@ def quantise(path: str, weight: Float[Array, '...'], kind: str) -> leaves.Quanti
     ).astype(jnp.uint8)
     codes = (nearest[..., 0::2] << 4) | nearest[..., 1::2]
     return leaves.Quantised(codes, absmax, dims, kind)
+
+
+def for_serving(params: core.Params, kind: str) -> core.Params:
+    """Unstacked parameters whose weights of products, and the embedding, are few bits.
+
+    kind: int8 has a scale for each output, int4 one for 32 inputs of an output, each
+    element the nearest code. Norms, biases, positions, routers, experts and adapters
+    stay as they are, as does an encoder, whose layers are stacked. Raises UserError
+    for a `kind` that is not of SERVED.
+    """
+    command.lookup(SERVED, kind, 'kind of served weights')
+
+    def serve(path: str, leaf: Any) -> Any:
+        if isinstance(leaf, leaves.Adapted):
+            return dataclasses.replace(leaf, base=serve(path, leaf.base))
+        inner = -1 if path == 'tokens' else lora.summed(path)
+        if not inner or (lora.stacked(path) and not _unstacked(path)):
+            return leaf
+        return rows(leaves.dense(leaf), inner, kind)
+
+    few = (leaves.Adapted, leaves.Quantised)
+    return trees.map_with_path(serve, params, is_leaf=lambda x: isinstance(x, few))
+
+
+@functools.partial(jax.jit, static_argnames=('inner', 'kind'))
+def rows(weight: Float[Array, '...'], inner: int, kind: str) -> leaves.Rows:
+    """A weight that sums over its first `inner` axes, or (-1) its last, in few bits."""
+    made = leaves.Rows(None, None, weight.shape, inner)
+    I = math.prod(made.sides[0])  # noqa: E741
+    rows_OI = weight.reshape(-1, I) if inner < 0 else weight.reshape(I, -1).T
+    O = rows_OI.shape[0]  # noqa: E741
+    rows_OI = jnp.pad(rows_OI, [(0, -O % 4), (0, -I % 32)])
+    # (O / 4, I / 32, 4, 32)
+    blocks = jnp.swapaxes(rows_OI.reshape(-1, 4, (I + 31) // 32, 32), 1, 2)
+    summed = -1 if kind == 'int4' else (1, 3)
+    scale = jnp.max(jnp.abs(blocks), summed, keepdims=True) / SERVED[kind]
+    codes = jnp.round(blocks / _some(scale)).astype(jnp.int8)
+    if kind == 'int8':
+        return dataclasses.replace(made, codes=codes, scale=scale.reshape(-1))
+    codes = (codes + 8).astype(jnp.uint8)
+    codes = codes[..., :16] | (codes[..., 16:] << 4)
+    return dataclasses.replace(made, codes=codes, scale=scale[..., 0])
+
+
+def _unstacked(path: str) -> bool:
+    """Whether a layer's weight is behind the number of the layer."""
+    names = path.split('/')
+    return names[names.index('blocks') + 1].isdigit()
 
 
 def _few(leaf: Any) -> bool:

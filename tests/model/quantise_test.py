@@ -3,6 +3,7 @@
 from pathlib import Path
 import statistics
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 import tiny
 import tiny_family
 
-from gptjax import trees
-from gptjax.model import layers, leaves, lora, quantise, transformer
+from gptjax import command, sharding, trees
+from gptjax.model import gpt, layers, leaves, lora, quantise, transformer
+from gptjax.model.families import gpt2
 
 quantised = jax.jit(quantise.quantise, static_argnums=(0, 2))
 GOLDEN = np.load(Path(__file__).parents[1] / 'golden' / 'nf4.npz')
@@ -103,3 +105,84 @@ def test_the_product_is_in_the_type_of_the_input():
     x_BD = jnp.ones((2, 6), jnp.bfloat16)
     made = quantised('mlp/up', jnp.ones((6, 4)), 'int8')
     assert layers.einsum('BD,DF->BF', x_BD, made).dtype == jnp.bfloat16
+
+
+SIDES = [('BTD,DNH->BTNH', (40, 3, 7), 1), ('BTNH,NHD->BTD', (3, 7, 40), 2)]
+SIDES += [('BTD,VD->BTV', (50, 33), -1)]
+
+
+@pytest.mark.parametrize(('spec', 'dims', 'inner'), SIDES)
+@pytest.mark.parametrize('kind', quantise.SERVED)
+def test_served_weights_lose_half_a_step(kind, spec, dims, inner):
+    """Catches scales over the wrong axis, halves of bytes exchanged, padding kept."""
+    weight = np.random.default_rng(0).normal(size=dims).astype(np.float32)
+    few = quantise.rows(jnp.asarray(weight), inner, kind)
+    made = np.asarray(few.dense(jnp.float32))
+    flat = [
+        x.reshape(-1, dims[-1]) if inner < 0 else x.reshape(np.prod(dims[:inner]), -1).T
+        for x in (weight, made)
+    ]
+    for row, found in zip(*flat, strict=True):
+        for begin in range(0, len(row), 32 if kind == 'int4' else len(row)):
+            part = slice(begin, begin + (32 if kind == 'int4' else len(row)))
+            step = np.float64(np.abs(row[part]).max()) / quantise.SERVED[kind]
+            nearest = np.round(row[part] / step) * step
+            # Two codes are as near where an element lies in the middle.
+            assert np.abs(found[part] - row[part]).max() <= step * 0.50001
+            assert np.mean(np.abs(found[part] - nearest) < 1e-5 * step) > 0.9
+    if inner < 0:
+        index = jnp.array([[3, 49], [0, 7]])
+        np.testing.assert_array_equal(few[index], made[index])
+
+
+def test_a_served_model_computes_with_what_its_codes_stand_for():
+    """A tied embedding is looked up and multiplied as the same numbers."""
+    model = tiny_family.model('gpt2', L=2)
+    params = transformer.unstack(model, tiny_family.params(model))
+    few = quantise.for_serving(params, 'int4')
+    kept = [p for p, x in trees.paths(few) if x.dtype == jnp.float32]
+    assert all(p.endswith(('scale', 'bias')) or p == 'positions' for p in kept)
+    dense = jax.tree.map(
+        leaves.dense, few, is_leaf=lambda x: isinstance(x, leaves.Rows)
+    )
+    tokens = jnp.array([[5, 3, 9]])
+    positions = jnp.arange(3)[None]
+
+    @jax.jit
+    def logits(params):
+        cache = gpt.init_cache(model.arch, 1, 8, 'float32')
+        return transformer.decode(model, params, tokens, positions, cache)[0]
+
+    wanted = logits(dense)
+    np.testing.assert_allclose(logits(few), wanted, rtol=1e-4, atol=1e-5)
+    assert np.abs(wanted - logits(params)).max() > 1e-4
+
+
+@pytest.mark.parametrize(('kind', 'most'), [('int8', 0.27), ('int4', 0.17)])
+def test_bytes_of_a_served_gpt2(kind, most):
+    arch = gpt2.sized(L=2, N=12, D=768, T=1024, V=50257)
+    model = transformer.make(arch, tiny.COMPUTE, sharding.single())
+    params = nn.unbox(transformer.abstract(model))
+    few = jax.eval_shape(
+        lambda p: quantise.for_serving(transformer.unstack(model, p), kind), params
+    )
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(few))
+    assert size <= most * 4 * trees.count(params)
+
+
+@pytest.mark.parametrize('kind', quantise.SERVED)
+def test_gradients_go_through_served_weights(kind):
+    rng = np.random.default_rng(0)
+    x, dy, weight = (
+        jnp.asarray(rng.normal(size=shape), jnp.float32)
+        for shape in ((2, 3, 8), (2, 3, 4, 5), (8, 4, 5))
+    )
+    few = quantise.rows(weight, 1, kind)
+    _, back = jax.vjp(lambda x: layers.einsum('BTD,DNH->BTNH', x, few), x)
+    expected = np.einsum('btnh,dnh->btd', dy, few.dense(jnp.float32))
+    np.testing.assert_allclose(back(dy)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_kind_that_cannot_be_served_is_refused():
+    with pytest.raises(command.UserError, match='int8'):
+        quantise.for_serving({}, 'int5')

@@ -1,0 +1,90 @@
+"""The kernel of few rows and few bits: its numbers, its building, and life without."""
+
+import concurrent.futures
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax.model import layers, native, quantise
+
+needs_compiler = pytest.mark.skipif(
+    not shutil.which('c++'), reason='there is no C++ compiler on this machine'
+)
+SHAPES = [
+    ('BTD,DNH->BTNH', (64, 3, 7), 1),
+    ('BTNH,NHD->BTD', (3, 7, 40), 2),
+    ('BTD,VD->BTV', (301, 33), -1),  # neither side a multiple of anything
+    ('BTF,FD->BTD', (3072, 129), 1),  # several chunks of 64 KiB
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize('kind', quantise.SERVED)
+@pytest.mark.parametrize(('spec', 'dims', 'inner'), SHAPES)
+def test_the_kernel_is_the_product_in_float64(kind, spec, dims, inner):
+    """Catches a block of a tile out of place, and rows of x lost between tiles."""
+    rng = np.random.default_rng(0)
+    weight = jnp.asarray(rng.normal(size=dims), jnp.float32)
+    few = quantise.rows(weight, inner, kind)
+    dense = np.asarray(few.dense(jnp.float32), np.float64)
+    x = rng.normal(size=(16, 1, *few.sides[0])).astype(np.float32)
+    wanted = np.einsum(spec, x.astype(np.float64), dense)
+    multiply = jax.jit(native.product)
+    alone = np.asarray(multiply(x[:1], few))
+    for B in (1, 2, 5, 6, 13, 16):
+        assert native.covers(jnp.asarray(x[:B]), few)
+        found = np.asarray(multiply(x[:B], few))
+        scale = np.abs(wanted).max()
+        np.testing.assert_allclose(found, wanted[:B], rtol=0, atol=1e-5 * scale)
+        # What a row says does not depend on the others.
+        np.testing.assert_array_equal(found[:1], alone)
+
+
+@needs_compiler
+def test_the_type_is_that_of_x_and_many_rows_are_xlas():
+    few = quantise.rows(jnp.ones((64, 8)), 1, 'int8')
+    x_BD = jnp.full((3, 64), 0.5, jnp.bfloat16)
+    found = layers.einsum('BD,DF->BF', x_BD, few)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found.astype(jnp.float32), np.full((3, 8), 32.0))
+    assert not native.covers(jnp.ones((native.ROWS + 1, 64)), few)
+
+
+@needs_compiler
+def test_builds_at_once_leave_one_whole_library(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        built = [pool.submit(native.build) for _ in range(2)]
+        paths = {future.result() for future in built}
+    assert [*(tmp_path / 'gptjax').iterdir()] == [*paths]
+
+
+PROGRAM = """
+import jax.numpy as jnp
+from gptjax.model import layers, native, quantise
+few = quantise.rows(jnp.arange(64.0).reshape(32, 2), 1, 'int8')
+for _ in range(2):
+    y_BF = layers.einsum('BD,DF->BF', jnp.ones((1, 32)), few)
+print(native.available(), *(round(float(y)) for y in y_BF[0]))
+"""
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'said'),
+    [('GPTJAX_NATIVE', '0', 0), ('CXX', '/no/compiler', 1), ('CXX', 'false', 1)],
+)
+def test_without_it_products_are_xlas_and_that_is_said_once(
+    tmp_path, monkeypatch, name, value, said
+):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setenv(name, value)
+    done = subprocess.run(
+        [sys.executable, '-c', PROGRAM], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ['False', '992', '1024']
+    assert done.stderr.count('kernel') == said
