@@ -121,7 +121,7 @@ _product.defvjp(_product_forward, _product_backward)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _quantised(spec: str, x: Array, weight: leaves.Quantised | leaves.Rows) -> Array:
     """The product with what the codes stand for, which only lives inside it."""
-    if native.covers(x, weight):
+    if isinstance(weight, leaves.Rows) and native.covers(x, weight):
         return native.product(x, weight)
     return _einsum(spec, x, weight.dense(x.dtype)).astype(x.dtype)
 

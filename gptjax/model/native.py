@@ -28,11 +28,10 @@ _SOURCE = Path(__file__).with_name('native.cc')
 _FLAGS = ('-std=c++17', '-O3', '-march=native', '-fPIC', '-shared', '-w')
 
 
-def covers(x: Array, weight: leaves.Quantised | leaves.Rows) -> bool:
+def covers(x: Array, weight: leaves.Rows) -> bool:
     """Whether `product` can multiply the two."""
     return (
-        isinstance(weight, leaves.Rows)
-        and x.size <= ROWS * math.prod(weight.sides[0])
+        x.size <= ROWS * math.prod(weight.sides[0])
         and jax.default_backend() == 'cpu'
         and available()
     )
