@@ -34,6 +34,7 @@ class Given(NamedTuple):
     def config(self, shape: Shape) -> Any:
         """configs/gpt2.py with the model of a shape, on one device."""
         from configs import gpt2
+        from gptjax import platforms
         from gptjax.model import table as model_table
 
         changes: dict[str, Any] = {'T': shape.T}
@@ -49,8 +50,10 @@ class Given(NamedTuple):
         )
         config.mesh.update(fsdp=1, rules='data')
         dtype = 'float32' if self.device == 'cpu' else 'bfloat16'
+        platform = 'gpu' if self.device == 'cuda' else self.device
+        unroll = self.unroll or platforms.unroll(platform, config.model.L)
         config.compute.update(
-            dtype=dtype, remat='none', accumulate=1, scan_unroll=self.unroll
+            dtype=dtype, remat='none', accumulate=1, scan_unroll=unroll
         )
         config.guard = dict(sigma=0.0)
         return config

@@ -3,9 +3,9 @@
 XLA's own `cost_analysis` counts the body of a loop once. Here an operation counts as
 often as the loops around it run, and only products count: dots, and the convolutions
 that XLA makes of them for TPUs. How often a loop runs is written at it
-(`known_trip_count`), or is the bound of its condition, as loops of JAX's scans count
-from 0 by 1. Of a conditional all branches count. What a kernel of Pallas computes is
-not in the text.
+(`known_trip_count`), or follows from its condition and its step, as the loops of scans
+and those that XLA makes count from 0. Of a conditional all branches count. What a kernel
+of Pallas computes is not in the text.
 """
 
 from collections import Counter
@@ -72,6 +72,9 @@ class Program:
                 found[f'{target[1] if target else ""}:{kernel}'] += times
         return found
 
+    def _by_name(self, computation: str) -> dict[str, _Operation]:
+        return {one.name: one for one in self._computations[computation]}
+
     def _dims(self, computation: str) -> dict[str, list[int]]:
         return {one.name: _dims(one.shape) for one in self._computations[computation]}
 
@@ -98,13 +101,39 @@ class Program:
         found = re.search(r'"known_trip_count":(\{[^}]*\})', operation.rest)
         if found:
             return int(json.loads(found[1])['n'])
-        condition = re.search(r'condition=%?([\w.\-]+)', operation.rest)
-        inside = self._computations[condition[1]] if condition else []
-        if any('direction=LT' in one.rest for one in inside):
-            bounds = [one.rest for one in inside if one.kind == 'constant']
-            if len(bounds) == 1:
-                return int(bounds[0].partition(')')[0])
+        names = re.search(r'condition=%?([\w.\-]+), body=%?([\w.\-]+)', operation.rest)
+        found_names = names.groups() if names else ()
+        condition, body = (self._by_name(name) for name in found_names)
+        for compared in condition.values():
+            if compared.kind == 'compare' and 'direction=LT' in compared.rest:
+                counter, bound = (condition[name] for name in _operands(compared))
+                place = re.search(r'index=(\d+)', counter.rest)
+                if place and bound.kind == 'constant':
+                    step = _step(body, int(place[1]))
+                    return -(-_number(bound) // step)
         raise ValueError(f'how often {operation.name} runs is not in the program')
+
+
+def _operands(operation: _Operation) -> list[str]:
+    """Their names; some versions write shapes before them."""
+    given = re.sub(r'/\*.*?\*/', '', operation.rest.partition(')')[0])
+    return [name.split()[-1].lstrip('%') for name in given.split(', ') if name]
+
+
+def _number(operation: _Operation) -> int:
+    return int(operation.rest.partition(')')[0])
+
+
+def _step(body: dict[str, _Operation], place: int) -> int:
+    """What a loop adds to its counter, the element of its state at `place`.
+
+    XLA does two steps of some loops in one, and then counts by two.
+    """
+    *_, root = body.values()
+    added = body[_operands(root)[place]]
+    steps = [body[name] for name in _operands(added)] if added.kind == 'add' else []
+    numbers = [_number(one) for one in steps if one.kind == 'constant']
+    return numbers[0] if numbers else 1
 
 
 def _dims(shape: str) -> list[int]:
@@ -114,9 +143,8 @@ def _dims(shape: str) -> list[int]:
 
 def _product(operation: _Operation, dims: dict[str, list[int]]) -> int:
     """2 x the multiplications of a dot or a convolution."""
-    operands, _, attributes = operation.rest.partition(')')
-    names = re.findall(r'%?([\w.\-]+)(?:,|$)', operands)
-    left, right = (dims[name] for name in names[:2])
+    attributes = operation.rest.partition(')')[2]
+    left, right = (dims[name] for name in _operands(operation))
     out = _dims(operation.shape)
     if operation.kind == 'dot':
         found = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', attributes)

@@ -13,6 +13,7 @@ goals are for one H200; where there is no GPU, no row has a value.
 
 import argparse
 from collections.abc import Callable, Iterator
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -24,6 +25,7 @@ import time
 from typing import Any, NamedTuple
 
 from experiments.benchmarks import _gpu_sides
+from gptjax import platforms
 
 FRACTION = '0.5'  # of the memory is ours; the rest is the peer's
 ROUNDS, STEPS, CHECKED = 5, 10, 50
@@ -248,15 +250,21 @@ def measured(given: _gpu_sides.Given) -> list[dict[str, Any]]:
     return list(_rows(given.name, goals, measure(given), **more))
 
 
-def _probe() -> dict[str, Any]:
-    """What a run would choose here."""
+def _probe(given: _gpu_sides.Given) -> dict[str, Any]:
+    """What a run would choose here for the models that are trained."""
     import jax
 
-    device = jax.devices()[0]
+    from experiments.benchmarks import _program
+
+    chosen = {}
+    for name, (shape, _) in TRAINED.items():
+        compute = _program.of(given.config(shape)).model.compute
+        chosen[name] = dataclasses.asdict(compute)
     return {
-        'device': device.device_kind,
+        'device': jax.devices()[0].device_kind,
         'jax': jax.__version__,
-        'XLA_FLAGS': os.environ.get('XLA_FLAGS', ''),
+        'started with': platforms.told(),
+        'compute': chosen,
         'copy, GB/s': _gpu_sides.bandwidth() / 1e9,
     }
 
@@ -266,15 +274,18 @@ def main() -> None:
     parser.add_argument('name', choices=[*figures(), 'probe'])
     parser.add_argument('--device', default='cuda', choices=('cuda', 'cpu'))
     parser.add_argument('--tiny', action='store_true', help='a small shape, not kept')
-    parser.add_argument('--unroll', type=int, default=0)
+    parser.add_argument('--unroll', type=int, default=0, help='layers; 0: as a run')
     parser.add_argument('--json', action='store_true', help='rows, and nothing kept')
     flags = parser.parse_args()
     os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', FRACTION)
     os.environ['JAX_PLATFORMS'] = flags.device
-    if flags.name == 'probe':
-        print(json.dumps(_probe(), indent=1))
-        return
+    if flags.name.startswith('first-step'):
+        os.environ['GPTJAX_CACHE'] = '0'
+    platforms.prepare()
     given = _gpu_sides.Given(flags.name, flags.device, flags.tiny, flags.unroll)
+    if flags.name == 'probe':
+        print(json.dumps(_probe(given), indent=1))
+        return
     found = measured(given)
     if flags.json or flags.tiny:
         print(json.dumps(found))

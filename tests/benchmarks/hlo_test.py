@@ -17,6 +17,30 @@ ENTRY %main (a: bf16[8,3,5], b: bf16[8,5,7]) -> bf16[8,3,7] {
 window={size=8 stride=7 lhs_dilate=8}, dim_labels=0bf_0io->0bf
 }
 """
+# A loop that counts to 8 by two, without a word on how often it runs.
+BY_TWO = """
+%condition (state: (u32[], f32[4,4])) -> pred[] {
+  %state = (u32[], f32[4,4]{1,0}) parameter(0)
+  %bound = u32[] constant(8)
+  %counter = u32[] get-tuple-element(%state), index=0
+  ROOT %less = pred[] compare(%counter, %bound), direction=LT
+}
+
+%body (state.1: (u32[], f32[4,4])) -> (u32[], f32[4,4]) {
+  %state.1 = (u32[], f32[4,4]{1,0}) parameter(0)
+  %two = u32[] constant(2)
+  %counter.1 = u32[] get-tuple-element(%state.1), index=0
+  %next = u32[] add(%counter.1, %two)
+  %x = f32[4,4]{1,0} get-tuple-element(%state.1), index=1
+  %y = f32[4,4]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %new = (u32[], f32[4,4]{1,0}) tuple(%next, /*index=1*/%y)
+}
+
+ENTRY %main (given: (u32[], f32[4,4])) -> (u32[], f32[4,4]) {
+  %given = (u32[], f32[4,4]{1,0}) parameter(0)
+  ROOT %while.1 = (u32[], f32[4,4]{1,0}) while(%given), condition=%condition, body=%body
+}
+"""
 
 
 def test_an_operation_counts_as_often_as_its_loops_run():
@@ -39,6 +63,11 @@ def test_an_operation_counts_as_often_as_its_loops_run():
 def test_a_convolution_that_is_a_batched_product():
     """Mutation: counting all places of the window gives 8 times as much."""
     assert _hlo.Program(BATCHED).flops() == 2 * 8 * 3 * 5 * 7
+
+
+def test_a_loop_that_counts_by_two_runs_half_as_often():
+    """So XLA writes loops that gather weights beside products. Mutation: by one."""
+    assert _hlo.Program(BY_TWO).flops() == 4 * 2 * 4**3
 
 
 def test_a_loop_without_a_count_is_refused():
