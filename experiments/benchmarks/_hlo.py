@@ -4,8 +4,8 @@ XLA's own `cost_analysis` counts the body of a loop once. Here an operation coun
 often as the loops around it run, and only products count: dots, and the convolutions
 that XLA makes of them for TPUs. How often a loop runs is written at it
 (`known_trip_count`), or follows from its condition and its step, as the loops of scans
-and those that XLA makes count from 0. Of a conditional all branches count. What a kernel
-of Pallas computes is not in the text.
+and those that XLA makes count from 0. Of a conditional all branches count. What a
+kernel of Pallas computes is not in the text.
 """
 
 from collections import Counter
