@@ -46,7 +46,11 @@ def get_config(size: str = 'small') -> ConfigDict:
     config.objective = dict(name='next_token')
     config.mesh = dict(data=1, fsdp=-1, tensor=1, rules='fsdp')
     config.compute = dict(
-        dtype='bfloat16', remat='dots', scan_unroll=1, accumulate=accumulate
+        dtype='bfloat16',
+        remat='dots',
+        scan_unroll=1,
+        accumulate=accumulate,
+        attention='auto',
     )
     # A Spot VM may be gone after ten seconds; a thousand steps are not lost for that.
     config.checkpoint = dict(every=1_000, keep=3, keep_every=5_000, failures=3)

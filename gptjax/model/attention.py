@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from gptjax import sharding as sharding_lib
-from gptjax.model import config, joined, layers
+from gptjax.model import blocked, config, joined, kernels, layers
 from gptjax.model import positions as positions_lib
 
 
@@ -27,12 +27,14 @@ class LayerCache(NamedTuple):
 class Context(NamedTuple):
     """What all layers know of a row: who sees whom, and where each token stands."""
 
-    mask_BTS: Bool[Array, 'B T S']
-    distance_bTS: Int[Array, 'b T S']  # of a query to a key, in tokens
+    mask_BTS: Bool[Array, 'B T S'] | None  # None where a kernel needs no mask
+    distance_bTS: Int[Array, 'b T S'] | None  # of a query to a key, in tokens
     real_BT: Bool[Array, 'B T']  # no padding
     positions_BT: Int[Array, 'B T']
     turn: positions_lib.Turn | None
     cross_mask_BTS: Bool[Array, 'B T S2'] | None = None
+    segments_BT: Int[Array, 'B T'] | None = None
+    kernel: kernels.Chosen | None = None  # of a row that looks at itself
 
 
 def packed(
@@ -40,6 +42,7 @@ def packed(
     positions_BT: Int[Array, 'B T'],
     segments_BT: Int[Array, 'B T'],
     source_segments_BS: Int[Array, 'B S'] | None = None,
+    kernel: kernels.Chosen | None = None,
 ) -> Context:
     """The context of packed rows: a token sees its own document, or its past alone.
 
@@ -47,20 +50,25 @@ def packed(
     document of a decoder sees the source of the same number.
     """
     T = segments_BT.shape[1]
-    mask_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
-    if arch.causal:
-        mask_BTT &= jnp.tril(jnp.ones((T, T), bool))
-    index_T = jnp.arange(T)
+    mask_BTT = distance_1TT = None
+    if kernel is None:
+        mask_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
+        if arch.causal:
+            mask_BTT &= jnp.tril(jnp.ones((T, T), bool))
+        index_T = jnp.arange(T)
+        distance_1TT = (index_T[:, None] - index_T)[None]
     cross = None
     if source_segments_BS is not None:
         cross = segments_BT[:, :, None] == source_segments_BS[:, None, :]
     return Context(
         mask_BTT,
-        (index_T[:, None] - index_T)[None],
+        distance_1TT,
         segments_BT > 0,
         positions_BT,
         _turn(arch, positions_BT),
         cross,
+        segments_BT,
+        kernel,
     )
 
 
@@ -248,7 +256,10 @@ class _Attention(nn.Module):
         weights = self.dropout(weights).astype(q_BTNH.dtype)
         G = 'G' if self.arch.G > 1 else ''
         y_BTNH = jnp.einsum(f'BK{G}TS,BSKH->BTK{G}H', weights, v_BSKH)
-        y_BTNH = y_BTNH.reshape(q_BTNH.shape)
+        return self.leave(y_BTNH.reshape(q_BTNH.shape))
+
+    def leave(self, y_BTNH: Float[Array, 'B T N H']) -> Float[Array, 'B T D']:
+        """The projection back to the model's width."""
         y_BTD = layers.einsum('BTNH,NHD->BTD', y_BTNH, self.weights['out'])
         if 'out_bias' in self.weights:
             y_BTD += self.weights['out_bias'].astype(y_BTD.dtype)
@@ -277,9 +288,15 @@ class SelfAttention(_Attention):
         if cache is not None:
             cache = write(cache, k_BSKH, v_BSKH, context.positions_BT[:, 0])
             k_BSKH, v_BSKH = read(cache, x_BTD.dtype)
-        mask_BTS = context.mask_BTS
+        if context.kernel is not None:
+            assert context.segments_BT is not None
+            inputs = blocked.Inputs(q_BTNH, k_BSKH, v_BSKH, context.segments_BT)
+            return self.leave(kernels.attend(context.kernel, inputs, window)), cache
+        mask_BTS, distance_bTS = context.mask_BTS, context.distance_bTS
+        assert mask_BTS is not None
         if any(self.arch.windows):
-            near_bTS = jnp.abs(context.distance_bTS) < window
+            assert distance_bTS is not None
+            near_bTS = jnp.abs(distance_bTS) < window
             mask_BTS &= near_bTS | (jnp.asarray(window) == 0)
         return self.attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS), cache
 

@@ -246,6 +246,14 @@ REMAT = {
     'dots': 'keep the results of products with weights',
     'full': 'keep the input of each layer',
 }
+ATTENTION = {
+    'auto': 'the fastest of the machine that agrees with the reference',
+    'reference': 'scores of all pairs of tokens at once',
+    'blocked': 'blocks of queries, each with the keys that it can see',
+    'cudnn': 'flash attention of cuDNN (NVIDIA)',
+    'triton': 'flash attention of JAX in Pallas (NVIDIA)',
+    'splash': 'splash attention of JAX in Pallas (TPU)',
+}
 PRODUCTS = {
     'plain': 'in `dtype`',
     'int8': 'the forward ones in 8-bit whole numbers, gradients as of the plain ones',
@@ -262,11 +270,13 @@ class Compute:
     scan_unroll: int  # layers in one iteration of the scan; L unrolls it
     accumulate: int  # microbatches in a step
     products: str = 'plain'  # with the weights of layers, in training; see `low`
+    attention: str = 'auto'  # of ATTENTION; see `kernels`
 
     def __post_init__(self) -> None:
         command.lookup(DTYPES, self.dtype, 'compute.dtype')
         command.lookup(REMAT, self.remat, 'compute.remat')
         command.lookup(PRODUCTS, self.products, 'compute.products')
+        command.lookup(ATTENTION, self.attention, 'compute.attention')
         for name in ('scan_unroll', 'accumulate'):
             if getattr(self, name) < 1:
                 raise command.UserError(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gptjax import core
-from gptjax.model import attention, config, heads, layers, stack
+from gptjax.model import attention, config, heads, kernels, layers, stack
 
 Cache = list[attention.LayerCache]
 
@@ -42,7 +42,8 @@ class GPT(stack.Stack):
         `positions_BT` count from 0 in each document, `segments_BT` number the documents
         of a row from 1 (0 is padding). With `train`, dropout needs the rng 'dropout'.
         """
-        context = attention.packed(self.arch, positions_BT, segments_BT)
+        kernel = kernels.chosen(self)
+        context = attention.packed(self.arch, positions_BT, segments_BT, kernel=kernel)
         x_BTD = self.embed(tokens_BT, positions_BT, types_BT)
         return self.run(x_BTD, context)
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from gptjax import core
 from gptjax import sharding as sharding_lib
-from gptjax.model import attention, config, gpt, heads, layers, stack
+from gptjax.model import attention, config, gpt, heads, kernels, layers, stack
 
 
 class Seq2Seq(nn.Module):
@@ -43,7 +43,12 @@ class Seq2Seq(nn.Module):
         """The encoder's output for the source, and its router's losses."""
         with jax.named_scope('embedding'):
             x_BSD = self.encoder.enter(self.tokens_VD[source_BS], positions_BS)
-        context = attention.packed(self.encoder.arch, positions_BS, segments_BS)
+        context = attention.packed(
+            self.encoder.arch,
+            positions_BS,
+            segments_BS,
+            kernel=kernels.chosen(self.encoder),
+        )
         return self.encoder.run(x_BSD, context)
 
     def hidden(
@@ -60,7 +65,11 @@ class Seq2Seq(nn.Module):
             source_BS, source_positions_BS, source_segments_BS
         )
         context = attention.packed(
-            self.arch, positions_BT, segments_BT, source_segments_BS
+            self.arch,
+            positions_BT,
+            segments_BT,
+            source_segments_BS,
+            kernel=kernels.chosen(self),
         )
         x_BTD = self.embed(tokens_BT, positions_BT)
         x_BTD, router = self.decoder.run(x_BTD, context, source_BSD)

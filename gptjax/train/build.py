@@ -19,7 +19,7 @@ from gptjax import sharding as sharding_lib
 from gptjax.data import dataset, lineage, mixture, prompts, storage
 from gptjax.data import rows as rows_lib
 from gptjax.model import config as model_config
-from gptjax.model import transformer
+from gptjax.model import kernels, transformer
 from gptjax.objectives import policy
 from gptjax.objectives import table as objective_table
 from gptjax.text import table as text_table
@@ -43,6 +43,7 @@ class Run:
     seed: int
     steps: int
     model: transformer.Model
+    attention: kernels.Choice
     tokenizer: tokenizer_lib.Tokenizer
     boxed: core.Params  # shapes and axes of what is trained and saved
     start_params: Callable[[], core.Params]
@@ -83,6 +84,9 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     begin, model = begin_of(settings)
     data = settings_lib.data_of(settings)
     T = inputs.length(data, model.arch)
+    attention = kernels.choose(model.arch, model.compute, model.sharding, T)
+    compute = dataclasses.replace(model.compute, attention=attention.name)
+    model = model.clone(compute=compute)
     _check_batch(data.batch_size, model)
     made = losses.of(settings, model)
     objective, rollout = made.objective, made.rollout
@@ -115,6 +119,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         seed=settings['seed'],
         steps=steps,
         model=model,
+        attention=attention,
         tokenizer=tokenizer,
         boxed=boxed,
         start_params=begin.params,

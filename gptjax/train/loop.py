@@ -397,6 +397,7 @@ class _Loop:
             f'{run.data.batch_size} rows, mesh {mesh} ({self.sharding.rules}), '
             f'{jax.devices()[0].device_kind}'
         )
+        self.log.say(f'attention: {run.attention}')
 
 
 def _held_out(means: Mapping[str, float]) -> dict[str, float]:
