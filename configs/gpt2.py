@@ -51,6 +51,7 @@ def get_config(size: str = 'small') -> ConfigDict:
         scan_unroll=1,
         accumulate=accumulate,
         attention='auto',
+        products='plain',
     )
     # A Spot VM may be gone after ten seconds; a thousand steps are not lost for that.
     config.checkpoint = dict(every=1_000, keep=3, keep_every=5_000, failures=3)

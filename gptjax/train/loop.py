@@ -9,7 +9,7 @@ from flax import linen as nn
 import jax
 
 from gptjax import command, core, trees
-from gptjax.model import transformer
+from gptjax.model import low, transformer
 from gptjax.train import (
     begin,
     build,
@@ -398,6 +398,8 @@ class _Loop:
             f'{jax.devices()[0].device_kind}'
         )
         self.log.say(f'attention: {run.attention}')
+        if note := low.emulated(run.model.compute.products):
+            self.log.say(note)
 
 
 def _held_out(means: Mapping[str, float]) -> dict[str, float]:
