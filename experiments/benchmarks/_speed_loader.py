@@ -25,8 +25,8 @@ from gptjax.train import build, goodput, log, loop
 
 # model: (preset and changes of it, rows of a batch, steps)
 MODELS: dict[str, tuple[dict[str, Any], int, int]] = {
-    '6 x 384': (dict(name='gpt2-mini', T=256, V=384), 16, 10),
-    '4 x 128': (dict(name='gpt2-micro', T=64, V=384), 12, 400),
+    '6 x 384': (dict(name='gpt2-mini', T=256, V=384), 16, 6),
+    '4 x 128': (dict(name='gpt2-micro', T=64, V=384), 12, 200),
 }
 
 
@@ -62,7 +62,7 @@ def _config(model: str, loader: str, text: Path) -> ConfigDict:
     config.data.update(path=str(text), batch_size=batch_size, loader=loader)
     config.data.build.tokenizer = dict(name='bytes')
     config.eval.rows = batch_size
-    config.run.log_every = max(1, steps // 10)
+    config.run.log_every = max(1, steps // 6)
     config.optimizer.warmup_steps = 1
     return config
 
