@@ -1,6 +1,7 @@
 """The train step of a config as a program: from shapes, without weights and data."""
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import types
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from gptjax import command, core
 from gptjax import sharding as sharding_lib
 from gptjax.model import config as model_config
-from gptjax.model import transformer
+from gptjax.model import kernels, transformer
 from gptjax.objectives import next_token
 from gptjax.objectives import table as objective_table
 from gptjax.train import begin, build, freeze
@@ -34,6 +35,8 @@ def of(config: Any, devices: Sequence[Any] = ()) -> Program:
     sharding = sharding_lib.make(**settings['mesh'], devices=devices)
     arch = model_config.architecture(**settings['model'])
     compute = command.splat(model_config.Compute, 'compute', settings['compute'])
+    chosen = kernels.choose(arch, compute, sharding, arch.T).name
+    compute = dataclasses.replace(compute, attention=chosen)
     model = transformer.make(arch, compute, sharding)
     _, optimizer = build.optimizer_of(settings, settings['steps'])
     guard: guard_lib.Options = settings_lib.of_loop(settings)['guard']

@@ -84,6 +84,7 @@ def _tiny(L: int, unroll: int, remat: str = 'none'):
     config.model.update(T=32, V=128, D=32, F=64, N=2, K=2, H=16)
     config.mesh.fsdp = 1
     config.compute.remat = remat
+    config.compute.attention = 'reference'
     return _program.of(config)
 
 
