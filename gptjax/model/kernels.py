@@ -87,7 +87,7 @@ def choose(
     as in encoders, they take as long.
     """
     platform = sharding.mesh.devices.flat[0].platform
-    names = CANDIDATES[platform]
+    names = CANDIDATES.get(platform, ('blocked',))
     if compute.attention != 'auto':
         names = (compute.attention,)
     elif platform == 'cpu' and not arch.causal:

@@ -251,11 +251,13 @@ def check_unchanged(settings: Mapping[str, Any], workdir: Path, allowed: bool) -
 
 
 def _spelled(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with every field of the model and the guard.
+    """The settings with every field of the model, of compute and the guard.
 
     Older configs lack the newer ones.
     """
-    spelled = {**settings, 'guard': dataclasses.asdict(_guard_of(settings))}
+    compute = command.splat(model_config.Compute, 'compute', settings['compute'])
+    filled = {'guard': _guard_of(settings), 'compute': compute}
+    spelled = {**settings, **{n: dataclasses.asdict(s) for n, s in filled.items()}}
     section = settings['model']
     if 'init_from' in section:
         return spelled
