@@ -34,10 +34,10 @@ def test_the_kernel_is_the_product_in_float64(kind, spec, dims, inner):
     dense = np.asarray(few.dense(jnp.float32), np.float64)
     x = rng.normal(size=(16, 1, *few.sides[0])).astype(np.float32)
     wanted = np.einsum(spec, x.astype(np.float64), dense)
+    assert native.available()
     multiply = jax.jit(native.product)
     alone = np.asarray(multiply(x[:1], few))
     for B in (1, 2, 5, 6, 13, 16):
-        assert native.covers(jnp.asarray(x[:B]), few)
         found = np.asarray(multiply(x[:B], few))
         scale = np.abs(wanted).max()
         np.testing.assert_allclose(found, wanted[:B], rtol=0, atol=1e-5 * scale)
@@ -49,12 +49,14 @@ def test_the_kernel_is_the_product_in_float64(kind, spec, dims, inner):
 def test_the_type_is_that_of_x_and_many_rows_are_xlas():
     few = quantise.rows(jnp.ones((64, 8)), 1, 'int8')
     x_BD = jnp.full((3, 64), 0.5, jnp.bfloat16)
+    assert native.covers(x_BD, few)
     found = layers.einsum('BD,DF->BF', x_BD, few)
     assert found.dtype == jnp.bfloat16
     np.testing.assert_array_equal(found.astype(jnp.float32), np.full((3, 8), 32.0))
     assert not native.covers(jnp.ones((native.ROWS + 1, 64)), few)
 
 
+@pytest.mark.long
 @needs_compiler
 def test_builds_at_once_leave_one_whole_library(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))

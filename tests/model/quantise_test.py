@@ -137,7 +137,7 @@ def test_served_weights_lose_half_a_step(kind, spec, dims, inner):
 
 def test_a_served_model_computes_with_what_its_codes_stand_for():
     """A tied embedding is looked up and multiplied as the same numbers."""
-    model = tiny_family.model('gpt2', L=2)
+    model = tiny_family.model('gpt2', L=1)
     params = transformer.unstack(model, tiny_family.params(model))
     few = quantise.for_serving(params, 'int4')
     kept = [p for p, x in trees.paths(few) if x.dtype == jnp.float32]
