@@ -84,3 +84,18 @@ def test_a_config_from_before_a_field_of_the_model_is_the_same_config(
     now['model']['head']['values'] = True
     with pytest.raises(command.UserError, match=r'head\.values: False -> True'):
         settings_lib.check_unchanged(now, tmp_path, allowed=False)
+
+
+def test_a_run_of_an_older_config_goes_on(a_config, tmp_path):
+    """One from before there was compute.attention, whose default is 'auto'."""
+    old = settings_lib.of(a_config)
+    assert 'attention' not in old['compute']
+    (tmp_path / 'config.json').write_text(json.dumps(old))
+    manifest = tmp_path / 'checkpoints/00000001/manifest.json'
+    manifest.parent.mkdir(parents=True)
+    manifest.touch()
+    new = {**old, 'compute': {**old['compute'], 'attention': 'auto'}}
+    settings_lib.check_unchanged(new, tmp_path, allowed=False)
+    new['compute']['attention'] = 'reference'
+    with pytest.raises(command.UserError, match="attention: 'auto' -> 'reference'"):
+        settings_lib.check_unchanged(new, tmp_path, allowed=False)
