@@ -104,7 +104,7 @@ def prepare(root: str = '/') -> None:
     here = [one for one in here if one.chip in ('', chip) and one.devices <= devices]
     for variable in dict.fromkeys(one.variable for one in here):
         _set(variable, [one for one in here if one.variable == variable], cache)
-    if platform == 'cpu':
+    if platform == 'cpu' and sys.platform == 'linux':
         _limit_threads(root)
     _told.append(_keep_programs(platform, cache, root))
 
