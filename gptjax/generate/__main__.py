@@ -5,11 +5,11 @@ import pathlib
 import sys
 
 from gptjax import command
+from gptjax.generate import options
 
 
 def main() -> None:
-    reads = sys.argv[1:2] == ['read']
-    _read(sys.argv[2:]) if reads else _complete(sys.argv[1:])
+    _read(sys.argv[2:]) if sys.argv[1:2] == ['read'] else _complete(sys.argv[1:])
 
 
 def _complete(argv: Sequence[str]) -> None:
@@ -25,14 +25,14 @@ def _complete(argv: Sequence[str]) -> None:
     add('--top_p', type=float, default=1.0, metavar='P', help='1 is off')
     add('--seed', type=int, default=0)
     add('--stop', action='append', default=[], metavar='TEXT', help='may be repeated')
+    options.add(parser)
     flags = command.parse(parser, argv)
 
     from gptjax.generate import terminal
     from gptjax.train import build
 
     settings = vars(flags)
-    trained = build.load(settings.pop('workdir'))
-    terminal.complete(trained, **settings)
+    terminal.complete(build.load(settings.pop('workdir')), **settings)
 
 
 def _read(argv: Sequence[str]) -> None:

@@ -1,11 +1,11 @@
 """The engine: prompts in, completions out, for a batch that lives and ends together.
 
-A batch is prefilled once: prompts are padded on the right to a power of two, so that
-few shapes compile. Then one jitted loop decodes a chunk of tokens at a time and leaves
-early when all rows are done; between chunks the host turns tokens into text, looks for
-stop strings and hands the pieces out. What a request yields depends on neither its
-batch nor the size of a chunk: the key of a token is fold_in(key(seed), position).
-Rows of one batch may go through different adapters of the model.
+Rows, prompts and caches are padded to powers of two, so that few shapes compile. Where
+nobody looks before the end, prefill and all tokens are one program. For streams and for
+stop strings, one program prefills and another decodes a chunk of tokens at a time;
+between chunks the host turns tokens into text and hands the pieces out. What a request
+yields depends on neither its batch nor the size of a chunk: the key of a token is
+fold_in(key(seed), position). Rows of one batch may go through different adapters.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,15 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax import command, core
-from gptjax.generate import loop, sampling
-from gptjax.model import heads, lora, seq2seq, transformer
+from gptjax.generate import loop, sampling, speculate
+from gptjax.model import heads, joined, lora, quantise, seq2seq, transformer
 from gptjax.text import chat, frames
 from gptjax.text import stream as text_stream
 from gptjax.text import tokenizer as text_tokenizer
 
-BATCH = 32  # rows decoded together
+BATCH = 32  # rows decoded together, unless an engine is told otherwise
 SHORTEST = 16  # the smallest bucket of prompt lengths
-SMALLEST = 256  # the fewest tokens that a cache has room for
+SMALLEST = 128  # the fewest tokens that a cache has room for
+WEIGHTS = ('float32', 'bfloat16', *quantise.SERVED)
+CACHES = ('float32', 'bfloat16', 'int8')
 UNSAID = (*chat.ROLES.values(), text_tokenizer.MASK)  # no model may say these
 
 
@@ -119,6 +121,12 @@ class Engine:
 
     adapters: (tree of adapters, scale) by name, as `lora.join` takes them; raises
         UserError as `lora.several` does.
+    weights: of WEIGHTS; float32 are those given. What products read, and the embedding,
+        are held in another form; the others round.
+    cache: of CACHES, how keys and values are held; '' is the type of activations.
+    batch: rows decoded together; each power of two up to it is a program.
+    drafted: tokens that the row's own text proposes for each pass of the model, which
+        pays where it repeats itself; 0 is off. What is said does not change.
     """
 
     adapters: Sequence[str] = ()  # the names; index 0 of `choose` is the model alone
@@ -129,8 +137,23 @@ class Engine:
         params: core.Params,
         tokenizer: text_tokenizer.Tokenizer,
         adapters: Mapping[str, tuple[core.Params, float]] | None = None,
+        *,
+        weights: str = 'float32',
+        cache: str = '',
+        batch: int = BATCH,
+        drafted: int = 0,
     ) -> None:
         arch = model.arch
+        command.lookup(dict.fromkeys(WEIGHTS), weights, 'weights')
+        cache = cache or model.compute.dtype
+        command.lookup(dict.fromkeys(CACHES), cache, 'cache')
+        if batch < 1:
+            raise command.UserError(f'batch is {batch}; it is at least 1.')
+        if not 0 <= drafted < arch.T:
+            raise command.UserError(
+                f'{drafted} tokens cannot be drafted; it is 0 (off) to {arch.T - 1}, '
+                'and 4 to 8 is usual.'
+            )
         if not arch.causal or arch.head.kind not in heads.OVER_TOKENS:
             raise command.UserError(
                 f'this model cannot continue a text: it is '
@@ -149,18 +172,34 @@ class Engine:
             self.adapters = list(adapters)
             together = lora.several([({}, 1.0), *adapters.values()])
             params = lora.join(params, together, 1.0)
-        self._params = transformer.unstack(model, params)
+        self.batch, self._drafted = batch, drafted
+        self._params = _held(transformer.unstack(model, params), weights)
         self._ids = min(model.arch.V, tokenizer.vocab_size)
-        allowed_V = jnp.asarray(may_say(model.arch.V, tokenizer))
+        self._make_programs(model, cache)
+
+    def _make_programs(self, model: transformer.Model, cache: str) -> None:
+        drafted = self._drafted
+        allowed_V = jnp.asarray(may_say(model.arch.V, self.tokenizer))
         begin: Any
         if isinstance(model, seq2seq.Seq2Seq):
-            start = frames.start(tokenizer)
+            start = frames.start(self.tokenizer)
             begin = functools.partial(loop.read, model, start, allowed_V)
         else:
             begin = functools.partial(loop.prefill, model, allowed_V)
-        self._prefill = jax.jit(begin, static_argnames='S')
-        self._decode = jax.jit(
-            functools.partial(loop.decode, model, allowed_V), donate_argnames='cache'
+        self._prefill = jax.jit(
+            functools.partial(begin, dtype=cache), static_argnames='S'
+        )
+        decode: Any = functools.partial(loop.decode, model)
+        complete: Any = functools.partial(loop.complete, model)
+        if drafted:
+            decode = functools.partial(speculate.decode, model, drafted)
+            complete = functools.partial(speculate.complete, model, drafted)
+        decode = functools.partial(decode, allowed_V)
+        self._decode = jax.jit(decode, donate_argnames='cache')
+        self._grow = jax.jit(loop.grow, static_argnames='S')
+        self._complete = jax.jit(
+            functools.partial(complete, begin, allowed_V, dtype=cache),
+            static_argnames='rooms',
         )
 
     def document(self, text: str) -> tuple[int, ...]:
@@ -211,7 +250,9 @@ class Engine:
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """The completions of the requests, in their order; raises as `check`."""
         pieces: list[list[Piece]] = [[] for _ in requests]
-        for i, piece in self.run(requests):
+        for request in requests:
+            self.check(request)
+        for i, piece in self._run(requests, whole=True):
             pieces[i].append(piece)
         return [
             Completion(
@@ -235,13 +276,17 @@ class Engine:
         """
         for request in requests:
             self.check(request)
-        return self._run(requests)
+        return self._run(requests, whole=False)
 
-    def _run(self, requests: Sequence[Request]) -> Iterator[tuple[int, Piece]]:
-        for begin in range(0, len(requests), BATCH):
-            batch = requests[begin : begin + BATCH]
+    def _run(
+        self, requests: Sequence[Request], whole: bool
+    ) -> Iterator[tuple[int, Piece]]:
+        for begin in range(0, len(requests), self.batch):
+            batch = requests[begin : begin + self.batch]
             rows = [self._row(request) for request in batch]
-            for tokens_Bt in self._tokens(rows):
+            # The host knows what a token says, and so when a string ends a row.
+            looks = not whole or any(request.stop for request in batch)
+            for tokens_Bt in self._tokens(rows, looks):
                 for i, (row, tokens) in enumerate(zip(rows, tokens_Bt, strict=True)):
                     if row.finish_reason is None:
                         yield begin + i, row.push([t for t in tokens if t >= 0])
@@ -254,36 +299,73 @@ class Engine:
         room = self.context - 1 - last
         return Row(request, last, room, begins, self.tokenizer)
 
-    def _tokens(self, rows: list[Row]) -> Iterator[list[list[int]]]:
-        """New tokens of each row, padded with -1; the caller pushes them in between."""
+    def _tokens(self, rows: list[Row], looks: bool) -> Iterator[list[list[int]]]:
+        """New tokens of each row, padded with -1; the caller pushes them in between.
+
+        looks: a chunk at a time, not all of them.
+        """
         B = _power_of_two(len(rows), 1)
         longest = max(len(row.request.prompt) for row in rows)
-        prompts_BT = np.zeros(
-            (B, min(_power_of_two(longest, SHORTEST), self.context)), np.int32
-        )
-        last_B = np.zeros(B, np.int32)
+        T = min(_power_of_two(longest, SHORTEST), self.context)
+        prompts_BT = np.zeros((B, T), np.int32)
+        last_B, token_B, position_B, left_B = np.zeros((4, B), np.int32)
         for b, row in enumerate(rows):
             prompts_BT[b, : len(row.request.prompt)] = row.request.prompt
             last_B[b] = len(row.request.prompt) - 1
+            position_B[b], left_B[b] = row.position, row.left
         settings = _settings(rows, B)
         if self.adapters:
             names = [row.request.adapter for row in rows]
             index_B = np.zeros(B, np.int32)
             index_B[: len(rows)] = [(None, *self.adapters).index(n) for n in names]
             settings = settings._replace(adapter_B=jnp.asarray(index_B))
-        S = max(row.position + row.left for row in rows) + 1
-        S = min(_power_of_two(S, SMALLEST), self.context)
-        first_B, cache = self._prefill(self._params, prompts_BT, last_B, settings, S=S)
-        yield np.asarray(first_B)[: len(rows), None].tolist()
-        token_B, position_B, left_B = np.zeros((3, B), np.int32)
-        while any(row.finish_reason is None for row in rows):
-            for b, row in enumerate(rows):
-                token_B[b], position_B[b] = row.last, row.position
-                left_B[b] = row.left if row.finish_reason is None else 0
-            out_BC, cache = self._decode(
-                self._params, token_B, position_B, left_B, settings, cache=cache
+        S = self._room(1 if self._translates else T)
+        given = self._params, prompts_BT, last_B
+        if not looks:
+            rooms = [S]
+            end = max(row.position + row.left for row in rows) + 1
+            while rooms[-1] < min(end, self.context):
+                rooms.append(self._room(rooms[-1] + 1))
+            out_BC = self._complete(
+                *given, position_B, left_B, settings, rooms=tuple(rooms)
             )
             yield np.asarray(out_BC)[: len(rows)].tolist()
+            return
+        k = self._drafted
+        first_B, cache = self._prefill(*given, settings, S=S + k)
+        out_BC = np.asarray(first_B)[:, None]
+        said_BS = np.zeros((B, self.context + 1), np.int32)  # what drafts come from
+        if not self._translates:
+            said_BS[:, :T] = prompts_BT
+        yield out_BC[: len(rows)].tolist()
+        while any(row.finish_reason is None for row in rows):
+            for b, row in enumerate(rows):
+                new = [token for token in out_BC[b] if token >= 0]
+                said_BS[b, position_B[b] + 1 :][: len(new)] = new
+                token_B[b], position_B[b] = row.last, row.position
+                left_B[b] = row.left if row.finish_reason is None else 0
+            ahead_B = np.minimum(left_B, loop.CHUNK * (k + 1))
+            if (room := self._room(int(max(position_B + ahead_B)))) > S:
+                S, cache = room, self._grow(cache, S=room + k)
+            read = (said_BS[:, : S + 1], token_B) if k else (token_B,)
+            out_BC, cache = self._decode(
+                self._params, *read, position_B, left_B, settings, cache=cache
+            )
+            out_BC = np.asarray(out_BC)
+            yield out_BC[: len(rows)].tolist()
+
+    def _room(self, tokens: int) -> int:
+        """The tokens that a cache for so many has room for."""
+        return min(_power_of_two(int(tokens), SMALLEST), self.context)
+
+
+def _held(params: core.Params, weights: str) -> core.Params:
+    """Unstacked parameters as decoding reads them."""
+    params = joined.tree(params)
+    if weights in quantise.SERVED:
+        return quantise.for_serving(params, weights)
+    few = jnp.float32 if weights == 'float32' else jnp.bfloat16
+    return jax.tree.map(lambda x: x.astype(few) if x.dtype == 'float32' else x, params)
 
 
 def may_say(V: int, tokenizer: text_tokenizer.Tokenizer) -> np.ndarray:

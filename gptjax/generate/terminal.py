@@ -9,6 +9,7 @@ from typing import Any
 
 from gptjax import command
 from gptjax.generate import engine as engine_lib
+from gptjax.generate import options
 from gptjax.generate import reader as reader_lib
 from gptjax.text import chat as chat_lib
 
@@ -24,10 +25,12 @@ def complete(
     """Writes the continuation of `prompt` to standard output as it comes.
 
     `trained` has a model, params and a tokenizer; `prompt` '-' reads standard input;
-    `settings` are fields of `engine.Request`. Why it ended goes to standard error.
-    Raises UserError for a prompt longer than the context, or one that is not UTF-8.
+    `settings` are fields of `engine.Request`, or of options.NAMES. Why it ended goes to
+    standard error. Raises UserError for a prompt longer than the context, or one that
+    is not UTF-8.
     """
-    engine = engine_lib.Engine(trained.model, trained.params, trained.tokenizer)
+    how = {name: settings.pop(name) for name in options.NAMES if name in settings}
+    engine = engine_lib.Engine(trained.model, trained.params, trained.tokenizer, **how)
     text = _read(prompt)
     if chat:
         said: chat_lib.Message = {'role': 'user', 'content': text}

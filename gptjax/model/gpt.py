@@ -85,9 +85,18 @@ class GPT(stack.Stack):
 
 
 def init_cache(arch: config.Architecture, B: int, S: int, dtype: Any) -> Cache:
-    """An empty cache for B rows of at most S tokens."""
-    zeros = jnp.zeros((B, S, arch.K, arch.H), dtype)
-    return [attention.LayerCache(zeros, zeros) for _ in range(arch.L)]
+    """An empty cache for B rows of at most S tokens; int8 holds codes."""
+    zeros = jnp.zeros((B, arch.K, S, arch.H), dtype)
+    absmax = jnp.zeros((B, arch.K, S, 1)) if zeros.dtype == jnp.int8 else None
+    return [attention.LayerCache(zeros, zeros, absmax, absmax) for _ in range(arch.L)]
+
+
+def grow(cache: Cache, S: int) -> Cache:
+    """The cache with room for S tokens of each row, no fewer than it has."""
+    more = S - cache[0].key_BKSH.shape[2]
+    return jax.tree.map(
+        lambda x: jnp.pad(x, [(0, 0), (0, 0), (0, more), (0, 0)]), cache
+    )
 
 
 def unstack(params: core.Params) -> core.Params:
@@ -113,7 +122,7 @@ def decode(
     does no harm: its slots are overwritten before anything sees them. Returns
     logits_BTV, or with `last_B` logits_BV of that index in each row, and the cache.
     """
-    context = attention.cached(model.arch, positions_BT, cache[0].key_BSKH.shape[1])
+    context = attention.cached(model.arch, positions_BT, cache[0].key_BKSH.shape[2])
     inputs = tokens_BT, positions_BT
     sources = [None] * len(cache)
     return advance(

@@ -121,10 +121,11 @@ def begin(
     source_BS: Int[Array, 'B S'],
     segments_BS: Int[Array, 'B S'],
     T: int,
+    dtype: Any,
 ) -> Cache:
     """Reads the source, one document a row (segment 1, then padding), once.
 
-    The cache has room for T tokens of the target.
+    The cache has room for T tokens of the target, of this type.
     """
     B, S = source_BS.shape
     positions_BS = jnp.broadcast_to(jnp.arange(S), (B, S))
@@ -137,7 +138,7 @@ def begin(
         cross.apply({'params': weights['cross']}, source_BSD, method='keys')
         for weights in params['decoder']['blocks']
     ]
-    empty = gpt.init_cache(model.arch, B, T, model.compute.dtype)
+    empty = gpt.init_cache(model.arch, B, T, dtype)
     return Cache(segments_BS, keys, empty)
 
 
@@ -150,7 +151,7 @@ def decode(
     last_B: Int[Array, 'B'] | None = None,
 ) -> tuple[Array, Cache]:
     """The next T tokens of each target; arguments and results as of `gpt.decode`."""
-    S = cache.target[0].key_BSKH.shape[1]
+    S = cache.target[0].key_BKSH.shape[2]
     context = attention.cached(model.arch, positions_BT, S, cache.segments_BS)
     inputs = tokens_BT, positions_BT
     blocks = params['decoder']['blocks']

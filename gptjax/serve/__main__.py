@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from gptjax import command
+from gptjax.generate import options
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def main() -> None:
     )
     add('--host', default='127.0.0.1', help='127.0.0.1 lets only this machine in')
     add('--port', type=int, default=8000, help='0 takes any that is free')
+    options.add(parser)
     flags = command.parse(parser)
 
     from gptjax.serve import server
@@ -41,7 +43,8 @@ def main() -> None:
         return name, lambda base: start.adapters(workdir, base.workdir, base.model)
 
     adapters = [adapter(given) for given in flags.adapter]
-    server.run(build.load, flags.workdir, flags.host, flags.port, adapters)
+    how = {name: getattr(flags, name) for name in options.NAMES}
+    server.run(build.load, flags.workdir, flags.host, flags.port, adapters, how)
 
 
 if __name__ == '__main__':

@@ -23,13 +23,14 @@ def run(
     host: str,
     port: int,
     adapters: Sequence[tuple[str, Callable[[Any], Any]]] = (),
+    how: Mapping[str, Any] | None = None,
 ) -> None:
     """Serves the model of each workdir, named as its folder, until SIGINT or SIGTERM.
 
     `load` turns a workdir into model, params and tokenizer. adapters: names, and
     functions that turn what was loaded of the one workdir into an adapter as
-    `engine.Engine` takes it. Raises UserError for a port that cannot be had, before any
-    model is loaded.
+    `engine.Engine` takes it. how: more of what it takes, of `options.NAMES`. Raises
+    UserError for a port that cannot be had, before any model is loaded.
     """
     names = [workdir.resolve().name for workdir in workdirs]
     known = [*names, *(name for name, _ in adapters)]
@@ -50,7 +51,7 @@ def run(
             trained = load(workdir)
             beside = {other: make(trained) for other, make in adapters}
             engines[name] = engine_lib.Engine(
-                trained.model, trained.params, trained.tokenizer, beside
+                trained.model, trained.params, trained.tokenizer, beside, **(how or {})
             )
             warm_up(engines[name])
         serve(engines, listener)
@@ -92,7 +93,8 @@ def warm_up(engine: engine_lib.Engine) -> None:
     length = engine_lib.SHORTEST
     while True:
         prompt = engine.document('')[:1] * min(length, engine.context - 1)
-        engine.generate([engine_lib.Request(prompt, max_tokens=2)])
+        for _ in engine.stream(engine_lib.Request(prompt, max_tokens=2)):
+            pass
         if length >= engine.context:
             return
         length *= 2

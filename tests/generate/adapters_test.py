@@ -87,7 +87,7 @@ def requests(engine):
 def test_a_batch_of_adapters_is_each_of_them_alone(tiny, given, engine):
     asked = requests(engine)
     together = engine.generate(asked)
-    assert engine._prefill._cache_size() == engine._decode._cache_size() == 1
+    assert engine._complete._cache_size() == 1
     alone = copy.copy(tiny.engine)  # compiled once: parameters are an argument
     for name in (None, *given):
         dense = merged(tiny.params, *given[name]) if name else tiny.params

@@ -86,7 +86,7 @@ def test_a_request_yields_the_same_alone_and_in_any_batch(tiny, monkeypatch):
     batch = requests(tiny.engine)
     together = tiny.engine.generate(batch)
     assert tiny.engine.generate(batch[::-1])[::-1] == together
-    monkeypatch.setattr(engine_lib, 'BATCH', 1)
+    monkeypatch.setattr(tiny.engine, 'batch', 1)
     assert tiny.engine.generate(batch) == together
 
 
@@ -118,7 +118,7 @@ def test_stop_tokens_end_the_text_before_themselves(tiny):
 
 
 def test_both_ends_of_the_tokenizer_stop_by_default(tiny, monkeypatch):
-    monkeypatch.setattr(engine_lib, 'BATCH', 1)
+    monkeypatch.setattr(tiny.engine, 'batch', 1)
     ends = {tiny.tokenizer.control[name] for name in ('<|endoftext|>', '<|end|>')}
     prompt = tiny.engine.document('?')
     got = tiny.engine.generate(
@@ -174,21 +174,6 @@ def test_what_cannot_be_done_is_refused_with_its_numbers(tiny, request_, said):
         tiny.engine.generate([request_])
 
 
-def test_nothing_recompiles_within_a_batch_size_and_a_bucket(tiny):
-    for n in (17, 20, 32):  # one bucket; other settings, lengths and stops
-        tiny.engine.generate(
-            [Request((65,) * n, n, temperature=n / 20, top_k=n, stop_tokens=(n,))]
-        )
-    prefills, decodes = (
-        tiny.engine._prefill._cache_size(),
-        tiny.engine._decode._cache_size(),
-    )
-    tiny.engine.generate([Request((65,) * 25, 30, top_p=0.3)])
-    assert tiny.engine._prefill._cache_size() == prefills
-    tiny.engine.generate([Request((65,) * 3, 30, top_p=0.3)])
-    assert tiny.engine._decode._cache_size() == decodes
-
-
 def test_tokenizers_with_other_control_tokens(tiny):
     V = tiny.model.arch.V
     few = byte_level.Bytes(('<|endoftext|>',))
@@ -215,12 +200,12 @@ def test_a_cache_is_as_long_as_its_requests_need():
     tokenizer = table.make(lambda: [], name='bytes')
     engine = engine_lib.Engine(model, params, tokenizer)
     made = []
-    prefill = engine._prefill
-    engine._prefill = lambda *a, S: made.append(S) or prefill(*a, S=S)
+    complete = engine._complete
+    engine._complete = lambda *a, rooms: made.append(rooms) or complete(*a, rooms=rooms)
     prompt = engine.document('a prompt')
-    for tokens, room in ((8, 256), (247, 256), (248, 512)):
+    for tokens, rooms in ((8, (128,)), (119, (128,)), (120, (128, 256))):
         [got] = engine.generate(
             [Request(prompt, max_tokens=tokens, temperature=0.0, stop_tokens=())]
         )
         assert len(got.tokens) == tokens
-        assert made.pop() == room
+        assert made.pop() == rooms

@@ -100,7 +100,8 @@ def prefilled(model, params, batch, lengths):
         return gpt.decode, gpt.unstack(params), cache
     layers = seq2seq.unstack(params)
     source = batch['source'], batch['source_segments']
-    return seq2seq.decode, layers, seq2seq.begin(model, layers, *source, arch.T)
+    cache = seq2seq.begin(model, layers, *source, arch.T, jnp.float32)
+    return seq2seq.decode, layers, cache
 
 
 @pytest.mark.parametrize('family', CAUSAL)
