@@ -65,8 +65,8 @@ def _products(kind: str, params: Any) -> Iterator[dict[str, Any]]:
 
     def dense(x: Any, weight: leaves.Rows) -> Any:
         inner = len(weight.sides[0])
-        axes = range(inner) if weight.inner > 0 else (-1,)
-        return jnp.tensordot(x, weight.dense(x.dtype), (range(1, inner + 1), axes))
+        axes = [*range(inner)] if weight.inner > 0 else [-1]
+        return jnp.tensordot(x, weight.dense(x.dtype), ([*range(1, inner + 1)], axes))
 
     def of(product: Callable[..., Any]) -> Any:
         return jax.jit(lambda xs, few: [product(*p) for p in zip(xs, few, strict=True)])

@@ -51,6 +51,32 @@ def batch(tiny, temperature):
     return prompts_BT, last_B, last_B, left_B, settings
 
 
+@pytest.mark.parametrize(
+    ('drafted', 'left', 'stop', 'taken'),
+    [
+        ([4, 7, 9], 9, -1, [4, 7, 9, 2]),  # all right, and one more
+        ([4, 8, 9], 9, -1, [4, 7]),  # up to what corrects the wrong one
+        ([4, 7, 9], 9, 7, [4, 7]),
+        ([4, 7, 9], 3, -1, [4, 7, 9]),
+        ([4, 7, 9], 0, -1, []),
+    ],
+)
+def test_what_is_taken_of_a_pass(drafted, left, stop, taken):
+    """Catches tokens behind a stop, a wrong guess, or the last that was asked for."""
+    nothing = jnp.zeros(1)
+    settings = loop.Settings(*[nothing] * 4, stops_BX=jnp.array([[stop]]))
+    out_BC = jnp.array([[5, *[-1] * 7]])
+    state = loop.State(*jnp.array([[1], [5], [3], [left]]), out_BC, None)
+    state = speculate._taken(
+        state, jnp.array([drafted]), jnp.array([[4, 7, 9, 2]]), settings
+    )
+    said = [5, *taken]
+    assert state.out_BC[0].tolist() == said + [-1] * (8 - len(said))
+    assert (state.token_B[0], state.position_B[0]) == (said[-1], 3 + len(taken))
+    done = stop in taken or len(taken) == left
+    assert (state.left_B[0] == 0) == done
+
+
 @pytest.fixture(scope='module')
 def decoders(tiny):
     """Plain, and with 4 tokens drafted, compiled once."""
