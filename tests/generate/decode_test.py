@@ -37,7 +37,7 @@ def requests(engine, count):
 
 def test_a_whole_completion_is_the_stream_token_by_token(short):
     """Catches a first token counted twice, and a cache that grows a token late."""
-    for request in requests(short, 8):
+    for request in requests(short, 4):
         [whole] = short.generate([request])
         pieces = list(short.stream(request))
         assert sum((piece.tokens for piece in pieces), ()) == whole.tokens
@@ -46,7 +46,7 @@ def test_a_whole_completion_is_the_stream_token_by_token(short):
 
 def test_growing_caches_say_what_a_long_one_says(short, tiny):
     """Catches slots that are lost where a cache grows."""
-    asked = requests(short, 8)
+    asked = requests(short, 4)
     assert short._room(60) == short.context > short._room(10)
     assert short.generate(asked) == tiny.engine.generate(asked)
 
