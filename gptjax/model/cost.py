@@ -33,6 +33,17 @@ def flops_per_token(arch: config.Architecture) -> float:
     return sum(train_flops(arch).values())
 
 
+def causal_flops_per_token(arch: config.Architecture) -> float:
+    """`flops_per_token` without the scores that a causal mask hides.
+
+    The "causal" convention: half of the scores of a full row, and of a window of w
+    tokens in a row of T the part w / 2T.
+    """
+    keys = [min(arch.window(i) or arch.T, arch.T) for i in range(arch.L)]
+    hidden = sum(arch.N * arch.H * S * S / arch.T for S in keys)
+    return flops_per_token(arch) - 6.0 * hidden * arch.causal
+
+
 def _attention(arch: config.Architecture, L: int) -> int:
     return L * arch.D * arch.H * (2 * arch.N + 2 * arch.K)
 

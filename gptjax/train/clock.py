@@ -17,14 +17,7 @@ class Clock:
         devices = run.model.sharding.mesh.devices
         peak = flops.peak(devices.flat[0])
         self._peak = peak * devices.size if peak else None
-        # A reference goes forward too, which is a third of forward and backward.
-        arch = dataclasses.replace(run.model.arch, T=run.T)
-        passes = 2 / 3 if run.base_digest else 1  # no gradient of the base's weights
-        forward = 1.0 if 'reference' in run.objective.frozen else 0.0
-        if run.rollout:  # which are written and read once, for some epochs
-            forward = (forward + 2) / run.rollout.epochs
-        passes += forward / 3
-        self._flops = cost.flops_per_token(arch) * passes
+        self._flops = flops_per_token(run, rollouts=True)
         self._spent, self._start = spent, spent.training()
         self._last = (step, 0.0)
 
@@ -42,3 +35,20 @@ class Clock:
     def mfu(self, speed: float) -> float | None:
         """The share of the devices' peak that went into the model's own products."""
         return speed * self._flops / self._peak if self._peak else None
+
+
+def flops_per_token(
+    run: build.Run, *, causal: bool = False, rollouts: bool = False
+) -> float:
+    """Operations for one token of a step, full or causal as in `cost`.
+
+    rollouts: with the part of a token of a rollout, where there are some.
+    """
+    arch = dataclasses.replace(run.model.arch, T=run.T)
+    passes = 2 / 3 if run.base_digest else 1  # no gradient of the base's weights
+    # A reference goes forward too, which is a third of forward and backward.
+    forward = 1.0 if 'reference' in run.objective.frozen else 0.0
+    if rollouts and run.rollout:  # which are written and read once, for some epochs
+        forward = (forward + 2) / run.rollout.epochs
+    of = cost.causal_flops_per_token if causal else cost.flops_per_token
+    return of(arch) * (passes + forward / 3)

@@ -20,6 +20,7 @@ from gptjax.train import (
     evaluate,
     log,
     maintenance,
+    profile,
     replicas,
     source,
     watchdog,
@@ -30,11 +31,14 @@ from gptjax.train import settings as settings_lib
 from gptjax.train import stop as stop_lib
 
 
-def train(run: build.Run, age: float = 0.0) -> bool:
+def train(
+    run: build.Run, age: float = 0.0, trace: profile.Profile | None = None
+) -> bool:
     """Trains to `run.steps`, from the newest whole checkpoint; False if asked to stop.
 
-    age: seconds since the process began, for the ledger. Raises command.Failure where
-    it cannot go on: NUMERICS for too many bad steps, REQUEUE for saves that fail.
+    age: seconds since the process began, for the ledger. trace: of some steps. Raises
+    command.Failure where it cannot go on: NUMERICS for too many bad steps, REQUEUE for
+    saves that fail.
     """
     folder = run.workdir if jax.process_index() == 0 else None
     hang = run.workdir / f'hang-{jax.process_index()}.txt'
@@ -45,12 +49,13 @@ def train(run: build.Run, age: float = 0.0) -> bool:
         maintenance.watching(run.options.maintenance, stop.ask),
         contextlib.closing(phases_lib.Phases(folder, age)) as phases,
         watchdog.watching(phases, run.options.watchdog, hang),
+        contextlib.closing(trace) if trace else contextlib.nullcontext(),
     ):
         trouble = None
         while True:
             try:
                 phases.enter('init')
-                return _train(_Loop(run, phases, stop, trouble))
+                return _train(_Loop(run, phases, stop, trouble, trace))
             except _Trouble as found:
                 if stop.reached:  # what was saved before the trouble is what there is
                     return False
@@ -100,8 +105,10 @@ class _Loop:
         phases: phases_lib.Phases,
         stop: stop_lib.Stop,
         trouble: _Trouble | None = None,
+        trace: profile.Profile | None = None,
     ):
         self.run, self.phases, self.stop = run, phases, stop
+        self._trace = trace
         self.sharding = run.model.sharding
         keep = dataclasses.asdict(run.checkpoint)
         del keep['every'], keep['best']
@@ -160,7 +167,8 @@ class _Loop:
         batch, told = self._next()
         self._compile(batch)
         while True:
-            self._dispatch(batch, told)
+            with self._traced():
+                self._dispatch(batch, told)
             stopping = self._agreed(self.stop)
             if self._is_due(stopping) and self._settle(stopping):
                 break
@@ -174,6 +182,11 @@ class _Loop:
         if host.owed is None and (self.step == run.steps or host.stopped_early):
             return True
         return self._said_goodbye()
+
+    def _traced(self) -> contextlib.AbstractContextManager[None]:
+        if self._trace is None:
+            return contextlib.nullcontext()
+        return self._trace.around(self.step + 1, lambda: self.state)
 
     def _next(self) -> tuple[core.Batch, Mapping[str, float]]:
         """The batch of the next step, and what its source has to tell."""

@@ -53,7 +53,7 @@ def replay(workdir: Path, step: int) -> None:
         last = max([0, *records, *checkpoints.steps()])
         if not 0 < step <= last:
             raise command.UserError(f'--step={step}: {workdir} has steps 1 to {last}.')
-        run = _run(settings, workdir, Path(scratch))
+        run = rebuilt(settings, workdir, Path(scratch))
         done = _again(run, workdir, checkpoints, step)
         print(f'step {step} of {workdir}, begun from step {done.start}')
         print(
@@ -74,8 +74,8 @@ def replay(workdir: Path, step: int) -> None:
         )
 
 
-def _run(settings: dict[str, Any], workdir: Path, scratch: Path) -> build.Run:
-    """The run in a folder of its own, with what the workdir has ready."""
+def rebuilt(settings: dict[str, Any], workdir: Path, scratch: Path) -> build.Run:
+    """The run of a workdir in the folder `scratch`, with what the workdir has ready."""
     if (workdir / 'data' / 'manifest.json').is_file():  # of raw text
         settings['data']['path'] = str(workdir / 'data')
     if (workdir / 'reference').is_dir():

@@ -51,9 +51,9 @@ def text(config: Any) -> str:
     kinds = ['state', 'bytes', f'bytes a device of {devices}']
     return '\n\n'.join(
         [
-            _table(head, _weights(boxed, places.params, trained), left=4),
-            _table(parts, _by_part(model.arch, full), left=1),
-            _table(kinds, _bytes(shapes, places, trained, base), left=1),
+            table(head, _weights(boxed, places.params, trained), left=4),
+            table(parts, _by_part(model.arch, full), left=1),
+            table(kinds, _bytes(shapes, places, trained, base), left=1),
         ]
     )
 
@@ -149,7 +149,7 @@ def _bytes(
     return [*rows, ['all', *(f'{size:,}' for size in totals)]]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
     """Columns of text; the first `left` of them stand on the left."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
 

@@ -15,6 +15,7 @@ def run(argv: Sequence[str]) -> None:
         'sample': _sample,
         'replay': _replay,
         'goodput': _goodput,
+        'explain': _explain,
     }
     verb = verbs.get(argv[0]) if argv else None
     verb(argv[1:]) if verb else _train(argv)
@@ -34,6 +35,11 @@ def _train(argv: Sequence[str]) -> None:
         action='store_true',
         help='go on although the config differs from the one of the workdir',
     )
+    parser.add_argument(
+        '--profile',
+        metavar='A:B',
+        help='trace steps A to B into DIR/profile, for TensorBoard and xprof',
+    )
     group = parser.add_argument_group(
         'several processes', 'Found from the environment on TPU pods and under Slurm.'
     )
@@ -46,11 +52,13 @@ def _train(argv: Sequence[str]) -> None:
 
     distributed.initialize(flags.coordinator, flags.process_count, flags.process_id)
 
-    from gptjax.train import build, loop, phases
+    from gptjax.train import build, loop, phases, profile
 
+    steps = profile.parse(flags.profile) if flags.profile else None
     with distributed.leaving():
         run = build.build(flags.config, flags.workdir, flags.allow_config_change)
-        done = loop.train(run, phases.process_age())
+        trace = profile.Profile(*steps, run.workdir, run.steps) if steps else None
+        done = loop.train(run, phases.process_age(), trace)
     if not done:
         sys.exit(command.REQUEUE)
 
@@ -103,3 +111,19 @@ def _goodput(argv: Sequence[str]) -> None:
 
     found = goodput.account(goodput.lines(flags.workdir))
     print(json.dumps(found) if flags.json else goodput.text(flags.workdir, found))
+
+
+def _explain(argv: Sequence[str]) -> None:
+    what = (
+        'Shows where a step of a run spends its time and memory, and how far it is '
+        'from what the machine can: compiles and runs it anew, from config and data.'
+    )
+    parser = command.parser('train explain', what)
+    parser.add_argument('--workdir', required=True, type=Path, metavar='DIR')
+    parser.add_argument('--json', action='store_true', help='one line of JSON')
+    flags = command.parse(parser, argv)
+
+    from gptjax.train import explain
+
+    found = explain.explain(flags.workdir)
+    print(json.dumps(found) if flags.json else explain.text(found))
