@@ -23,7 +23,7 @@ from jaxtyping import Array
 
 from gptjax.model import leaves
 
-# Of x. 16 weights of 768 x 3,072 in int8, 2 cores, here and by XLA: 1 row 2.7 and 21 ms,
+# Of x. 16 weights of 768 x 3,072 in int8, 2 cores, here and by XLA: 1 row 3 and 21 ms,
 # 16 rows 12 and 96 ms, 128 rows 83 and 127 ms; above that, XLA soon takes less.
 ROWS = 128
 _SOURCE = Path(__file__).with_name('native.cc')
