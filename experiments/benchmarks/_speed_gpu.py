@@ -181,7 +181,7 @@ def _decode(given: _gpu_sides.Given) -> dict[str, Any]:
     model = transformer.make(arch, compute, sharding_lib.single())
     params = transformer.init(model, jax.random.key(0))
     tokenizer = bytes_lib.Bytes()
-    made = engine.Engine(model, params, tokenizer)
+    made = engine.Engine(model, params, tokenizer, weights=compute.dtype, batch=B)
     ids = min(256, arch.V)
     draw = np.random.default_rng(0)
     prompts = draw.integers(0, ids, (B, 16)).tolist()
