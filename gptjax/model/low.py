@@ -9,6 +9,7 @@ before. Hardware without the type computes the same numbers from wider ones.
 """
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import functools
 from typing import Any
 
@@ -24,22 +25,27 @@ _TOP = {jnp.int8: 127.0, jnp.float8_e4m3fn: 448.0, jnp.float8_e5m2: 57344.0}
 _LEAST = 1e-30  # magnitudes below it are 0
 
 
-def tree(params: core.Params, kind: str) -> core.Params:
+def tree(params: core.Params, kind: str, dtype: Any = jnp.float32) -> core.Params:
     """Parameters whose products in layers are computed as `kind` of config.PRODUCTS.
 
-    The bases of adapters too; not adapters, quantised bases, routers, experts,
-    embeddings and heads.
+    The plain ones, where activations are not float32, from weights that are cast here
+    and not in each iteration of the scan, forward and backward. The bases of adapters
+    too; not adapters, quantised bases, routers, experts, embeddings and heads.
     """
-    if kind == 'plain':
+    if kind == 'plain' and jnp.dtype(dtype) == jnp.float32:
         return params
 
     def leaf(path: str, weight: Any) -> Any:
         if isinstance(weight, leaves.Adapted):
             low = leaf(path, weight.base)
-            return leaves.Adapted(low, weight.down, weight.up, weight.scale)
-        whole = not isinstance(weight, leaves.Quantised)
+            return dataclasses.replace(weight, base=low)
+        whole = not dataclasses.is_dataclass(weight)  # not in few bits
         layer = lora.stacked(path) and lora.adaptable(path)
-        return leaves.Low(weight, kind) if whole and layer else weight
+        if not (whole and layer):
+            return weight
+        if kind != 'plain':
+            return leaves.Low(weight, kind)
+        return leaves.Cast(weight, lax.stop_gradient(weight).astype(dtype))
 
     return trees.map_with_path(leaf, params, is_leaf=lambda x: not isinstance(x, dict))
 
