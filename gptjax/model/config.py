@@ -267,18 +267,19 @@ class Compute:
 
     dtype: str  # of activations; weights stay float32
     remat: str  # what backward finds kept, the rest it computes again
-    scan_unroll: int  # layers in one iteration of the scan; L unrolls it
+    scan_unroll: int  # layers in one iteration of the scan; 0: as fits the platform
     accumulate: int  # microbatches in a step
     products: str = 'plain'  # with the weights of layers, in training; see `low`
     attention: str = 'auto'  # of ATTENTION; see `kernels`
+    loss_rows: int = 0  # tokens of a microbatch whose logits exist at once; 0 is all
 
     def __post_init__(self) -> None:
         command.lookup(DTYPES, self.dtype, 'compute.dtype')
         command.lookup(REMAT, self.remat, 'compute.remat')
         command.lookup(PRODUCTS, self.products, 'compute.products')
         command.lookup(ATTENTION, self.attention, 'compute.attention')
-        for name in ('scan_unroll', 'accumulate'):
-            if getattr(self, name) < 1:
+        for name, least in (('scan_unroll', 0), ('accumulate', 1), ('loss_rows', 0)):
+            if getattr(self, name) < least:
                 raise command.UserError(
-                    f'compute.{name} is {getattr(self, name)}; it is at least 1.'
+                    f'compute.{name} is {getattr(self, name)}; it is at least {least}.'
                 )

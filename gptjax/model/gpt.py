@@ -67,6 +67,11 @@ class GPT(stack.Stack):
         with jax.named_scope('head'):
             return self.head.logits(x_BTD, self.tokens_VD)
 
+    def scores(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T W']:
+        """Logits of tokens for losses: see `heads.Head.scores`."""
+        with jax.named_scope('head'):
+            return self.head.scores(x_BTD, self.tokens_VD)
+
     def classify(
         self, x_BTD: Float[Array, 'B T D'], segments_BT: Int[Array, 'B T']
     ) -> Float[Array, 'B C']:

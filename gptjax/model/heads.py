@@ -81,6 +81,27 @@ class Head(nn.Module):
         self, x_BTD: Float[Array, 'B T D'], tokens_VD: Any
     ) -> Float[Array, 'B T V']:
         """Logits of tokens, in float32; `tokens_VD` is the weight of the embedding."""
+        return self._capped(self._scores(x_BTD, tokens_VD, 0))
+
+    def scores(
+        self, x_BTD: Float[Array, 'B T D'], tokens_VD: Any
+    ) -> Float[Array, 'B T W']:
+        """`logits` in the type of `x_BTD`, perhaps padded: see `_padding`."""
+        scores_BTW = self._scores(x_BTD, tokens_VD, self._padding())
+        return self._capped(scores_BTW).astype(x_BTD.dtype)
+
+    def _padding(self) -> int:
+        """Rows that make the vocabulary a multiple of 128, which products like best.
+
+        A small one would not be worth it, and one that is split over devices stays.
+        """
+        V = self.arch.V
+        split = self.sharding.spec(('vocab',))[0] is not None
+        return 0 if V < 1024 or split else -V % 128
+
+    def _scores(
+        self, x_BTD: Float[Array, 'B T D'], tokens_VD: Any, padding: int
+    ) -> Float[Array, 'B T W']:
         head = self.arch.head
         if head.kind in ('masked', 'pretraining'):
             x_BTD = layers.einsum('BTD,DF->BTF', x_BTD, self.transform_DD)
@@ -88,14 +109,20 @@ class Head(nn.Module):
             x_BTD = layers.ACTIVATIONS[self.arch.activation](x_BTD)
             x_BTD = self.transform_norm(x_BTD)
         unembed_VD = tokens_VD if head.tied else self.unembed_VD
-        logits_BTV = layers.einsum('BTD,VD->BTV', x_BTD, unembed_VD)
-        logits_BTV = self.sharding.constrain(logits_BTV, 'batch', 'length', 'vocab')
-        logits_BTV = logits_BTV.astype(jnp.float32)
+        if padding:
+            unembed_VD = jnp.pad(unembed_VD, ((0, padding), (0, 0)))
+        scores_BTW = layers.einsum('BTD,VD->BTV', x_BTD, unembed_VD)
+        return self.sharding.constrain(scores_BTW, 'batch', 'length', 'vocab')
+
+    def _capped(self, scores_BTW: Float[Array, 'B T W']) -> Float[Array, 'B T W']:
+        """Scores with the bias and the cap, in float32."""
+        head, scores_BTW = self.arch.head, scores_BTW.astype(jnp.float32)
         if head.bias:
-            logits_BTV += self.bias_V
+            padding = scores_BTW.shape[-1] - self.arch.V
+            scores_BTW += jnp.pad(self.bias_V, (0, padding))
         if head.soft_cap:  # Gemma Team (2024), section 2
-            logits_BTV = head.soft_cap * jnp.tanh(logits_BTV / head.soft_cap)
-        return logits_BTV
+            scores_BTW = head.soft_cap * jnp.tanh(scores_BTW / head.soft_cap)
+        return scores_BTW
 
     def pooled(
         self, x_BTD: Float[Array, 'B T D'], segments_BT: Int[Array, 'B T']

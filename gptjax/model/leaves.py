@@ -72,6 +72,18 @@ class Quantised:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Cast:
+    """A weight with itself in the type of activations, cast once for all its products.
+
+    Gradients are those of `weight`.
+    """
+
+    weight: Any
+    cast: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Low:
     """A trained weight whose products are computed in 8 bits: see `low`."""
 

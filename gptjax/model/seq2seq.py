@@ -96,6 +96,11 @@ class Seq2Seq(nn.Module):
         with jax.named_scope('head'):
             return self.head.logits(x_BTD, self.tokens_VD)
 
+    def scores(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T W']:
+        """Logits of tokens for losses: see `heads.Head.scores`."""
+        with jax.named_scope('head'):
+            return self.head.scores(x_BTD, self.tokens_VD)
+
 
 def encoder_arch(arch: config.Architecture) -> config.Architecture:
     """The encoder of an encoder-decoder: as many layers as it says, not causal."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from gptjax import core
+from gptjax import core, platforms
 from gptjax import sharding as sharding_lib
 from gptjax.model import attention, config, experts, layers
 from gptjax.model import positions as positions_lib
@@ -116,12 +116,20 @@ class Stack(nn.Module):
             split_rngs={'params': True, 'dropout': True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=arch.L,
-            unroll=min(self.compute.scan_unroll, arch.L),
+            unroll=self._unroll(),
             metadata_params={nn.PARTITION_NAME: 'layers'},
         )(arch, self.sharding, self.train)
         if arch.norms.order == 'pre':
             self.norm = layers.Norm(arch)
         self.dropout = nn.Dropout(arch.dropout, deterministic=not self.train)
+
+    def _unroll(self) -> int:
+        """Layers in one iteration of the scan."""
+        devices, L = self.sharding.mesh.devices, self.arch.L
+        asked = self.compute.scan_unroll or platforms.unroll(
+            devices.flat[0].platform, L, devices.size
+        )
+        return min(asked, L)
 
     def enter(
         self,

@@ -87,6 +87,13 @@ def logits(
     return _apply(model, params, 'logits', x_BTD)
 
 
+def scores(
+    model: Model, params: core.Params, x_BTD: Float[Array, 'B T D']
+) -> Float[Array, 'B T W']:
+    """`logits` in the type of activations, for losses: W is V, or padded from it."""
+    return _apply(model, params, 'scores', x_BTD)
+
+
 def classify(
     model: Model,
     params: core.Params,
@@ -138,8 +145,10 @@ def decode(
 def _apply(
     model: Model, params: core.Params, method: str, *inputs: Any, key: Any = None
 ) -> Any:
+    if method == 'hidden':  # which all products of layers are in
+        params = low.tree(params, model.compute.products, model.compute.dtype)
     return model.clone(train=key is not None).apply(
-        {'params': low.tree(params, model.compute.products)},
+        {'params': params},
         *inputs,
         method=method,
         rngs={} if key is None else {'dropout': key},

@@ -16,15 +16,16 @@ def make(model: transformer.Model) -> core.LossFn:
     are guessed. Raises UserError for a causal model, or one without a masked head.
     """
     heads.require(model, 'masked_lm', 'masked', 'pretraining', causal=False)
+    V = model.arch.V
 
     def loss_fn(
         params: core.Params, frozen: core.Params, batch: core.Batch, key: Array | None
     ) -> core.Loss:
         x_BTD, router = transformer.hidden(model, params, batch, key)
-        logits_BTV = transformer.logits(model, params, x_BTD)
+        logits_BTW = transformer.scores(model, params, x_BTD)
         weights_BT, targets_BT = batch['weights'], batch['targets']
-        nats_BT = -next_token.log_likelihood(logits_BTV, targets_BT)
-        right_BT = jnp.argmax(logits_BTV, axis=-1) == targets_BT
+        nats_BT = -next_token.log_likelihood(logits_BTW, targets_BT, V)
+        right_BT = jnp.argmax(logits_BTW[..., :V], axis=-1) == targets_BT
         weight = jnp.sum(weights_BT)
         return core.Loss(
             terms={'loss': (jnp.sum(nats_BT * weights_BT), weight), **router},

@@ -1,5 +1,8 @@
 """Next-token prediction: pretraining, and fine-tuning where the data weigh answers."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -9,15 +12,77 @@ from gptjax.model import transformer
 from gptjax.objectives import heads
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def log_likelihood(
-    logits_BTV: Float[Array, 'B T V'], targets_BT: Int[Array, 'B T']
+    logits_BTW: Float[Array, 'B T W'], targets_BT: Int[Array, 'B T'], V: int = 0
 ) -> Float[Array, 'B T']:
-    """The log-probability of each target, in nats, float32."""
-    # A masked sum, where a gather would have a scatter for its gradient, and would
-    # collect a vocabulary that is split over devices.
-    chosen_BTV = jnp.arange(logits_BTV.shape[-1]) == targets_BT[..., None]
-    picked_BT = jnp.sum(jnp.where(chosen_BTV, logits_BTV, 0), axis=-1)
-    return picked_BT - jax.nn.logsumexp(logits_BTV, axis=-1)
+    """The log-probability of each target, in nats, float32, from logits of any type.
+
+    Of W logits the first V count; 0 is all. Sums are float32, and no array of logits
+    is: forward reads them, backward reads them once more and writes their gradient.
+    """
+    return _forward(logits_BTW, targets_BT, V)[0]
+
+
+def _forward(logits_BTW: Array, targets_BT: Array, V: int) -> tuple[Array, Any]:
+    wide_BTW = _wide(logits_BTW, V)
+    # A masked sum: a gather would collect a vocabulary that is split over devices.
+    picked_BT = jnp.sum(jnp.where(_chosen(logits_BTW, targets_BT), wide_BTW, 0), -1)
+    log_sum_BT = jax.nn.logsumexp(wide_BTW, axis=-1)
+    return picked_BT - log_sum_BT, (logits_BTW, targets_BT, log_sum_BT)
+
+
+def _backward(V: int, saved: Any, gradient_BT: Array) -> tuple[Array, None]:
+    """1 - p for the target, -p for the others."""
+    logits_BTW, targets_BT, log_sum_BT = saved
+    p_BTW = jnp.exp(_wide(logits_BTW, V) - log_sum_BT[..., None])
+    gradient_BTW = _chosen(logits_BTW, targets_BT) - p_BTW
+    return (gradient_BTW * gradient_BT[..., None]).astype(logits_BTW.dtype), None
+
+
+def _wide(logits_BTW: Array, V: int) -> Array:
+    wide_BTW = logits_BTW.astype(jnp.float32)
+    if V in (0, wide_BTW.shape[-1]):
+        return wide_BTW
+    return jnp.where(jnp.arange(wide_BTW.shape[-1]) < V, wide_BTW, -jnp.inf)
+
+
+def _chosen(logits_BTW: Array, targets_BT: Array) -> Array:
+    return jnp.arange(logits_BTW.shape[-1]) == targets_BT[..., None]
+
+
+log_likelihood.defvjp(_forward, _backward)
+
+
+def of_targets(
+    model: transformer.Model,
+    params: core.Params,
+    x_BTD: Float[Array, 'B T D'],
+    targets_BT: Int[Array, 'B T'],
+) -> Float[Array, 'B T']:
+    """`log_likelihood` of targets given hidden states.
+
+    With `compute.loss_rows`, logits of at most so many tokens exist at once, and are
+    computed again for backward.
+    """
+
+    def of(part: tuple[Array, Array]) -> Array:
+        scores_BtW = transformer.scores(model, params, part[0])
+        return log_likelihood(scores_BtW, part[1], model.arch.V)
+
+    B, T = targets_BT.shape
+    rows = model.compute.loss_rows or B * T
+    # The batch axis stays whole, as it lies over the devices.
+    parts = next(
+        n for n in range(1, T + 1) if T % n == 0 and B * T // n <= max(rows, B)
+    )
+    if parts == 1:
+        return of((x_BTD, targets_BT))
+    split = (
+        x_BTD.reshape(B, parts, T // parts, -1).swapaxes(0, 1),
+        targets_BT.reshape(B, parts, T // parts).swapaxes(0, 1),
+    )
+    return jax.lax.map(jax.checkpoint(of), split).swapaxes(0, 1).reshape(B, T)
 
 
 def make(model: transformer.Model) -> core.LossFn:
@@ -33,9 +98,8 @@ def make(model: transformer.Model) -> core.LossFn:
         params: core.Params, frozen: core.Params, batch: core.Batch, key: Array | None
     ) -> core.Loss:
         x_BTD, router = transformer.hidden(model, params, batch, key)
-        logits_BTV = transformer.logits(model, params, x_BTD)
         weights_BT = batch['weights']
-        nats_BT = -log_likelihood(logits_BTV, batch['targets'])
+        nats_BT = -of_targets(model, params, x_BTD, batch['targets'])
         loss = jnp.sum(nats_BT * weights_BT), jnp.sum(weights_BT)
         metrics = {'cross_entropy': loss} if router else {}  # else the same number
         return core.Loss({'loss': loss, **router}, metrics)

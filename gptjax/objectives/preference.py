@@ -29,8 +29,7 @@ def answers(
     shape = batch['weights'].shape
     flat = {name: batch[name].reshape(-1, shape[-1]) for name in _ARRAYS}
     x_BTD, router = transformer.hidden(model, params, flat, key)
-    logits_BTV = transformer.logits(model, params, x_BTD)
-    log_p_BT = next_token.log_likelihood(logits_BTV, flat['targets'])
+    log_p_BT = next_token.of_targets(model, params, x_BTD, flat['targets'])
     return jnp.sum(log_p_BT * flat['weights'], -1).reshape(shape[:-1]), router
 
 
