@@ -13,6 +13,7 @@ VARIABLES = (
     'XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'XLA_PYTHON_CLIENT_MEM_FRACTION', 'PJRT_NPROC',
     'NPROC', 'JAX_PLATFORMS', 'JAX_COMPILATION_CACHE_DIR', 'GPTJAX_CACHE',
     'JAX_COMPILATION_CACHE_MAX_SIZE', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS',
+    'GLIBC_TUNABLES',
 )  # fmt: skip
 GPUS = [one for one in platforms.SETTINGS if one.variable == 'XLA_FLAGS']
 SCHEDULER = '--xla_gpu_enable_latency_hiding_scheduler'
@@ -244,3 +245,40 @@ def test_a_command_prepares_before_it_imports_jax(tmp_path):
         [sys.executable, '-c', program], env=environment, capture_output=True, text=True
     )
     assert done.stdout == 'programs are not kept False\n'
+
+
+HUGE = 'sys/kernel/mm/transparent_hugepage/enabled'
+
+
+@pytest.fixture
+def begun_again(machine, monkeypatch):
+    """(arguments, environment) of each process that took the place of this one."""
+    found = []
+    monkeypatch.setattr(os, 'execve', lambda path, *given: found.append(given))
+    monkeypatch.setattr(platforms, '_is_command', lambda: True)
+    machine.file(HUGE, 'always [madvise] never')
+    return found
+
+
+def test_a_command_begins_again_for_huge_pages(machine, begun_again, monkeypatch):
+    monkeypatch.setenv('GLIBC_TUNABLES', 'glibc.malloc.check=1')
+    machine.prepare()
+    ((arguments, environment),) = begun_again
+    assert arguments[1:] == sys.orig_argv[1:]
+    tunables = 'glibc.malloc.check=1:glibc.malloc.hugetlb=1'
+    assert environment['GLIBC_TUNABLES'] == tunables
+
+
+@pytest.mark.parametrize('why', ['begun', 'always', 'library', 'gpu'])
+def test_no_process_begins_again_in_vain(machine, begun_again, monkeypatch, why):
+    """Fails if it would begin again for ever, or a program that imports gptjax does."""
+    if why == 'begun':
+        monkeypatch.setenv('GLIBC_TUNABLES', 'glibc.malloc.hugetlb=0')
+    elif why == 'always':
+        machine.file(HUGE, '[always] madvise never')
+    elif why == 'library':
+        monkeypatch.setattr(platforms, '_is_command', lambda: False)
+    else:
+        machine.gpus(1)
+    machine.prepare()
+    assert not begun_again
