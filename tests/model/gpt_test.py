@@ -11,6 +11,7 @@ import tiny
 
 from gptjax import command, trees
 from gptjax.model import config, cost, gpt, layers, table, transformer
+from gptjax.objectives import next_token
 
 
 def forward(model, params, *rows, rngs=None):
@@ -223,3 +224,48 @@ def test_the_grouped_product_and_its_gradients_are_those_of_each_group(dtype):
         np.testing.assert_allclose(ours[a:b], x64[a:b] @ w64[group], near, near)
         np.testing.assert_allclose(dx[a:b], dy64[a:b] @ w64[group].T, near, near)
         np.testing.assert_allclose(dw[group], x64[a:b].T @ dy64[a:b], 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize('F', [5, 16, 40])
+def test_gradients_of_a_bfloat16_product_run_compiled(F):
+    """The weight's, exact from the rounded operands, whichever of them is larger.
+
+    Without the barrier before its transpose, XLA on CPU ends with F = 5, as it does in
+    the step of V = 384 and width 128 below.
+    """
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, dy = (
+        jax.random.normal(key, (2, 4, n), jnp.bfloat16)
+        for key, n in zip(keys, (16, F), strict=False)
+    )
+    w = jax.random.normal(keys[2], (16, F))
+
+    @jax.jit
+    def gradients(x, w, dy):
+        return jax.vjp(lambda *a: layers.einsum('BTD,DF->BTF', *a), x, w)[1](dy)
+
+    dx, dw = gradients(x, w, dy)
+    x64, w64, dy64 = (np.float64(a.astype(jnp.bfloat16)) for a in (x, w, dy))
+    np.testing.assert_allclose(dw, np.einsum('btd,btf->df', x64, dy64), 1e-5, 1e-5)
+    np.testing.assert_allclose(np.float64(dx), dy64 @ w64.T, 0.01, 0.05)
+
+
+def test_a_bfloat16_step_of_shakespeare_runs():
+    model = tiny.model(
+        config.architecture(**table.preset('gpt2-micro', T=64, V=384, L=1, D=128)),
+        dataclasses.replace(tiny.COMPUTE, dtype='bfloat16', scan_unroll=1),
+    )
+    loss_fn = next_token.make(model)
+    batch = tiny.packed_batch(12, model.arch)
+
+    @jax.jit
+    def step(params):
+        def loss(p):
+            return loss_fn(p, {}, batch, None).terms['loss'][0]
+
+        return jax.value_and_grad(loss)(params)
+
+    loss, gradients = step(transformer.init(model, jax.random.key(0)))
+    weight = batch['weights'].sum()
+    assert loss / weight == pytest.approx(np.log(384), abs=0.3)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
