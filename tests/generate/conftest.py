@@ -18,10 +18,10 @@ from gptjax.text import table
 class Tiny:
     """Wide random weights, so that greedy text does not just repeat itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, L: int = 2) -> None:
         self.tokenizer = table.make(lambda: [], name='bytes')
         arch = dataclasses.replace(
-            gpt2.sized(L=2, N=4, D=32, T=64, V=384), F=64, init_std=0.0
+            gpt2.sized(L=L, N=4, D=32, T=64, V=384), F=64, init_std=0.0
         )
         compute = config.Compute('float32', 'none', scan_unroll=1, accumulate=1)
         self.model = transformer.make(arch, compute, sharding.single())
@@ -42,3 +42,9 @@ class Tiny:
 @pytest.fixture(scope='session')
 def tiny() -> Tiny:
     return Tiny()
+
+
+@pytest.fixture(scope='session')
+def flat() -> Tiny:
+    """Of one layer, where more only take longer to compile."""
+    return Tiny(L=1)

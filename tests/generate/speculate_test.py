@@ -32,7 +32,7 @@ def test_a_draft_is_what_followed_the_same_words(row, wanted):
     assert found[0].tolist() == wanted
 
 
-def batch(tiny, temperature):
+def batch(temperature):
     """Five prompts of different lengths, of which one repeats itself."""
     rng = np.random.default_rng(0)
     prompts_BT = rng.integers(0, 256, (5, 16)).astype(np.int32)
@@ -78,31 +78,29 @@ def test_what_is_taken_of_a_pass(drafted, left, stop, taken):
 
 
 @pytest.fixture(scope='module')
-def decoders(tiny):
+def decoders(flat):
     """Plain, and with 4 tokens drafted, compiled once."""
-    model, params = tiny.model, tiny.engine._params
+    model, params = flat.model, flat.engine._params
     allowed_V = jnp.arange(model.arch.V) < 300
     begin = functools.partial(loop.prefill, model, allowed_V)
     plain = functools.partial(loop.complete, model)
     fast = functools.partial(speculate.complete, model, 4)
-    sizes = dict(rooms=(32, 64), dtype='float32')
-    return [
-        functools.partial(
-            jax.jit(functools.partial(complete, begin, allowed_V, **sizes)), params
-        )
-        for complete in (plain, fast)
+    made = [
+        functools.partial(complete, begin, allowed_V, rooms=rooms, dtype='float32')
+        for complete, rooms in ((plain, (64,)), (fast, (32, 64)))
     ]
+    return [functools.partial(jax.jit(complete), params) for complete in made]
 
 
 @pytest.mark.parametrize('temperature', [0.0, 0.7])
-def test_tokens_are_those_of_plain_decoding(tiny, decoders, temperature):
+def test_tokens_are_those_of_plain_decoding(decoders, temperature):
     """Greedy and sampled, with stop tokens, up to the last slot of the context.
 
     Catches a cache without room for the draft, a key of another position, and a token
     taken behind a wrong one or behind a stop.
     """
     plain, fast = decoders
-    *rows, settings = batch(tiny, temperature)
+    *rows, settings = batch(temperature)
     wanted = np.asarray(plain(*rows, settings))
     np.testing.assert_array_equal(fast(*rows, settings), wanted)
     assert ((wanted >= 0).sum(1) == rows[-1]).all()
@@ -114,11 +112,11 @@ def test_tokens_are_those_of_plain_decoding(tiny, decoders, temperature):
     np.testing.assert_array_equal(fast(*rows, settings), stopped)
 
 
-def test_chunks_are_those_of_the_whole(tiny, decoders):
+def test_chunks_are_those_of_the_whole(flat, decoders):
     """What streams read: the same tokens, and more of them in a chunk."""
-    model, params = tiny.model, tiny.engine._params
+    model, params = flat.model, flat.engine._params
     allowed_V = jnp.arange(model.arch.V) < 300
-    prompts_BT, last_B, position_B, left_B, settings = batch(tiny, 0.0)
+    prompts_BT, last_B, position_B, left_B, settings = batch(0.0)
     begin = functools.partial(loop.prefill, model, allowed_V, dtype='float32')
     first_B, cache = jax.jit(functools.partial(begin, S=67))(
         params, prompts_BT, last_B, settings

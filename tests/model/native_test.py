@@ -32,12 +32,12 @@ def test_the_kernel_is_the_product_in_float64(kind, spec, dims, inner):
     weight = jnp.asarray(rng.normal(size=dims), jnp.float32)
     few = quantise.rows(weight, inner, kind)
     dense = np.asarray(few.dense(jnp.float32), np.float64)
-    x = rng.normal(size=(16, 1, *few.sides[0])).astype(np.float32)
+    x = rng.normal(size=(13, 1, *few.sides[0])).astype(np.float32)
     wanted = np.einsum(spec, x.astype(np.float64), dense)
     assert native.available()
     multiply = jax.jit(native.product)
     alone = np.asarray(multiply(x[:1], few))
-    for B in (1, 2, 5, 6, 13, 16):
+    for B in (2, 7, 13):  # tiles of 2, of 3 and 4, of 4 and 5
         found = np.asarray(multiply(x[:B], few))
         scale = np.abs(wanted).max()
         np.testing.assert_allclose(found, wanted[:B], rtol=0, atol=1e-5 * scale)
@@ -78,7 +78,11 @@ print(native.available(), *(round(float(y)) for y in y_BF[0]))
 
 @pytest.mark.parametrize(
     ('name', 'value', 'said'),
-    [('GPTJAX_NATIVE', '0', 0), ('CXX', '/no/compiler', 1), ('CXX', 'false', 1)],
+    [
+        ('CXX', '/no/compiler', 1),
+        pytest.param('GPTJAX_NATIVE', '0', 0, marks=pytest.mark.long),
+        pytest.param('CXX', 'false', 1, marks=pytest.mark.long),
+    ],
 )
 def test_without_it_products_are_xlas_and_that_is_said_once(
     tmp_path, monkeypatch, name, value, said
