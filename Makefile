@@ -88,9 +88,10 @@ test-faults: setup
 	$(PY) -m pytest --numprocesses=1 --timeout=1800 tests/faults/$(PART)_test.py
 
 # Figures, into experiments/benchmarks/latest.json; AREA=startup measures one area. Where
-# .venv-parity is there, peers are measured beside; .venv-tpu compiles for TPUs.
+# .venv-parity is there, peers are measured beside. Memory lies in huge pages, on both
+# sides, as our commands have it. .venv-tpu compiles for TPUs.
 benchmark: setup
-	GPTJAX_PEERS=$${GPTJAX_PEERS:-$(wildcard $(VENV)-parity/bin/python)} \
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 GPTJAX_PEERS=$${GPTJAX_PEERS:-$(wildcard $(VENV)-parity/bin/python)} \
 	  GPTJAX_TPU=$${GPTJAX_TPU:-$(wildcard $(VENV)-tpu/bin/python)} $(PY) -m experiments.benchmarks $(AREA)
 
 # Golden files of the tests, made by the oracles; `make test` only reads them.

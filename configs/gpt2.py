@@ -48,10 +48,11 @@ def get_config(size: str = 'small') -> ConfigDict:
     config.compute = dict(
         dtype='bfloat16',
         remat='dots',
-        scan_unroll=1,
+        scan_unroll=0,  # unrolled on one GPU where it pays, else scanned
         accumulate=accumulate,
         attention='auto',
         products='plain',
+        loss_rows=0,
     )
     # A Spot VM may be gone after ten seconds; a thousand steps are not lost for that.
     config.checkpoint = dict(every=1_000, keep=3, keep_every=5_000, failures=3)

@@ -47,7 +47,7 @@ def get_config(preset: str = 'gpt2-micro') -> ConfigDict:
     )
     config.objective = dict(name='next_token')
     config.mesh = dict(data=1, fsdp=1, tensor=1, rules='data')
-    config.compute = dict(dtype='float32', remat='none', scan_unroll=4, accumulate=1)
+    config.compute = dict(dtype='float32', remat='none', scan_unroll=0, accumulate=1)
     config.checkpoint = dict(every=500, keep=2)
     config.eval = dict(every=500, rows=0, patience=0)
     config.guard = dict(sigma=6.0)  # a spike of the loss is no update

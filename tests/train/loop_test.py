@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 import struct
 
+import jax
 import numpy as np
 import pytest
 import tiny_config
@@ -220,6 +221,26 @@ def test_a_bad_setting_is_told_before_raw_text_is_built(raw, tmp_path):
     with pytest.raises(command.UserError, match=r'guard\.sigma is -1'):
         run(raw, tmp_path, guard=dict(sigma=-1.0))
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_compiles_after_the_first_step(raw, tmp_path, monkeypatch):
+    """Fails if the batch, the state or a look at metrics brings another program."""
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(
+            name.endswith('backend_compile_duration')
+        )
+    )
+    dispatch, counts = loop._Loop._dispatch, {}
+
+    def counted(self, *given):
+        dispatch(self, *given)
+        counts[self.step] = sum(compiled)
+
+    monkeypatch.setattr(loop._Loop, '_dispatch', counted)
+    run(raw, tmp_path, steps=8, eval__every=8, checkpoint__every=8)
+    assert counts[8] == counts[2]
+    assert sum(compiled) > 0
 
 
 def test_types_at_the_top_of_a_config_are_checked():
