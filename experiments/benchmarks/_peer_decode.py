@@ -48,12 +48,14 @@ def generator(folder):
     target = f'{folder}/ctranslate2'
     converter = ctranslate2.converters.TransformersConverter(folder)
     converter.convert(target)
-    # The converter writes null for tokens that a model lacks, and then refuses it.
+    # The converter writes null for what a model lacks, and then refuses it.
     file = pathlib.Path(target, 'config.json')
     settings = json.loads(file.read_text())
-    file.write_text(
-        json.dumps({name: value or '<|endoftext|>' for name, value in settings.items()})
-    )
+    for name in [name for name, value in settings.items() if value is None]:
+        settings.pop(name)
+        if name.endswith('_token'):
+            settings[name] = '<|endoftext|>'
+    file.write_text(json.dumps(settings))
     return ctranslate2.Generator(target, intra_threads=torch.get_num_threads())
 
 
