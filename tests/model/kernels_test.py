@@ -158,6 +158,7 @@ def _loss_and_gradients(arch, name, place, batch):
     return jax.jit(jax.value_and_grad(loss))(params)
 
 
+@pytest.mark.long
 def test_models_have_the_same_gradients_over_eight_devices():
     """Layers with and without a window, in a scan."""
     arch = dataclasses.replace(tiny.ARCH, windows=(0, 5), K=2, T=40)
@@ -178,7 +179,7 @@ def test_a_kernel_that_is_not_xla_runs_on_each_shard(monkeypatch):
         return blocked.attend(x, sight)
 
     monkeypatch.setitem(kernels.KERNELS, 'splash', kernels.Kernel(local, plain=False))
-    arch = dataclasses.replace(tiny.ARCH, K=2)
+    arch = dataclasses.replace(tiny.ARCH, K=2, L=1)
     place = tiny.sharding(data=2, fsdp=2, tensor=2, rules='fsdp_tensor')
     batch = tiny.packed_batch(4, arch)
     found = _loss_and_gradients(arch, 'splash', place, batch)

@@ -45,6 +45,7 @@ def traces(workdir):
     return sorted((workdir / profile.FOLDER).rglob('*.xplane.pb'))
 
 
+@pytest.mark.long
 def test_a_trace_has_the_named_steps_and_stages_and_changes_no_loss(train, capfd):
     """A trace that begins or ends a step off fails, one that begins before the step
     before is done (its operations would be in it), a scope that is taken away, and a
