@@ -4,19 +4,32 @@ Question: does XLA's product of one row, or of 16, with a weight reach the bandw
           memory, and what does attention over a cache cost beside it?
 Baseline: GPT-2 124M in float32, weights as training has them, caches (B, S, K, H).
 Change:   weights first or last, stored (inputs, outputs) or the other way round, cut
-          into halves or pieces; caches (B, K, S, H); slots written in other ways.
+          into halves or pieces; caches (B, K, S, H); slots written in other ways;
+          the kernel of `native` for float32; huge pages (GLIBC_TUNABLES=
+          glibc.malloc.hugetlb=1); the sum over heads and their width as over one axis.
 Command:  make benchmark AREA=speed.decode
+          It measures the whole loop. RESULT has parts of it, each alone, from single
+          runs beside other work: rows compare within themselves, to a fifth or so, and
+          no command here repeats them.
 Verdict:  caches (B, K, S, H) are kept: attention of 16 rows takes a fifth. For one row
-          XLA reaches the bandwidth with weights as they lie: transposed, cut in halves
-          or written as a reduction they are slower. For 16 rows the weight as the
-          first operand is 1.6 times as fast for the head; XLA turns that round again
-          where a transpose follows, and it is not in the code: what it would need is a
-          barrier behind each product, on CPU alone. Writing by a mask is faster than
-          by slices (1.3 ms against 2.8) alone, and no faster before attention.
+          weights stay as they lie: cut in halves or written as a reduction they are
+          slower. The head as (D, V) takes 0.84 of the time, 1.4 ms of a token, and is
+          not kept: the embedding is the same array, of 154 MB, and would lie in memory
+          twice. For 16 rows the weight as the first operand is 1.6 times as fast for
+          the head; XLA turns that round again where a transpose follows, and it is not
+          in the code: what it would need is a barrier behind each product, on CPU
+          alone. Writing by a mask is faster than by slices (1.3 ms against 2.8) alone,
+          and no faster before attention. A kernel for float32 with tiles of 4 outputs
+          is no faster than XLA for one row, and slower for 16: not kept. Huge pages
+          are worth 3 % of products, within the noise. A trace of the loop showed what
+          was: XLA transposed the weight behind attention for each token, as the sum
+          was over two axes: 12 copies of 2.4 MB. That is mended in `attention`. The
+          loop as a whole reads weights at 0.70 of the bandwidth of a plain read, or
+          somewhat more, as the neighbours let it.
 """
 
-# Milliseconds, the fastest of 3 to 5 (2 cores, jax 0.10.2, a shared machine, on which
-# a sum over an array read 18 to 26 GB/s at the same time).
+# Milliseconds, the fastest of 3 to 12 (2 cores, jax 0.10.2, a shared machine, on which
+# a sum over an array read 18 to 32 GB/s at the same time).
 RESULT = {
     'head, one row (768 to 50257)': {
         '(V, D)': 8.46, '(D, V)': 7.08, 'sum of products, (V, D)': 22.8,
@@ -44,5 +57,20 @@ RESULT = {
     },
     'writing and attention, 16 rows': {
         'slice of each row': 12.9, 'index': 11.8, 'loop of slices': 11.8, 'mask': 11.9,
+    },
+    'all products of layers, one row': {
+        'XLA': 13.2, 'own kernel': 13.8, 'XLA, huge pages': 12.9,
+        'own kernel, huge pages': 12.0,
+    },
+    'all products of layers, 16 rows': {
+        'XLA': 28.9, 'own kernel': 36.9, 'XLA, huge pages': 27.9,
+        'own kernel, huge pages': 37.1,
+    },
+    'head, one row, in another run': {
+        'XLA': 5.48, 'own kernel': 6.03, 'XLA, huge pages': 5.27,
+        'own kernel, huge pages': 5.47,
+    },
+    'copies in a token of 28.9, in its trace': {
+        'weights behind attention, 12 layers': 4.5,
     },
 }  # fmt: skip
