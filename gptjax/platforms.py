@@ -153,9 +153,11 @@ def folder() -> Path | None:
     try:  # what is loaded from here is run: it is for its owner alone
         path = Path(named or f'{base}/gptjax').expanduser()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat()
     except (OSError, RuntimeError):  # no such user
         return None
-    return path if os.access(path, os.W_OK | os.X_OK) else None
+    others = found.st_uid != os.getuid() or found.st_mode & 0o022
+    return path if os.access(path, os.W_OK | os.X_OK) and not others else None
 
 
 def _set(variable: str, settings: Sequence[Setting], cache: Path | None) -> None:
@@ -212,15 +214,19 @@ def _take_huge_pages(root: str) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         environment = {**os.environ, 'GLIBC_TUNABLES': tunables}
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+        with contextlib.suppress(OSError):  # then it goes on as it is
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def _is_command() -> bool:
     """Whether this process is one of ours: python -m gptjax.VERB, or gptjax."""
-    main = sys.modules['__main__']
-    spec = getattr(main, '__spec__', None)
-    name = spec.name if spec else Path(sys.argv[0]).name
-    return name == 'gptjax' or name.startswith('gptjax.')
+    # What Python was begun with: `sys.argv` is whatever a program makes of it.
+    for before, word in zip(['', *sys.orig_argv[1:]], sys.orig_argv[1:], strict=False):
+        if before == '-m':
+            return word == 'gptjax' or word.startswith('gptjax.')
+        if not word.startswith('-'):
+            return Path(word).name == 'gptjax'
+    return False
 
 
 def _limit_threads(root: str) -> None:
@@ -310,7 +316,7 @@ def _runs(program: str, environment: Mapping[str, str]) -> bool:
 def _proofs(cache: Path | None) -> dict[str, bool]:
     try:
         return dict(json.loads(_read(cache / 'proofs.json'))) if cache else {}
-    except ValueError:  # none yet
+    except (TypeError, ValueError):  # none yet
         return {}
 
 

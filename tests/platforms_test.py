@@ -282,3 +282,24 @@ def test_no_process_begins_again_in_vain(machine, begun_again, monkeypatch, why)
         machine.gpus(1)
     machine.prepare()
     assert not begun_again
+
+
+@pytest.mark.parametrize(
+    ('given', 'ours'),
+    [
+        ('python -m gptjax.train --workdir=x', True),
+        ('python -X dev -m gptjax train', False),  # `dev` may be a file: left alone
+        ('python -u -m gptjax.generate', True),
+        ('python /usr/bin/gptjax train', True),
+        ('python program.py -m gptjax.train', False),
+        ('python -m pdb -m gptjax.train', False),
+        ('python -m gptjaxes', False),
+        ('python -', False),
+        ('python', False),
+    ],
+)
+def test_only_our_own_commands_begin_again(monkeypatch, given, ours):
+    """Fails if it looks at `sys.argv`, which programs set as they like."""
+    monkeypatch.setattr(sys, 'orig_argv', given.split())
+    monkeypatch.setattr(sys, 'argv', ['gptjax'])
+    assert platforms._is_command() == ours

@@ -19,7 +19,7 @@ import numpy as np
 
 from gptjax import command, core
 from gptjax.generate import loop, sampling, speculate
-from gptjax.model import heads, joined, lora, quantise, seq2seq, transformer
+from gptjax.model import heads, joined, leaves, lora, quantise, seq2seq, transformer
 from gptjax.text import chat, frames
 from gptjax.text import stream as text_stream
 from gptjax.text import tokenizer as text_tokenizer
@@ -364,8 +364,17 @@ def _held(params: core.Params, weights: str) -> core.Params:
     params = joined.tree(params)
     if weights in quantise.SERVED:
         return quantise.for_serving(params, weights)
-    few = jnp.float32 if weights == 'float32' else jnp.bfloat16
-    return jax.tree.map(lambda x: x.astype(few) if x.dtype == 'float32' else x, params)
+    if weights == 'float32':
+        return params
+
+    def few(x: Any) -> Any:  # what is in few bits already keeps its scales
+        wide = not isinstance(x, leaves.Quantised) and x.dtype == jnp.float32
+        return x.astype(jnp.bfloat16) if wide else x
+
+    held: core.Params = jax.tree.map(
+        few, params, is_leaf=lambda x: isinstance(x, leaves.Quantised)
+    )
+    return held
 
 
 def may_say(V: int, tokenizer: text_tokenizer.Tokenizer) -> np.ndarray:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -109,7 +110,7 @@ class Head(nn.Module):
             x_BTD = layers.ACTIVATIONS[self.arch.activation](x_BTD)
             x_BTD = self.transform_norm(x_BTD)
         unembed_VD = tokens_VD if head.tied else self.unembed_VD
-        if padding:
+        if isinstance(unembed_VD, jax.Array) and padding:  # not with an adapter
             unembed_VD = jnp.pad(unembed_VD, ((0, padding), (0, 0)))
         scores_BTW = layers.einsum('BTD,VD->BTV', x_BTD, unembed_VD)
         return self.sharding.constrain(scores_BTW, 'batch', 'length', 'vocab')

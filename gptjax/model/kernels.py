@@ -148,20 +148,22 @@ def _error(
 ) -> float:
     """The largest error of outputs and gradients, over the largest of each array.
 
-    Of one row (T, N, K, H): of one document, of three, and of forty, with padding
-    behind. Scores are spread widely, so that single keys matter.
+    Of two rows (T, N, K, H): of one document, of three, and of forty, in the second
+    row of one more, with padding behind. Scores are spread widely, so that single keys
+    matter.
     """
     T, N, K, H = shape
     heads = zip(jax.random.split(jax.random.key(0), 4), (N, K, K, N), strict=True)
-    q, *rest = (jax.random.normal(key, (1, T, n, H)) for key, n in heads)
+    q, *rest = (jax.random.normal(key, (2, T, n, H)) for key, n in heads)
     arrays = [x.astype(dtype) for x in (3 * q, *rest)]
     # The reference has T^2 N scores, which may be more than a device holds.
     oracle = KERNELS['reference' if T <= 2048 else 'blocked']
     ours, truth = (jax.jit(_both(one, sight)) for one in (kernel, oracle))
     worst, real = 0.0, T - T // 16
     for documents in (1, 3, 40):
-        numbers = np.arange(T) * documents // real + 1
-        segments_BT = jnp.array([numbers * (np.arange(T) < real)], jnp.int32)
+        many_B1 = np.array([[documents], [documents + 1]])
+        numbers_BT = np.arange(T) * many_B1 // real + 1
+        segments_BT = jnp.array(numbers_BT * (np.arange(T) < real), jnp.int32)
         found = ours(segments_BT, *arrays)
         with jax.default_matmul_precision('highest'):
             wanted = truth(segments_BT, *(x.astype(jnp.float32) for x in arrays))

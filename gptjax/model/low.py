@@ -127,7 +127,8 @@ def _codes(x: Array, axes: Sequence[int] | None, dtype: Any) -> tuple[Array, Arr
     """
     wide = x.astype(jnp.float32)
     largest = jnp.max(jnp.abs(wide), axes, keepdims=True)
-    largest = jnp.maximum(largest, _LEAST)
+    # A maximum on CPU may pass over what is no number; a sum does not.
+    largest = jnp.maximum(largest, _LEAST) + 0 * jnp.sum(wide, axes, keepdims=True)
     scaled = wide * (_TOP[dtype] / largest)
     if dtype == jnp.int8:
         scaled = jnp.round(scaled)

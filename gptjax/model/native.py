@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import jaxlib
 from jaxtyping import Array
 
+from gptjax import platforms
 from gptjax.model import leaves
 
 # Of x. 16 weights of 768 x 3,072 in int8, 2 cores, here and by XLA: 1 row 3 and 21 ms,
@@ -84,10 +85,9 @@ def build() -> Path:
     macros = _run(compiler, *_FLAGS, '-dM', '-E', '-x', 'c++', os.devnull)
     parts = jaxlib.__version__.encode(), macros, _SOURCE.read_bytes()
     name = f'native-{hashlib.sha256(b"".join(parts)).hexdigest()[:16]}.so'
-    cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-    path = Path(cache).expanduser() / 'gptjax' / name
+    # Where nothing is kept, it lies in a new folder for temporary files.
+    path = (platforms.folder() or Path(tempfile.mkdtemp(prefix='gptjax'))) / name
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = Path(folder) / name
             include = f'-I{jax.ffi.include_dir()}'

@@ -146,7 +146,9 @@ def _apply(
     model: Model, params: core.Params, method: str, *inputs: Any, key: Any = None
 ) -> Any:
     if method == 'hidden':  # which all products of layers are in
-        params = low.tree(params, model.compute.products, model.compute.dtype)
+        # Evaluations, references and teachers are plain: they go without a key.
+        products = 'plain' if key is None else model.compute.products
+        params = low.tree(params, products, model.compute.dtype)
     return model.clone(train=key is not None).apply(
         {'params': params},
         *inputs,

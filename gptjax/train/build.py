@@ -84,14 +84,14 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     begin, model = begin_of(settings)
     data = settings_lib.data_of(settings)
     T = inputs.length(data, model.arch)
+    if 'rollout' in settings:
+        T = settings_lib.rollout_of(settings).T
     attention = kernels.choose(model.arch, model.compute, model.sharding, T)
     compute = dataclasses.replace(model.compute, attention=attention.name)
     model = model.clone(compute=compute)
     _check_batch(data.batch_size, model)
     made = losses.of(settings, model)
     objective, rollout = made.objective, made.rollout
-    if rollout:
-        T = rollout.prompt_tokens + rollout.max_tokens - 1
     adapter = adapter_lib.of(settings)
     full = transformer.abstract(model)
     boxed = adapter.trained(full) if adapter else full

@@ -91,9 +91,7 @@ def _rollout(
         _check_rewards(settings)
     if 'rollout' not in settings:
         return None
-    made: settings_lib.Rollout = command.splat(
-        settings_lib.Rollout, 'rollout', settings['rollout']
-    )
+    made = settings_lib.rollout_of(settings)
     data = settings_lib.data_of(settings)
     made.updates(data.batch_size)
     for option in ('T', 'packing', 'mixture'):

@@ -129,6 +129,11 @@ class Rollout:
             )
 
     @property
+    def T(self) -> int:
+        """Tokens in a row: a sequence without its last one."""
+        return self.prompt_tokens + self.max_tokens - 1
+
+    @property
     def sequences(self) -> int:
         """M, the sequences of one rollout."""
         return self.prompts * self.group
@@ -172,6 +177,12 @@ def data_of(settings: Mapping[str, Any]) -> Data:
         return data
     tokenizer = {'name': 'folder', 'path': begun}
     return dataclasses.replace(data, build={**data.build, 'tokenizer': tokenizer})
+
+
+def rollout_of(settings: Mapping[str, Any]) -> Rollout:
+    """The section `rollout`, checked."""
+    made: Rollout = command.splat(Rollout, 'rollout', settings['rollout'])
+    return made
 
 
 def of_loop(settings: Mapping[str, Any]) -> dict[str, Any]:

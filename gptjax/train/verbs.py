@@ -48,13 +48,13 @@ def _train(argv: Sequence[str]) -> None:
     group.add_argument('--process_id', type=int, metavar='I')
     flags = command.parse(parser, argv)
 
-    from gptjax.train import distributed
-
-    distributed.initialize(flags.coordinator, flags.process_count, flags.process_id)
-
-    from gptjax.train import build, loop, phases, profile
+    from gptjax.train import distributed, profile
 
     steps = profile.parse(flags.profile) if flags.profile else None
+    distributed.initialize(flags.coordinator, flags.process_count, flags.process_id)
+
+    from gptjax.train import build, loop, phases
+
     with distributed.leaving():
         run = build.build(flags.config, flags.workdir, flags.allow_config_change)
         trace = profile.Profile(*steps, run.workdir, run.steps) if steps else None

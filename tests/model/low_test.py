@@ -222,3 +222,11 @@ def test_an_unknown_kind_is_a_mistake_and_what_is_emulated_is_said():
         config.Compute('float32', 'none', 1, 1, products='int4')
     assert low.emulated('plain') == low.emulated('int8') == ''
     assert 'not faster' in low.emulated('fp8')  # on CPU
+
+
+@pytest.mark.parametrize('kind', ['int8', 'fp8'])
+def test_what_is_no_number_stays_none(kind):
+    """Fails if the scale is a maximum alone, which on CPU passes over it."""
+    x = jnp.ones((4, 64)).at[1, 0].set(jnp.nan)
+    y = low.product('bd,df->bf', x, jnp.ones((64, 8)), kind, layers._plain)
+    assert np.isnan(y[1]).all()

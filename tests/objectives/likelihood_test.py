@@ -111,8 +111,8 @@ def test_weights_are_cast_once_for_forward_and_backward():
     jaxpr = jax.make_jaxpr(jax.grad(lambda p: loss(p)[0]))(params).jaxpr
     assert converted(jaxpr, up.shape) == 1
     assert converted(jaxpr, up.shape[1:]) == 0
-    gradient = jax.grad(lambda p: loss(p)[0])(params)['blocks']['mlp']['up']
-    assert gradient.dtype == jnp.float32
+    gradients = jax.eval_shape(jax.grad(lambda p: loss(p)[0]), params)
+    assert gradients['blocks']['mlp']['up'].dtype == jnp.float32
 
 
 def test_a_cast_weight_has_the_gradient_of_the_weight():
@@ -124,3 +124,21 @@ def test_a_cast_weight_has_the_gradient_of_the_weight():
     np.testing.assert_array_equal(of_x, 8)
     np.testing.assert_array_equal(of_weight.weight, 2)
     np.testing.assert_array_equal(of_weight.cast, 0)
+
+
+def test_an_adapted_head_has_no_padding():
+    """Fails if a weight that is more than one array is padded as one."""
+    arch = config.architecture(
+        **table.preset(
+            'gpt2-nano', T=T, V=V, D=32, F=64, N=2, K=2, H=16, head=dict(tied=False)
+        )
+    )
+    compute = config.Compute('float32', remat='none', scan_unroll=1, accumulate=1)
+    model = transformer.make(arch, compute, sharding_lib.single())
+    params = transformer.init(model, jax.random.key(0))
+    down, up = jnp.ones((32, 2)), jnp.ones((2, V))
+    adapted = leaves.Adapted(params['head']['unembed'], down, up, 1.0)
+    params['head']['unembed'] = adapted
+    x_BTD = jax.random.normal(jax.random.key(1), (B, T, 32))
+    scores_BTV = transformer.scores(model, params, x_BTD)
+    np.testing.assert_array_equal(scores_BTV, transformer.logits(model, params, x_BTD))
