@@ -19,7 +19,16 @@ import numpy as np
 
 from gptjax import command, core
 from gptjax.generate import loop, sampling, speculate
-from gptjax.model import heads, joined, leaves, lora, quantise, seq2seq, transformer
+from gptjax.model import (
+    heads,
+    joined,
+    leaves,
+    lora,
+    quantise,
+    seq2seq,
+    split_kv,
+    transformer,
+)
 from gptjax.text import chat, frames
 from gptjax.text import stream as text_stream
 from gptjax.text import tokenizer as text_tokenizer
@@ -175,6 +184,7 @@ class Engine:
         self.batch, self._drafted = batch, drafted
         self._params = _held(transformer.unstack(model, params), weights)
         self._ids = min(model.arch.V, tokenizer.vocab_size)
+        split_kv.prove(arch, model.compute.dtype)
         self._make_programs(model, cache)
 
     def _make_programs(self, model: transformer.Model, cache: str) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from gptjax import sharding as sharding_lib
-from gptjax.model import blocked, config, joined, kernels, layers
+from gptjax.model import blocked, config, joined, kernels, layers, split_kv
 from gptjax.model import positions as positions_lib
 
 
@@ -302,6 +302,12 @@ class SelfAttention(_Attention):
             assert context.segments_BT is not None
             inputs = blocked.Inputs(q_BTNH, k_BSKH, v_BSKH, context.segments_BT)
             return self.leave(kernels.attend(context.kernel, inputs, window)), cache
+        S, devices = k_BSKH.shape[1], self.sharding.mesh.size
+        if cache is not None and split_kv.fits(self.arch, devices, q_BTNH, S):
+            assert isinstance(window, int)
+            place_B = context.positions_BT[:, 0]
+            y_BTNH = split_kv.attend(q_BTNH, k_BSKH, v_BSKH, place_B, window)
+            return self.leave(y_BTNH), cache
         mask_BTS, distance_bTS = context.mask_BTS, context.distance_bTS
         assert mask_BTS is not None
         if any(self.arch.windows):

@@ -16,7 +16,7 @@ import numpy as np
 from gptjax import command, core
 from gptjax.data import permute, prompts
 from gptjax.generate import engine, rollout, sampling
-from gptjax.model import transformer
+from gptjax.model import split_kv, transformer
 from gptjax.objectives import policy
 from gptjax.train import build, feed, log, transcripts
 from gptjax.train import phases as phases_lib
@@ -58,6 +58,7 @@ class Rollouts:
         self._reward = (
             rewards_table.combine(run.settings['rewards']) if rewarded else None
         )
+        split_kv.prove(run.model.arch, run.model.compute.dtype)
         sharding = run.model.sharding
         self._feed = feed.Feed(sharding, section.sequences)
         batch, everywhere = sharding.named(('batch',)), sharding.replicated
