@@ -262,15 +262,7 @@ class _Attention(nn.Module):
 
     def leave(self, y_BTNH: Float[Array, 'B T N H']) -> Float[Array, 'B T D']:
         """The projection back to the model's width."""
-        B, T, N, H = y_BTNH.shape
-        out = self.weights['out']
-        if T == 1 and isinstance(out, jax.Array):
-            # A sum over two axes has XLA transpose the weight on CPU: for each token
-            # of a decoder of 12 layers, 4.5 ms of 29.
-            y_BTF, out_FD = y_BTNH.reshape(B, T, N * H), out.reshape(N * H, -1)
-            y_BTD = layers.einsum('BTF,FD->BTD', y_BTF, out_FD)
-        else:
-            y_BTD = layers.einsum('BTNH,NHD->BTD', y_BTNH, out)
+        y_BTD = layers.einsum('BTNH,NHD->BTD', y_BTNH, self.weights['out'])
         if 'out_bias' in self.weights:
             y_BTD += self.weights['out_bias'].astype(y_BTD.dtype)
         return y_BTD

@@ -90,6 +90,11 @@ def _low_rank(spec: str, x: Array, weight: leaves.Adapted) -> Array:
 
 
 def _plain(spec: str, x: Array, weight: Array) -> Array:
+    if spec == 'BTNH,NHD->BTD' and x.shape[1] == 1:
+        # A sum over two axes has XLA transpose the weight on CPU: for each token of a
+        # decoder of 12 layers, 4.5 ms of 29.
+        spec = 'BTF,FD->BTD'
+        x, weight = x.reshape(*x.shape[:2], -1), weight.reshape(-1, weight.shape[-1])
     return _product(spec, x, weight, lax.stop_gradient(weight).astype(x.dtype))
 
 

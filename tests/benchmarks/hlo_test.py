@@ -91,6 +91,7 @@ def _tiny(L: int, unroll: int, remat: str = 'none'):
 @pytest.mark.parametrize(
     'remat', ['none', 'dots', pytest.param('full', marks=pytest.mark.long)]
 )
+@pytest.mark.long
 def test_a_train_step_computes_what_the_model_costs_and_remat_again(remat):
     """The text of the compiled step against the closed form of `cost`.
 

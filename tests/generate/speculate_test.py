@@ -112,6 +112,7 @@ def test_tokens_are_those_of_plain_decoding(decoders, temperature):
     np.testing.assert_array_equal(fast(*rows, settings), stopped)
 
 
+@pytest.mark.long
 def test_chunks_are_those_of_the_whole(flat, decoders):
     """What streams read: the same tokens, and more of them in a chunk."""
     model, params = flat.model, flat.engine._params

@@ -170,6 +170,7 @@ def test_models_have_the_same_gradients_over_eight_devices():
     jax.tree.map(compare, found, expected)
 
 
+@pytest.mark.long
 def test_a_kernel_that_is_not_xla_runs_on_each_shard(monkeypatch):
     """Of eight devices each has its rows and heads alone; fails without shard_map."""
     seen = []

@@ -17,9 +17,8 @@ def proven(monkeypatch):
     monkeypatch.setattr(split_kv, '_proven', {})
 
 
-@pytest.mark.parametrize(
-    ('N', 'K'), [pytest.param(2, 2, marks=pytest.mark.long), (4, 2)]
-)
+@pytest.mark.parametrize(('N', 'K'), [(2, 2), (4, 2)])
+@pytest.mark.long
 def test_the_probe_agrees_with_the_reference(proven, N, K):
     """Fails if the last slot, a window or a group of heads is off by one."""
     assert split_kv.prove(arch_of('llama-nano', N=N, K=K), 'float32', interpret=True)
