@@ -188,9 +188,15 @@ def _alive(variable: str, flags: list[str], cache: Path | None) -> list[str]:
     if new:
         whole = _runs(program, {variable: ' '.join(new)})
         for flag in new:
-            known[flag] = whole or (len(new) > 1 and _runs(program, {variable: flag}))
+            one = whole or len(new) == 1
+            known[flag] = whole if one else _runs(program, {variable: flag})
             if not known[flag]:
-                what = f'{package} {version} does not know {flag}; it is left out'
+                why = (
+                    'does not know'
+                    if known[flag] is False
+                    else 'could not be asked for'
+                )
+                what = f'{package} {version} {why} {flag}; it is left out'
                 print(f'gptjax: {what}', file=sys.stderr)
         found = {f'{package} {version} {flag}': known[flag] for flag in new}
         _remember(cache, {**proofs, **found})
@@ -296,8 +302,11 @@ def _drop_halves(programs: Path) -> None:
                 (programs / name).unlink()
 
 
-def _runs(program: str, environment: Mapping[str, str]) -> bool:
-    """Whether a process of its own ends well, without a word of the AOT loader."""
+def _runs(program: str, environment: Mapping[str, str]) -> bool | None:
+    """Whether a process of its own ends well, without a word of the AOT loader.
+
+    None is no answer: it did not begin, or did not end.
+    """
     import subprocess
 
     rest = {name: x for name, x in os.environ.items() if name not in _READERS}
@@ -309,11 +318,11 @@ def _runs(program: str, environment: Mapping[str, str]) -> bool:
             timeout=120,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return False
+        return None
     return done.returncode == 0 and b'aot_loader' not in done.stderr
 
 
-def _proofs(cache: Path | None) -> dict[str, bool]:
+def _proofs(cache: Path | None) -> dict[str, bool | None]:
     try:
         return dict(json.loads(_read(cache / 'proofs.json'))) if cache else {}
     except (TypeError, ValueError):  # none yet
@@ -324,7 +333,8 @@ def _remember(cache: Path | None, proofs: Mapping[str, bool | None]) -> None:
     if cache:
         with contextlib.suppress(OSError):
             new = cache / f'proofs.{os.getpid()}'
-            new.write_text(json.dumps(proofs, indent=1))
+            known = {name: x for name, x in proofs.items() if x is not None}
+            new.write_text(json.dumps(known, indent=1))
             new.replace(cache / 'proofs.json')
 
 

@@ -303,3 +303,18 @@ def test_only_our_own_commands_begin_again(monkeypatch, given, ours):
     monkeypatch.setattr(sys, 'orig_argv', given.split())
     monkeypatch.setattr(sys, 'argv', ['gptjax'])
     assert platforms._is_command() == ours
+
+
+def test_no_answer_is_not_remembered(machine, monkeypatch, capsys):
+    """A full disk, or a proof that takes too long: the next command asks again."""
+    machine.gpus()
+    machine.packages['jaxlib'] = '9.0'
+    monkeypatch.setattr(platforms, '_runs', lambda *_: None)
+    machine.prepare()
+    assert 'could not be asked for' in capsys.readouterr().err
+    assert platforms._proofs(machine.root / 'cache') == {}
+    for name in VARIABLES[:1]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(platforms, '_runs', machine._runs)
+    machine.prepare()
+    assert SCHEDULER in os.environ['XLA_FLAGS']
