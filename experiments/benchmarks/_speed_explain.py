@@ -23,7 +23,7 @@ def rows() -> Iterator[dict[str, Any]]:
         config.data.update(path=str(text), batch_size=16, loader='threads')
         config.data.build['tokenizer'] = dict(name='bytes')
         config.compute.scan_unroll = 6
-        config.steps = 1
+        config.steps, config.optimizer.warmup_steps = 1, 0
         loop.train(build.build(config, Path(folder) / 'run'))
         found = explain.explain(Path(folder) / 'run')
     print(explain.text(found))

@@ -96,7 +96,7 @@ class Stack(nn.Module):
                 self,
                 'positions',
                 (arch.T + arch.positions.offset, arch.D),
-                ('length', 'embed'),
+                ('positions', 'embed'),
                 normal,
             )
         if arch.types:

@@ -86,6 +86,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     T = inputs.length(data, model.arch)
     if 'rollout' in settings:
         T = settings_lib.rollout_of(settings).T
+    model.sharding.check_length(T, 'a row of T tokens')
     attention = kernels.choose(model.arch, model.compute, model.sharding, T)
     compute = dataclasses.replace(model.compute, attention=attention.name)
     model = model.clone(compute=compute)

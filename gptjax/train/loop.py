@@ -402,12 +402,12 @@ class _Loop:
         weights = trees.count(nn.unbox(transformer.abstract(run.model)))
         part = trees.count(run.trained.take(self.state.params))
         some = f' ({part / 1e6:.2f}M trained)' if part != weights else ''
-        mesh = ' x '.join(f'{a} {n}' for a, n in self.sharding.mesh.shape.items())
         at = f'from step {self.step} ' if self.step else ''
+        mesh = f'{self.sharding} ({self.sharding.rules})'
         self.log.say(
             f'training {at}to step {run.steps}: {weights / 1e6:.2f}M parameters{some}, '
             f'{len(run.rows)} rows of {run.T} tokens, batches of '
-            f'{run.data.batch_size} rows, mesh {mesh} ({self.sharding.rules}), '
+            f'{run.data.batch_size} rows, mesh {mesh}, '
             f'{jax.devices()[0].device_kind}'
         )
         self.log.say(f'attention: {run.attention}')
