@@ -22,7 +22,7 @@ from gptjax.generate import rollout, sampling
 from gptjax.model import config, transformer
 from gptjax.model.families import gpt2
 from gptjax.objectives import group, next_token, policy, ppo
-from gptjax.train import optim, state, step
+from gptjax.train import optim, schedules, state, step
 
 V, C, BETA = 4, 3, 0.5
 ANSWERS = np.array(list(itertools.product(range(V), repeat=C)))
@@ -67,8 +67,8 @@ def run(options: Any, seed: int, size: Size = Size()) -> Found:
     """Trains one policy; everything but the prompt and the table is of the library."""
     model = _model(isinstance(options, ppo.Options))
     place = model.sharding
-    schedule = optim.warmup_cosine(
-        size.learning_rate, 10, size.rollouts * size.updates, 0.0
+    schedule = schedules.cosine(
+        size.learning_rate, 10, 0.0, steps=size.rollouts * size.updates
     )
     optimizer = optim.adamw(
         schedule, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.0, clip_norm=1.0

@@ -18,7 +18,7 @@ from gptjax.model import config as model_config
 from gptjax.model import table as model_table
 from gptjax.model import transformer
 from gptjax.objectives import next_token
-from gptjax.train import guard, optim
+from gptjax.train import guard, optim, schedules
 from gptjax.train import state as state_lib
 from gptjax.train import step as step_lib
 
@@ -72,7 +72,7 @@ def _program(
         model_config.architecture('model', **section), compute, place
     )
     optimizer = optim.adamw(
-        optim.warmup_cosine(1e-3, 10, 1000, 1e-4),
+        schedules.cosine(1e-3, 10, 1e-4, steps=1000),
         b1=0.9,
         b2=0.95,
         eps=1e-8,

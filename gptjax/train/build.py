@@ -25,7 +25,7 @@ from gptjax.objectives import table as objective_table
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
 from gptjax.train import adapter as adapter_lib
-from gptjax.train import freeze, inputs, losses, optim, start
+from gptjax.train import freeze, inputs, losses, schedules, start
 from gptjax.train import guard as guard_lib
 from gptjax.train import settings as settings_lib
 from gptjax.train import table as train_table
@@ -59,7 +59,7 @@ class Run:
     prepare: Callable[[Any, Any], Any] | None  # of a rollout, see Objective
     optimizer: optax.GradientTransformation
     trained: freeze.Trained
-    schedule: optim.Schedule
+    schedule: schedules.Schedule
     labels: list[str]  # the names of the classes, where the dataset has some
     data: settings_lib.Data
     T: int  # tokens in a row
@@ -394,12 +394,13 @@ def _steps(settings: Mapping[str, Any], rows: int, batch_size: float | int) -> i
 
 def optimizer_of(
     settings: Mapping[str, Any], steps: int
-) -> tuple[optim.Schedule, optax.GradientTransformation]:
+) -> tuple[schedules.Schedule, optax.GradientTransformation]:
     """The learning rate by step, and the optimizer that follows it."""
     name, options = settings_lib.named(settings['optimizer'], 'optimizer')
     options.pop('freeze')
     make = command.lookup(train_table.OPTIMIZERS, name, 'optimizer')
-    names = ('learning_rate', 'warmup_steps', 'final_learning_rate')
-    shape = {key: options.pop(key) for key in names if key in options}
-    schedule = command.splat(optim.warmup_cosine, 'optimizer', shape, steps=steps)
+    shape = {key: options.pop(key) for key in schedules.OPTIONS if key in options}
+    name = options.pop('schedule', 'cosine')  # older configs have none
+    schedule = command.lookup(schedules.SCHEDULES, name, 'optimizer.schedule')
+    schedule = command.splat(schedule, 'optimizer', shape, steps=steps)
     return schedule, command.splat(make, 'optimizer', options, schedule=schedule)

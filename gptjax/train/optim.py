@@ -1,74 +1,70 @@
-"""Optimizers and learning-rate schedules."""
+"""Optimizers: the gradient is clipped, scaled, decay is added, the schedule multiplies.
 
-from collections.abc import Callable
-from typing import Any
+Decay is decoupled (Loshchilov and Hutter, 2019) in all of them: rate x weight_decay x
+weight. `decay` names the roles of weights it falls on (`roles.ROLES`); None is all but
+biases and norm scales. Arrays of an optimizer's state that have the shape of a
+parameter lie as it does on a mesh; what is smaller by a dimension lies everywhere.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from gptjax import command, core, trees
-
-Schedule = Callable[[Any], Any]  # a step, of the device or the host, to its rate
-
-
-def warmup_cosine(
-    learning_rate: float, warmup_steps: int, steps: int, final_learning_rate: float
-) -> Schedule:
-    """Linear from 0 to `learning_rate`, then half a cosine to `final_learning_rate`.
-
-    The update of step n (from 0) uses the value at n + 1, so that the first is not 0.
-    """
-    if warmup_steps < 0 or warmup_steps > steps:
-        raise command.UserError(
-            f'optimizer.warmup_steps is {warmup_steps} of {steps} steps; set it to at '
-            f'most the number of steps ({max(steps // 10, 0)} is a tenth).'
-        )
-    cosine_steps = max(steps - warmup_steps, 1)
-
-    def schedule(step: Any) -> Any:
-        # For a record, the host's own numbers: a program would wait for the step.
-        xp: Any = jnp if isinstance(step, jax.Array) else np
-        n = xp.asarray(step, xp.float32) + 1
-        warm = n / max(warmup_steps, 1)
-        progress = xp.clip((n - warmup_steps) / cosine_steps, 0, 1)
-        cosine = 0.5 * (1 + xp.cos(xp.pi * progress))
-        decayed = final_learning_rate + (learning_rate - final_learning_rate) * cosine
-        return xp.where(n < warmup_steps, warm * learning_rate, decayed)
-
-    return schedule
+from gptjax.train import roles, schedules
 
 
 def adamw(
-    schedule: Schedule,
+    schedule: schedules.Schedule,
     *,
     b1: float,
     b2: float,
     eps: float,
     weight_decay: float,
     clip_norm: float,
+    mu_dtype: str = 'float32',
+    nu_dtype: str = 'float32',
+    decay: Sequence[str] | None = None,
 ) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter, 2019) after clipping by the global norm.
 
-    Decay falls on weights of products and embeddings, not on biases and norm scales.
+    Moments take 8 bytes a parameter, 6 with mu_dtype='bfloat16', 4 with both. nu in
+    bfloat16 needs b2 below 1 - 2^-8: a smaller step is rounded off, and nu stands.
     """
+    if nu_dtype == 'bfloat16' and 1 - b2 <= 2**-8:
+        raise command.UserError(
+            f'optimizer.nu_dtype is bfloat16 and optimizer.b2 {b2}: steps of 1 - b2 '
+            'would be rounded off; set b2 to at most 0.99, or nu_dtype to float32.'
+        )
+    inner = optax.scale_by_adam(b1, b2, eps, mu_dtype=dtype('mu_dtype', mu_dtype))
+    stored = dtype('nu_dtype', nu_dtype)
+
+    def kept(state: Any, dtype: Any) -> Any:
+        return state._replace(nu=optax.tree.cast(state.nu, dtype))
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = inner.update(grads, kept(state, jnp.float32), params)
+        return updates, kept(state, stored)
+
+    adam = optax.GradientTransformation(lambda p: kept(inner.init(p), stored), update)
     return optax.chain(
         optax.clip_by_global_norm(clip_norm),
-        optax.adamw(
-            schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=_decayed
-        ),
+        optax.chain(adam, *ending(schedule, weight_decay, decay)),
     )
 
 
 def adam_tf(
-    schedule: Schedule,
+    schedule: schedules.Schedule,
     *,
     b1: float,
     b2: float,
     eps: float,
     weight_decay: float,
     clip_norm: float,
+    decay: Sequence[str] | None = None,
 ) -> optax.GradientTransformation:
     """`adamw` with eps where TensorFlow 1 has it, as the first RLHF did.
 
@@ -87,12 +83,165 @@ def adam_tf(
     return optax.chain(
         optax.clip_by_global_norm(clip_norm),
         optax.GradientTransformation(optax.scale_by_adam().init, update),
-        optax.add_decayed_weights(weight_decay, mask=_decayed),
+        *ending(schedule, weight_decay, decay),
+    )
+
+
+def lion(
+    schedule: schedules.Schedule,
+    *,
+    b1: float,
+    b2: float,
+    weight_decay: float,
+    clip_norm: float,
+    mu_dtype: str = 'float32',
+    decay: Sequence[str] | None = None,
+) -> optax.GradientTransformation:
+    """Lion (Chen et al., 2023): the sign of an average; one moment.
+
+    Its authors take a learning rate 3 to 10 times below AdamW's, and as much more
+    decay.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.scale_by_lion(b1, b2, mu_dtype=dtype('mu_dtype', mu_dtype)),
+        *ending(schedule, weight_decay, decay),
+    )
+
+
+def sgd(
+    schedule: schedules.Schedule,
+    *,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+    clip_norm: float,
+    decay: Sequence[str] | None = None,
+) -> optax.GradientTransformation:
+    """m = momentum m + g, and the step is m, or of `nesterov` g + momentum m."""
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.trace(momentum, nesterov),
+        *ending(schedule, weight_decay, decay),
+    )
+
+
+class Factors(NamedTuple):
+    """Means of squares over outputs and over inputs; in a tree, one leaf."""
+
+    rows: Any
+    columns: Any
+
+
+class AdafactorState(NamedTuple):
+    """A moment for each parameter: Factors of a matrix, itself of a vector."""
+
+    count: Any
+    moments: Any
+
+
+def adafactor(
+    schedule: schedules.Schedule,
+    *,
+    decay_rate: float,
+    threshold: float,
+    parameter_scale: bool,
+    weight_decay: float,
+    clip_norm: float,
+    decay: Sequence[str] | None = None,
+) -> optax.GradientTransformation:
+    """Adafactor (Shazeer and Stern, 2018, algorithm 4), without a first moment.
+
+    The moment of a matrix of m x n is m + n numbers. b2 is 1 - step^-decay_rate; the
+    root mean square of an update is at most `threshold`, and with `parameter_scale` it
+    counts times that of the weights. optax's would average over the layers of a stack,
+    and keep heads of under 128 whole; here each layer's matrix is one, heads joined.
+    """
+
+    def init(params: Any) -> AdafactorState:
+        def moment(path: str, p: Any) -> Any:
+            x = roles.matrices(path, p)
+            if not _factored(path, x):
+                return jnp.zeros(p.shape, jnp.float32)
+            lead, (m, n) = x.shape[:-2], x.shape[-2:]
+            return Factors(jnp.zeros((*lead, m)), jnp.zeros((*lead, n)))
+
+        return AdafactorState(jnp.int32(0), trees.map_with_path(moment, params))
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        count = state.count + 1
+        b2 = 1 - count.astype(jnp.float32) ** -decay_rate
+
+        def one(path: str, g: Any, old: Any, p: Any) -> tuple[Any, Any]:
+            x, sizes = roles.matrices(path, g), roles.matrices(path, p)
+            new: Any
+            if isinstance(old, Factors):
+                new, v = _factors(old, jnp.square(x) + 1e-30, b2)
+            else:
+                new = b2 * old + (1 - b2) * (jnp.square(g) + 1e-30)
+                v = new.reshape(x.shape)
+            step = x / jnp.sqrt(v)
+            step /= jnp.maximum(1, _rms(step) / threshold)
+            if parameter_scale:
+                step *= jnp.maximum(1e-3, _rms(sizes))
+            return step.reshape(g.shape), new
+
+        flat = dict(trees.paths(grads))
+        olds = dict(trees.paths(state.moments, lambda x: isinstance(x, Factors)))
+        weights = dict(trees.paths(params))
+        done = {p: one(p, g, olds[p], weights[p]) for p, g in flat.items()}
+        updates, moments = (
+            trees.map_with_path(lambda path, _, i=i: done[path][i], grads)
+            for i in range(2)
+        )
+        return updates, AdafactorState(count, moments)
+
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.GradientTransformation(init, update),
+        *ending(schedule, weight_decay, decay),
+    )
+
+
+def _factored(path: str, matrix: jax.Array) -> bool:
+    return roles.of(path) not in ('norms', 'biases') and min(matrix.shape[-2:]) > 1
+
+
+def _factors(old: Factors, squares: jax.Array, b2: Any) -> tuple[Factors, jax.Array]:
+    """The new means, and the moment that they stand for (equation 4 of the paper)."""
+    rows = b2 * old.rows + (1 - b2) * jnp.mean(squares, -1)
+    columns = b2 * old.columns + (1 - b2) * jnp.mean(squares, -2)
+    shares = rows / jnp.mean(rows, -1, keepdims=True)
+    return Factors(rows, columns), shares[..., None] * columns[..., None, :]
+
+
+def _rms(x: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.mean(jnp.square(x), (-2, -1), keepdims=True))
+
+
+def ending(
+    schedule: schedules.Schedule, weight_decay: float, decay: Sequence[str] | None
+) -> tuple[optax.GradientTransformation, ...]:
+    """Decay of the roles in `decay`, and the learning rate: what all end with."""
+    if decay is not None:
+        roles.check('optimizer.decay', decay)
+
+    def falls(params: core.Params) -> core.Params:
+        return trees.map_with_path(
+            lambda path, _: (
+                not path.endswith(('bias', 'scale'))
+                if decay is None
+                else roles.of(path) in decay
+            ),
+            params,
+        )
+
+    return (
+        optax.add_decayed_weights(weight_decay, mask=falls),
         optax.scale_by_learning_rate(schedule),
     )
 
 
-def _decayed(params: core.Params) -> core.Params:
-    return trees.map_with_path(
-        lambda path, _: not path.endswith(('bias', 'scale')), params
-    )
+def dtype(name: str, given: str) -> Any:
+    types = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+    return command.lookup(types, given, f'type for optimizer.{name}')

@@ -57,6 +57,7 @@ def shardings_of(
 ) -> tuple[State, State]:
     """(shapes, shardings) of the state; optimizer moments lie as their parameters do.
 
+    Those of another shape, as of a matrix's rows alone, are small and lie everywhere.
     `boxed` is the tree of Linen's boxed parameter shapes; only the `trained` ones have
     moments. `extra` has shapes with shardings, as `source.extra` makes them.
     """
@@ -68,10 +69,14 @@ def shardings_of(
     shapes = State(jax.ShapeDtypeStruct((), jnp.int32), key, params, opt_state, extra)
     opt_shardings = optax.tree_utils.tree_map_params(
         optimizer,
-        lambda _, like: like,
+        lambda leaf, param, like: jax.tree.map(
+            lambda x: like if x.shape == param.shape else sharding.replicated, leaf
+        ),
         opt_state,
+        jax.eval_shape(trained.take, params),
         trained.prune(param_shardings),
         transform_non_params=lambda _: sharding.replicated,
+        is_leaf=lambda leaf: isinstance(leaf, tuple),  # several arrays, or none
     )
     return shapes, State(
         sharding.replicated,

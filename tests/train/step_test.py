@@ -12,13 +12,13 @@ import tiny
 
 from gptjax.model import transformer
 from gptjax.objectives import next_token
-from gptjax.train import optim, state, step
+from gptjax.train import optim, schedules, state, step
 
 STEPS = 20
 
 
 def adamw():
-    schedule = optim.warmup_cosine(3e-3, 5, STEPS, 1e-4)
+    schedule = schedules.cosine(3e-3, 5, 1e-4, steps=STEPS)
     return optim.adamw(
         schedule, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.1, clip_norm=1.0
     )
