@@ -9,6 +9,7 @@ from gptjax.model import config as model_config
 # What the Llama family of every format computes (Touvron et al., 2023).
 LLAMA: dict[str, tuple[Any, ...]] = {
     'activation': ('swiglu',),
+    'base_D': (0,),
     'causal': (True,),
     'encoder_L': (0,),
     'head.bias': (False,),

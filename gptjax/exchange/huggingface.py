@@ -309,6 +309,8 @@ def _computed(arch: model_config.Architecture) -> dict[str, Any]:
     fields = dataclasses.asdict(arch)
     for name in ('dropout', 'init_std', 'zero_init'):
         del fields[name]
+    if arch.shrink == 1:
+        del fields['base_D']
     seen = [arch.window(layer) for layer in range(arch.L)]
     fields['windows'] = family_lib.period(seen)
     if arch.experts:

@@ -187,8 +187,8 @@ class _Attention(nn.Module):
         for name in self._projections():
             heads, axis = self._heads(name)
             shape, axes = (arch.D, heads, arch.H), ('embed', axis, 'head_dim')
-            normal = layers.normal(arch)
-            weights[name] = layers.weight(self, name, shape, axes, normal)
+            hidden = layers.hidden(arch)
+            weights[name] = layers.weight(self, name, shape, axes, hidden)
             if arch.attention_bias != 'none':
                 bias = f'{name}_bias'
                 weights[bias] = layers.weight(self, bias, shape[1:], axes[1:], zeros)

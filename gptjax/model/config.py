@@ -130,6 +130,9 @@ class Architecture:
     types: int = 0  # learned token types (BERT's sentence A and B); 0 is none
     scale_embedding: bool = False  # times sqrt(D)
     zero_init: bool = False  # residual projections start at 0
+    # muP (Yang et al., 2021): the width at which the learning rate was found, and with
+    # which initial weights, updates and logits scale to D; 0 is off.
+    base_D: int = 0
 
     def __post_init__(self) -> None:
         for name in 'TVDFNKHL':
@@ -183,6 +186,11 @@ class Architecture:
                 'classes, 2 or more.',
             ),
             (
+                self.base_D < 0 or (self.base_D > 0 and self.scale_embedding),
+                f'model.base_D is {self.base_D}; it is a width, or 0, and '
+                'scale_embedding, which grows with the width, is off then.',
+            ),
+            (
                 self.encoder_L < 0 or (self.encoder_L > 0 and not self.causal),
                 f'model.encoder_L is {self.encoder_L}; it is 0 or more, and a decoder '
                 'beside an encoder is causal.',
@@ -198,6 +206,11 @@ class Architecture:
     def gated(self) -> bool:
         """Whether the MLP has a gate beside `up`."""
         return self.activation == 'swiglu'
+
+    @property
+    def shrink(self) -> float:
+        """base_D / D: by what muP scales a wider model; 1 without it."""
+        return self.base_D / self.D if self.base_D else 1.0
 
     def window(self, layer: int) -> int:
         """How many tokens a query of this layer sees, itself included; 0 is all."""

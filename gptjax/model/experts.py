@@ -30,11 +30,13 @@ class Mixture(nn.Module):
         arch = self.arch
         assert arch.experts is not None
         D, F, E = arch.D, arch.F, arch.experts.E
-        normal, wide = layers.normal(arch), ('experts', 'embed', 'mlp')
-        router = layers.weight(self, 'router', (D, E), ('embed', 'experts'), normal)
-        weights = {'up': layers.weight(self, 'up', (E, D, F), wide, normal)}
+        hidden, wide = layers.hidden(arch), ('experts', 'embed', 'mlp')
+        router = layers.weight(
+            self, 'router', (D, E), ('embed', 'experts'), layers.output(arch)
+        )
+        weights = {'up': layers.weight(self, 'up', (E, D, F), wide, hidden)}
         if arch.gated:
-            weights['gate'] = layers.weight(self, 'gate', (E, D, F), wide, normal)
+            weights['gate'] = layers.weight(self, 'gate', (E, D, F), wide, hidden)
         weights['down'] = layers.weight(
             self, 'down', (E, F, D), ('experts', 'mlp', 'embed'), layers.residual(arch)
         )

@@ -24,6 +24,7 @@ class Head(nn.Module):
     def setup(self) -> None:
         arch, head = self.arch, self.arch.head
         normal, zeros = layers.normal(arch), nn.initializers.zeros
+        hidden, output = layers.hidden(arch), layers.output(arch)
         D, V = arch.D, arch.V
         self.dropout = nn.Dropout(arch.dropout, deterministic=not self.train)
         over_tokens = head.kind in OVER_TOKENS
@@ -34,7 +35,7 @@ class Head(nn.Module):
             self.bias_V = layers.weight(self, 'bias', (V,), ('vocab',), zeros)
         if head.kind in ('masked', 'pretraining'):
             self.transform_DD = layers.weight(
-                self, 'transform', (D, D), ('embed', 'mlp'), normal
+                self, 'transform', (D, D), ('embed', 'mlp'), hidden
             )
             self.transform_bias_D = layers.weight(
                 self, 'transform_bias', (D,), ('mlp',), zeros
@@ -42,7 +43,7 @@ class Head(nn.Module):
             self.transform_norm = layers.Norm(arch)
         if head.pooler:
             self.pooler_DD = layers.weight(
-                self, 'pooler', (D, D), ('embed', 'mlp'), normal
+                self, 'pooler', (D, D), ('embed', 'mlp'), hidden
             )
             self.pooler_bias_D = layers.weight(
                 self, 'pooler_bias', (D,), ('mlp',), zeros
@@ -50,7 +51,7 @@ class Head(nn.Module):
         if head.kind in OVER_CLASSES:
             C = head.classes if head.kind == 'classes' else 2
             axes = ('embed', 'classes')
-            self.classes_DC = layers.weight(self, 'classes', (D, C), axes, normal)
+            self.classes_DC = layers.weight(self, 'classes', (D, C), axes, output)
             if head.pooler:
                 self.classes_bias_C = layers.weight(
                     self, 'classes_bias', (C,), ('classes',), zeros
@@ -58,7 +59,7 @@ class Head(nn.Module):
         if _has_number(head):
             name = 'reward' if head.kind == 'reward' else 'value'
             self.number_D1 = layers.weight(
-                self, name, (D, 1), ('embed', 'classes'), normal
+                self, name, (D, 1), ('embed', 'classes'), output
             )
 
     def everything(
@@ -112,6 +113,8 @@ class Head(nn.Module):
         unembed_VD = tokens_VD if head.tied else self.unembed_VD
         if isinstance(unembed_VD, jax.Array) and padding:  # not with an adapter
             unembed_VD = jnp.pad(unembed_VD, ((0, padding), (0, 0)))
+        if self.arch.base_D:  # muP: the rows of the embedding do not shrink
+            x_BTD *= self.arch.shrink
         scores_BTW = layers.einsum('BTD,VD->BTV', x_BTD, unembed_VD)
         return self.sharding.constrain(scores_BTW, 'batch', 'length', 'vocab')
 

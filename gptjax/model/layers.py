@@ -36,8 +36,18 @@ def weight(
 
 
 def normal(arch: config.Architecture) -> nn.initializers.Initializer:
-    """How weights begin: normally distributed."""
+    """How embeddings begin: normally distributed."""
     return nn.initializers.normal(arch.init_std)
+
+
+def hidden(arch: config.Architecture) -> nn.initializers.Initializer:
+    """How the weights of products begin, whose sums grow with the width."""
+    return nn.initializers.normal(arch.init_std * arch.shrink**0.5)
+
+
+def output(arch: config.Architecture) -> nn.initializers.Initializer:
+    """How weights begin that bring the width to something that does not grow."""
+    return nn.initializers.normal(arch.init_std * arch.shrink)
 
 
 def residual(arch: config.Architecture) -> nn.initializers.Initializer:
@@ -49,8 +59,10 @@ def residual(arch: config.Architecture) -> nn.initializers.Initializer:
     if arch.zero_init:
         return nn.initializers.zeros
     if arch.norms.order == 'post':
-        return normal(arch)
-    return nn.initializers.normal(arch.init_std / (2 * arch.L) ** 0.5)
+        return hidden(arch)
+    return nn.initializers.normal(
+        arch.init_std * arch.shrink**0.5 / (2 * arch.L) ** 0.5
+    )
 
 
 def einsum(spec: str, x: Array, weight: Any) -> Array:
@@ -286,7 +298,7 @@ class MLP(nn.Module):
         self, name: str, x_BTD: Float[Array, 'B T D'], F: int
     ) -> Float[Array, 'B T F']:
         arch = self.arch
-        kernel = weight(self, name, (arch.D, F), ('embed', 'mlp'), normal(arch))
+        kernel = weight(self, name, (arch.D, F), ('embed', 'mlp'), hidden(arch))
         x_BTF = einsum('BTD,DF->BTF', x_BTD, kernel)
         if arch.mlp_bias:
             zeros = nn.initializers.zeros
