@@ -234,7 +234,7 @@ class _Attention(nn.Module):
     def _product(self, name: str, x_BTD: Array) -> Array:
         y_BTNH = layers.einsum('BTD,DNH->BTNH', x_BTD, self.weights[name])
         if f'{name}_bias' in self.weights:
-            y_BTNH += self.weights[f'{name}_bias'].astype(x_BTD.dtype)
+            y_BTNH = layers.biased(y_BTNH, self.weights[f'{name}_bias'])
         return y_BTNH
 
     def _normed(self, name: str, y_BTNH: Array) -> Array:
@@ -264,7 +264,7 @@ class _Attention(nn.Module):
         """The projection back to the model's width."""
         y_BTD = layers.einsum('BTNH,NHD->BTD', y_BTNH, self.weights['out'])
         if 'out_bias' in self.weights:
-            y_BTD += self.weights['out_bias'].astype(y_BTD.dtype)
+            y_BTD = layers.biased(y_BTD, self.weights['out_bias'])
         return y_BTD
 
 

@@ -85,7 +85,7 @@ def _serve(
     order = jnp.argsort(chosen_BTk.ravel())
     sizes_E = jnp.bincount(chosen_BTk.ravel(), length=arch.experts.E)
     x_MD = x_BTD.reshape(B * T, D)[order // k]
-    activate = layers.ACTIVATIONS[arch.activation]
+    activate = functools.partial(layers.activate, arch.activation)
     y_MF = layers.grouped(x_MD, weights['up'], sizes_E)
     if arch.gated:
         y_MF *= activate(layers.grouped(x_MD, weights['gate'], sizes_E))

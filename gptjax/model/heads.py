@@ -107,8 +107,8 @@ class Head(nn.Module):
         head = self.arch.head
         if head.kind in ('masked', 'pretraining'):
             x_BTD = layers.einsum('BTD,DF->BTF', x_BTD, self.transform_DD)
-            x_BTD += self.transform_bias_D.astype(x_BTD.dtype)
-            x_BTD = layers.ACTIVATIONS[self.arch.activation](x_BTD)
+            x_BTD = layers.biased(x_BTD, self.transform_bias_D)
+            x_BTD = layers.activate(self.arch.activation, x_BTD)
             x_BTD = self.transform_norm(x_BTD)
         unembed_VD = tokens_VD if head.tied else self.unembed_VD
         if isinstance(unembed_VD, jax.Array) and padding:  # not with an adapter
