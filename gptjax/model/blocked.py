@@ -55,34 +55,34 @@ def attend(x: Inputs, sight: Sight) -> Array:
 
 def _forward(x: Inputs, sight: Sight) -> tuple[Array, Any]:
     k, v = jnp.swapaxes(x.k_BTKH, 1, 2), jnp.swapaxes(x.v_BTKH, 1, 2)
-    q, outputs, logs = _heads_first(x.q_BTNH, k.shape[1]), [], []
+    q, outputs, logs = heads_first(x.q_BTNH, k.shape[1]), [], []
     for queries, keys in sight.spans(q.shape[-2]):
         scores = _scores(q, k, x.segments_BT, queries, keys, sight)
         most = jnp.max(scores, -1, keepdims=True)
         weights = jnp.exp(scores - most)
         total = jnp.sum(weights, -1, keepdims=True)
-        y = _einsum('BK*TS,BKSH->BK*TH', weights.astype(q.dtype), v[:, :, keys])
+        y = einsum('BK*TS,BKSH->BK*TH', weights.astype(q.dtype), v[:, :, keys])
         outputs.append((y / total).astype(q.dtype))
         logs.append(most + jnp.log(total))
-    return _heads_last(jnp.concatenate(outputs, -2)), (q, k, v, x.segments_BT, logs)
+    return heads_last(jnp.concatenate(outputs, -2)), (q, k, v, x.segments_BT, logs)
 
 
 def _backward(sight: Sight, saved: Any, dy_BTNH: Array) -> tuple[Inputs]:
     q, k, v, segments_BT, logs = saved
-    dy, scale = _heads_first(dy_BTNH, k.shape[1]), q.shape[-1] ** -0.5
+    dy, scale = heads_first(dy_BTNH, k.shape[1]), q.shape[-1] ** -0.5
     dk, dv = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
     blocks = []
     for (queries, keys), log in zip(sight.spans(q.shape[-2]), logs, strict=True):
         scores = _scores(q, k, segments_BT, queries, keys, sight)
         weights, dy_block = jnp.exp(scores - log), dy[..., queries, :]
-        dweights = _einsum('BK*TH,BKSH->BK*TS', dy_block, v[:, :, keys])
+        dweights = einsum('BK*TH,BKSH->BK*TS', dy_block, v[:, :, keys])
         mean = jnp.sum(weights * dweights, -1, keepdims=True)
         dscores = (weights * (dweights - mean) * scale).astype(q.dtype)
-        blocks.append(_einsum('BK*TS,BKSH->BK*TH', dscores, k[:, :, keys]))
+        blocks.append(einsum('BK*TS,BKSH->BK*TH', dscores, k[:, :, keys]))
         spec, weights = 'BK*TS,BK*TH->BKSH', weights.astype(q.dtype)
-        dk = dk.at[:, :, keys].add(_einsum(spec, dscores, q[..., queries, :]))
-        dv = dv.at[:, :, keys].add(_einsum(spec, weights, dy_block))
-    dq = _heads_last(jnp.concatenate(blocks, -2)).astype(q.dtype)
+        dk = dk.at[:, :, keys].add(einsum(spec, dscores, q[..., queries, :]))
+        dv = dv.at[:, :, keys].add(einsum(spec, weights, dy_block))
+    dq = heads_last(jnp.concatenate(blocks, -2)).astype(q.dtype)
     dk, dv = (jnp.swapaxes(d, 1, 2).astype(q.dtype) for d in (dk, dv))
     return (Inputs(dq, dk, dv, None),)  # type: ignore[arg-type]
 
@@ -94,7 +94,7 @@ def _scores(
     q: Array, k: Array, segments_BT: Array, queries: slice, keys: slice, sight: Sight
 ) -> Array:
     """Those of a block, scaled, in float32; the lowest number for what is unseen."""
-    scores = _einsum('BK*TH,BKSH->BK*TS', q[..., queries, :], k[:, :, keys])
+    scores = einsum('BK*TH,BKSH->BK*TS', q[..., queries, :], k[:, :, keys])
     index_T = jnp.arange(segments_BT.shape[1])
     seen = segments_BT[:, queries, None] == segments_BT[:, None, keys]
     seen &= sight.seen(index_T[queries, None] - index_T[keys])
@@ -102,18 +102,18 @@ def _scores(
     return jnp.where(seen, scores * q.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
 
 
-def _heads_first(x_BTNH: Array, K: int) -> Array:
+def heads_first(x_BTNH: Array, K: int) -> Array:
     """BKTH, or with several queries a key head BKGTH: on CPU, axes of 1 are slow."""
     B, T, N, H = x_BTNH.shape
     x_BNTH = jnp.swapaxes(x_BTNH, 1, 2)
     return x_BNTH if N == K else x_BNTH.reshape(B, K, N // K, T, H)
 
 
-def _heads_last(x: Array) -> Array:
+def heads_last(x: Array) -> Array:
     return jnp.swapaxes(x.reshape(x.shape[0], -1, *x.shape[-2:]), 1, 2)
 
 
-def _einsum(spec: str, left: Array, right: Array) -> Array:
+def einsum(spec: str, left: Array, right: Array) -> Array:
     """With float32 sums; `*` stands for the axis G where there is one."""
     spec = spec.replace('*', 'G' if left.ndim == 5 else '')
     return jnp.einsum(spec, left, right, preferred_element_type=jnp.float32)

@@ -266,6 +266,8 @@ ATTENTION = {
     'cudnn': 'flash attention of cuDNN (NVIDIA)',
     'triton': 'flash attention of JAX in Pallas (NVIDIA)',
     'splash': 'splash attention of JAX in Pallas (TPU)',
+    'ring': 'of rows over several devices: keys go from one to the next',
+    'gather': 'of rows over several devices: each has all keys of a layer at once',
 }
 PRODUCTS = {
     'plain': 'in `dtype`',

@@ -43,9 +43,13 @@ class GPT(stack.Stack):
         of a row from 1 (0 is padding). With `train`, dropout needs the rng 'dropout'.
         """
         kernel = kernels.chosen(self)
+        rows: Any = tokens_BT, positions_BT, segments_BT, types_BT
+        rows = kernels.ordered(kernel, *rows)
+        tokens_BT, positions_BT, segments_BT, types_BT = rows
         context = attention.packed(self.arch, positions_BT, segments_BT, kernel=kernel)
         x_BTD = self.embed(tokens_BT, positions_BT, types_BT)
-        return self.run(x_BTD, context)
+        x_BTD, router = self.run(x_BTD, context)
+        return kernels.natural(kernel, x_BTD), router
 
     def everything(self, *inputs: Int[Array, 'B T']) -> None:
         """Uses every weight once: what initialises them."""

@@ -13,12 +13,13 @@ import jax
 from jax import lax
 from jax.experimental import multihost_utils
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 import numpy as np
 
 from gptjax import command
 from gptjax import sharding as sharding_lib
-from gptjax.model import blocked, config, flash
+from gptjax.model import blocked, config, flash, pieces, ring
 
 
 def reference(x: blocked.Inputs, sight: blocked.Sight) -> Array:
@@ -43,6 +44,7 @@ class Kernel(NamedTuple):
     plain: bool  # XLA, which splits it over a mesh and needs no probe
     multiple: int = 1  # of which T is one
     windows: bool = True
+    parts: bool = False  # of rows that are split over the mesh axis `context`
 
 
 KERNELS = {
@@ -51,6 +53,8 @@ KERNELS = {
     'cudnn': Kernel(flash.cudnn, plain=False),
     'triton': Kernel(flash.triton, plain=False, multiple=128, windows=False),
     'splash': Kernel(flash.splash, plain=False, multiple=128),
+    'ring': Kernel(functools.partial(ring.attend, whole=False), False, parts=True),
+    'gather': Kernel(functools.partial(ring.attend, whole=True), False, parts=True),
 }
 CANDIDATES = {
     'gpu': ('cudnn', 'triton', 'blocked'),
@@ -84,12 +88,14 @@ def choose(
     Raises UserError where compute.attention names one that does not. On CPU, blocks
     take 0.55 of the reference's time at T = 1024, 0.7 at 256 and 0.8 at 64, forward and
     backward (2 cores, float32; bfloat16 0.5, 0.55 and 0.75); where nothing is hidden,
-    as in encoders, they take as long.
+    as in encoders, they take as long. Of rows over several devices, it is the ring.
     """
     platform = sharding.mesh.devices.flat[0].platform
     names = CANDIDATES.get(platform, ('blocked',))
     if compute.attention != 'auto':
         names = (compute.attention,)
+    elif sharding.mesh.shape[pieces.AXIS] > 1:
+        names = ('ring',)
     elif platform == 'cpu' and not arch.causal:
         names = ('reference',)
     if arch.dropout > 0 and names != ('reference',):
@@ -114,9 +120,15 @@ def _trouble(
     T: int,
 ) -> str:
     """Why a kernel is not to be used, or ''; the same on every process."""
-    kernel = KERNELS[name]
+    kernel, C = KERNELS[name], sharding.mesh.shape[pieces.AXIS]
     if unfit := [why for w in arch.windows if (why := _unfit(kernel, T, w))]:
         return unfit[0]
+    if kernel.parts:
+        if C == 1:
+            return 'rows are whole, as mesh.context is 1'
+        return _unfit(kernel._replace(multiple=2 * C), T, 0)
+    if not kernel.plain and C > 1:
+        return 'it takes whole rows, and mesh.context splits them'
     # For a machine that is not here, programs are compiled and nothing runs.
     if kernel.plain or sharding.mesh.devices.flat[0] not in jax.devices():
         return ''
@@ -196,6 +208,11 @@ class Chosen:
     arch: config.Architecture
     sharding: sharding_lib.Sharding
 
+    def parts(self, T: int) -> int:
+        """How many devices work on a row of T tokens together, or 0."""
+        C = self.sharding.mesh.shape[pieces.AXIS]
+        return C if KERNELS[self.name].parts and T % (2 * C) == 0 else 0
+
 
 def chosen(model: Any) -> Chosen | None:
     """Of a model as it is called; None is the reference, over a dense mask."""
@@ -204,6 +221,29 @@ def chosen(model: Any) -> Chosen | None:
     if name in ('auto', 'reference'):
         return None
     return Chosen(name, model.arch, model.sharding)
+
+
+def ordered(
+    chosen: Chosen | None, *rows: Int[Array, 'B T'] | None
+) -> list[Int[Array, 'B T'] | None]:
+    """Tokens and what goes with them, in the order that the kernel's load is even in.
+
+    Who calls it gives what comes of them to `natural`.
+    """
+    T = next(x.shape[1] for x in rows if x is not None)
+    if chosen is None or not chosen.arch.causal or not chosen.parts(T):
+        return list(rows)
+    order = pieces.order(T, chosen.parts(T))
+    return [None if x is None else x[:, order] for x in rows]
+
+
+def natural(
+    chosen: Chosen | None, x_BTD: Float[Array, 'B T D']
+) -> Float[Array, 'B T D']:
+    """The inverse of `ordered`."""
+    if chosen is None or not chosen.arch.causal or not chosen.parts(x_BTD.shape[1]):
+        return x_BTD
+    return pieces.natural(chosen.sharding, x_BTD)
 
 
 def attend(
@@ -223,20 +263,20 @@ def attend(
 def _per_shard(chosen: Chosen, x: blocked.Inputs, window: int) -> Array:
     """The kernel on each device, over its own rows and heads."""
     T, kernel, place = x.q_BTNH.shape[1], KERNELS[chosen.name], chosen.sharding
-    if _unfit(kernel, T, window):
+    if _unfit(kernel, T, window) or (kernel.parts and not chosen.parts(T)):
         kernel = KERNELS['blocked']
     sight = blocked.Sight(chosen.arch.causal, window if window < T else 0)
-    if kernel.plain or place.mesh.size == 1:
+    if kernel.plain or (place.mesh.size == 1 and not kernel.parts):
         return kernel.run(x, sight)
+    length = pieces.AXIS if kernel.parts else None
+    (rows,) = place.spec(('batch',))
     queries, keys = (
-        place.spec(('batch', 'length', heads, 'head_dim'))
-        for heads in ('heads', 'kv_heads')
+        P(rows, length, *place.spec((heads,))) for heads in ('heads', 'kv_heads')
     )
-    rows = place.spec(('batch', 'length'))
     run: Any = jax.shard_map(
         functools.partial(kernel.run, sight=sight),
         mesh=place.mesh,
-        in_specs=(blocked.Inputs(queries, keys, keys, rows),),  # type: ignore[arg-type]
+        in_specs=(blocked.Inputs(queries, keys, keys, P(rows)),),  # type: ignore[arg-type]
         out_specs=queries,
         check_vma=False,
     )

@@ -64,15 +64,15 @@ class Seq2Seq(nn.Module):
         source_BSD, encoder_router = self.encode(
             source_BS, source_positions_BS, source_segments_BS
         )
+        kernel = kernels.chosen(self)
+        rows: Any = kernels.ordered(kernel, tokens_BT, positions_BT, segments_BT)
+        tokens_BT, positions_BT, segments_BT = rows
         context = attention.packed(
-            self.arch,
-            positions_BT,
-            segments_BT,
-            source_segments_BS,
-            kernel=kernels.chosen(self),
+            self.arch, positions_BT, segments_BT, source_segments_BS, kernel
         )
         x_BTD = self.embed(tokens_BT, positions_BT)
         x_BTD, router = self.decoder.run(x_BTD, context, source_BSD)
+        x_BTD = kernels.natural(kernel, x_BTD)
         return x_BTD, jax.tree.map(jnp.add, router, encoder_router)
 
     def everything(self, *inputs: Int[Array, 'B T']) -> None:
