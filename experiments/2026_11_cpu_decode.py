@@ -16,11 +16,15 @@ Verdict:  caches (B, K, S, H) are kept: attention of 16 rows takes a fifth. For 
           slower. The head as (D, V) takes 0.84 of the time, 1.4 ms of a token, and is
           not kept: the embedding is the same array, of 154 MB, and would lie in memory
           twice. For 16 rows the weight as the first operand is 1.6 times as fast for
-          the head; XLA turns that round again where a transpose follows, and it is not
-          in the code: what it would need is a barrier behind each product, on CPU
-          alone. Writing by a mask is faster than by slices (1.3 ms against 2.8) alone,
-          and no faster before attention. A kernel for float32 with tiles of 4 outputs
-          is no faster than XLA for one row, and slower for 16: not kept. Huge pages
+          the head; XLA turns that round again where a transpose follows, unless a
+          barrier is behind it (43 ms a token). An own kernel that lets 16 rows meet a
+          block of the weight while the next is fetched reads it nearly as fast as a
+          plain read does, and is what 2 to 64 rows take (`native_float32.cc`): in
+          panels of 128 x 128, fetched ahead; without fetching it is slower than XLA.
+          Writing by a mask is faster than by slices (1.3 ms against 2.8) alone,
+          and no faster before attention. The kernel of few bits, for float32 with
+          tiles of 4 outputs, is no faster than XLA for one row, and slower for 16. Huge
+          pages
           are worth 3 % of products, within the noise. A trace of the loop showed what
           was: XLA transposed the weight behind attention for each token, as the sum
           was over two axes: 12 copies of 2.4 MB. That is mended in `attention`. The
@@ -66,6 +70,16 @@ RESULT = {
         'XLA': 28.9, 'own kernel': 36.9, 'XLA, huge pages': 27.9,
         'own kernel, huge pages': 37.1,
     },
+    # The kernel alone, in C++ with two threads, nothing beside it; medians of 12.
+    'products of layers, 16 rows, panels of inputs x outputs': {
+        'plain read': 12.0, '128 x 128': 18.7, '64 x 256': 20.3, '256 x 128': 23.7,
+        '256 x 64': 24.5, '768 x 64': 30.9, 'all x 16': 34.6,
+        '256 x 64, not fetched ahead': 35.2,
+    },
+    'head, 16 rows, kernel with rows as lanes': {'fetched ahead': 8.0, 'not': 8.6},
+    # In JAX beside other work on both cores; the fastest of 25 in turns.
+    'products of layers, 16 rows, machine in use': {'XLA': 113.6, 'panels': 69.4},
+    'head, 16 rows, machine in use': {'XLA': 25.3, 'rows as lanes': 13.4},
     'head, one row, in another run': {
         'XLA': 5.48, 'own kernel': 6.03, 'XLA, huge pages': 5.27,
         'own kernel, huge pages': 5.47,

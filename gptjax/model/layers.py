@@ -113,6 +113,13 @@ def _plain(spec: str, x: Array, weight: Array) -> Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _product(spec: str, x: Array, weight: Array, cast: Array) -> Array:
     """With `cast`, which is `weight` in the type of `x`; `weight` has the gradient."""
+    if few := native.sides(spec, x, cast):
+        return lax.platform_dependent(  # what is compiled may be for another platform
+            x,
+            cast,
+            cpu=lambda x, weight: native.few(x, weight, *few),
+            default=functools.partial(_einsum, spec),
+        )
     return _einsum(spec, x, cast).astype(x.dtype)
 
 

@@ -1,4 +1,4 @@
-"""The kernel of few rows and few bits: its numbers, its building, and life without."""
+"""The kernels of few rows: their numbers, their building, and life without."""
 
 import concurrent.futures
 import shutil
@@ -43,6 +43,61 @@ def test_the_kernel_is_the_product_in_float64(kind, spec, dims, inner):
         np.testing.assert_allclose(found, wanted[:B], rtol=0, atol=1e-5 * scale)
         # What a row says does not depend on the others.
         np.testing.assert_array_equal(found[:1], alone)
+
+
+FLOAT_SHAPES = [
+    ('BTD,DNH->BTNH', (64, 3, 7)),
+    ('BTF,FD->BTD', (131, 300)),  # two panels of inputs and of outputs, and a rest
+    ('BTNH,NHD->BTD', (3, 50, 40)),
+    ('BTD,VD->BTV', (301, 33)),
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize(('spec', 'dims'), FLOAT_SHAPES)
+def test_few_rows_of_float32_are_the_product_in_float64(monkeypatch, spec, dims):
+    """Catches a panel without the sums of those above, a tile behind the last output
+    that does not move back, and rows of a tile that change places.
+    """
+    monkeypatch.setattr(jax, 'device_count', lambda: 1)
+    monkeypatch.setattr(native, 'FLOAT_BYTES', 0)
+    rng = np.random.default_rng(0)
+    weight = jnp.asarray(rng.normal(size=dims), jnp.float32)
+    left, right, _ = spec.replace('->', ',').split(',')
+    sizes = dict(zip(right, dims, strict=True))
+    x = jnp.asarray(rng.normal(size=(19, 1, *map(sizes.get, left[2:]))), 'float32')
+    wanted = np.einsum(spec, *(np.asarray(y, np.float64) for y in (x, weight)))
+    scale = np.abs(wanted).max()
+    alone = None
+    for B in (2, 16, 19):  # one tile, a whole one, two
+        multiply = jax.jit(lambda x: layers.einsum(spec, x, weight))
+        compiled = multiply.lower(x[:B]).compile()
+        assert 'gptjax_few' in compiled.as_text()
+        found = np.asarray(compiled(x[:B]))
+        np.testing.assert_allclose(found, wanted[:B], rtol=0, atol=1e-6 * scale)
+        alone = found[:2] if alone is None else alone
+        np.testing.assert_array_equal(found[:2], alone)
+
+
+@needs_compiler
+def test_other_products_are_xlas(monkeypatch):
+    """Where rows are one or many, a weight is small, or goes with a row of its own."""
+    monkeypatch.setattr(jax, 'device_count', lambda: 1)
+    x_BTD, weight_DF = jnp.ones((2, 1, 512)), jnp.ones((512, 512))
+    assert native.sides('BTD,DF->BTF', x_BTD, weight_DF) == (1, False)
+    assert native.sides('BTD,FD->BTF', x_BTD, weight_DF) == (1, True)
+    for spec, x, weight in [
+        ('BTD,DF->BTF', x_BTD[:1], weight_DF),
+        ('BTD,DF->BTF', jnp.ones((2, 1, 65_536)), jnp.ones((65_536, 15))),
+        ('BTD,DF->BTF', jnp.ones((65, 1, 512)), weight_DF),
+        ('BTD,DF->BTF', x_BTD, weight_DF[:, :511]),
+        ('BTD,DF->BTF', x_BTD.astype('bfloat16'), weight_DF.astype('bfloat16')),
+        ('BTD,BDF->BTF', x_BTD, jnp.ones((2, 512, 512))),
+        ('DBT,DF->BTF', x_BTD.reshape(512, 2, 1), weight_DF),
+    ]:
+        assert native.sides(spec, x, weight) is None
+    monkeypatch.undo()  # and on several devices
+    assert native.sides('BTD,DF->BTF', x_BTD, weight_DF) is None
 
 
 @needs_compiler
