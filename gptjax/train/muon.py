@@ -39,40 +39,27 @@ def muon(
     eps: float,
     weight_decay: float,
     clip_norm: float,
+    neuron_b2: float | None = None,
     mu_dtype: str = 'float32',
     decay: Sequence[str] | None = None,
 ) -> optax.GradientTransformation:
     """Muon (Jordan, 2024): of m = momentum m + g, the nearest orthogonal matrix.
 
     With `nesterov` that of g + momentum m. adam_ratio: AdamW's learning rate for the
-    other weights, as a multiple of the schedule's; b1, b2 and eps are AdamW's.
+    other weights, as a multiple of the schedule's; b1, b2 and eps are AdamW's. With
+    `neuron_b2` it is NorMuon (Li et al., 2025, algorithm 1): what leads to each output
+    is divided by the root of a mean of its squares over steps.
     """
-    return _made(momentum, nesterov, None, mu_dtype, adam_ratio, b1, b2, eps,
-                 schedule, weight_decay, clip_norm, decay)  # fmt: skip
-
-
-def normuon(
-    schedule: schedules.Schedule,
-    *,
-    momentum: float,
-    nesterov: bool,
-    neuron_b2: float,
-    adam_ratio: float,
-    b1: float,
-    b2: float,
-    eps: float,
-    weight_decay: float,
-    clip_norm: float,
-    mu_dtype: str = 'float32',
-    decay: Sequence[str] | None = None,
-) -> optax.GradientTransformation:
-    """NorMuon (Li et al., 2025, algorithm 1): Muon whose outputs move alike.
-
-    What leads to each output is divided by a mean of its own over steps, with
-    `neuron_b2`. The other options are those of `muon`.
-    """
-    return _made(momentum, nesterov, neuron_b2, mu_dtype, adam_ratio, b1, b2, eps,
-                 schedule, weight_decay, clip_norm, decay)  # fmt: skip
+    dtype = optim.dtype('mu_dtype', mu_dtype)
+    adam = optax.chain(
+        optax.scale_by_adam(b1, b2, eps, mu_dtype=dtype), optax.scale(adam_ratio)
+    )
+    own = _scale_by_muon(momentum, nesterov, neuron_b2, dtype)
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.partition({'muon': own, 'adam': adam}, _kinds),
+        *optim.ending(schedule, weight_decay, decay),
+    )
 
 
 class MuonState(NamedTuple):
@@ -80,32 +67,6 @@ class MuonState(NamedTuple):
 
     mu: Any
     nu: Any
-
-
-def _made(
-    momentum: float,
-    nesterov: bool,
-    neuron_b2: float | None,
-    mu_dtype: str,
-    adam_ratio: float,
-    b1: float,
-    b2: float,
-    eps: float,
-    schedule: schedules.Schedule,
-    weight_decay: float,
-    clip_norm: float,
-    decay: Sequence[str] | None,
-) -> optax.GradientTransformation:
-    dtype = optim.dtype('mu_dtype', mu_dtype)
-    adam = optax.chain(
-        optax.scale_by_adam(b1, b2, eps, mu_dtype=dtype), optax.scale(adam_ratio)
-    )
-    muon = _scale_by_muon(momentum, nesterov, neuron_b2, dtype)
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        optax.partition({'muon': muon, 'adam': adam}, _kinds),
-        *optim.ending(schedule, weight_decay, decay),
-    )
 
 
 def _kinds(params: core.Params) -> core.Params:
@@ -120,8 +81,7 @@ def _scale_by_muon(
 ) -> optax.GradientTransformation:
     def init(params: Any) -> MuonState:
         def outputs(path: str, p: Any) -> Any:
-            shape = roles.matrices(path, p).shape
-            return jnp.zeros((*shape[:-2], shape[-1]))
+            return jnp.zeros_like(roles.matrices(path, p)[..., 0, :])
 
         mu = optax.tree.zeros_like(params, dtype=dtype)
         nu = () if neuron_b2 is None else trees.map_with_path(outputs, params)

@@ -1,13 +1,18 @@
 """The optimizers by name."""
 
+from collections.abc import Callable
+import functools
+
+import optax
+
 from gptjax.train import muon, optim
 
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     'adamw': optim.adamw,
     'adam_tf': optim.adam_tf,
     'adafactor': optim.adafactor,
     'lion': optim.lion,
     'sgd': optim.sgd,
     'muon': muon.muon,
-    'normuon': muon.normuon,
+    'normuon': functools.partial(muon.muon, neuron_b2=0.95),
 }

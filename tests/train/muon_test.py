@@ -72,9 +72,7 @@ def test_normuon_is_its_formula(nesterov):
     Mutations: heads apart; the mean over outputs; adam_ratio left out.
     """
     schedule, rate = schedules.cosine(0.1, 2, 0.0, steps=10), 0.0
-    optimizer = muon.normuon(
-        schedule, **OPTIONS | dict(nesterov=nesterov), neuron_b2=0.7
-    )
+    optimizer = muon.muon(schedule, **OPTIONS | dict(nesterov=nesterov), neuron_b2=0.7)
     given = {
         name: normal(i, *shape) for i, (name, (shape, _)) in enumerate(WEIGHTS.items())
     }
