@@ -41,6 +41,11 @@ def get_config(size: str = 'small') -> ConfigDict:
         eps=1e-8,
         weight_decay=0.1,
         clip_norm=1.0,
+        schedule='cosine',
+        decay=None,  # all but biases and norm scales
+        mu_dtype='float32',
+        nu_dtype='float32',
+        ema=0.0,
         freeze=(),
     )
     config.objective = dict(name='next_token')

@@ -25,7 +25,7 @@ from gptjax.objectives import table as objective_table
 from gptjax.text import table as text_table
 from gptjax.text import tokenizer as tokenizer_lib
 from gptjax.train import adapter as adapter_lib
-from gptjax.train import freeze, inputs, losses, schedules, start
+from gptjax.train import freeze, inputs, losses, optim, schedules, start
 from gptjax.train import guard as guard_lib
 from gptjax.train import settings as settings_lib
 from gptjax.train import table as train_table
@@ -403,4 +403,12 @@ def optimizer_of(
     name = options.pop('schedule', 'cosine')  # older configs have none
     schedule = command.lookup(schedules.SCHEDULES, name, 'optimizer.schedule')
     schedule = command.splat(schedule, 'optimizer', shape, steps=steps)
-    return schedule, command.splat(make, 'optimizer', options, schedule=schedule)
+    ema = options.pop('ema', 0.0)
+    made = command.splat(make, 'optimizer', options, schedule=schedule)
+    command.check_type('optimizer.ema', ema, float)
+    if not 0 <= ema < 1 or (ema and 'rollout' in settings):
+        raise command.UserError(
+            f'optimizer.ema is {ema}; it needs to be at least 0 and below 1, and 0 '
+            'with rollouts, which are of the weights as they are trained.'
+        )
+    return schedule, optim.averaged(made, ema) if ema else made

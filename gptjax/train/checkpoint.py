@@ -26,7 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from gptjax import command, core, trees
-from gptjax.train import folders
+from gptjax.train import folders, optim
 from gptjax.train import manifest as manifest_lib
 from gptjax.train import state as state_lib
 
@@ -86,10 +86,7 @@ class Checkpoints(folders.Folders):
             self._make_room(state)
             self._orbax.save(
                 self.path(step, '.partial') / 'state',
-                args=_Items(
-                    params=ocp.args.StandardSave(state.params),
-                    rest=ocp.args.StandardSave(_rest(state)),
-                ),
+                args=_items(ocp.args.StandardSave, _parts(state)),
             )
         except Exception as error:
             self._discard(step)
@@ -272,12 +269,12 @@ class Checkpoints(folders.Folders):
         _check_names(manifest, like)
         found = self._orbax.restore(
             self.path(manifest['step']) / 'state',
-            args=_Items(
-                params=ocp.args.StandardRestore(like.params),
-                rest=ocp.args.StandardRestore(_rest(like)),
-            ),
+            args=_items(ocp.args.StandardRestore, _parts(like)),
         )
         state = state_lib.State(params=found.params, **{'extra': {}, **found.rest})
+        if 'ema' in found:
+            whole = state.opt_state._replace(ema=found.ema)
+            state = state._replace(opt_state=whole)
         self._check_arrays(manifest, state)
         if guard != saved:
             state.extra.pop('guard', None)
@@ -290,10 +287,21 @@ class Checkpoints(folders.Folders):
         """The parameters alone, for all that does not train."""
         found = self._orbax.restore(
             self.path(manifest['step']) / 'state',
-            args=_Items(params=ocp.args.StandardRestore(_like(shapes, shardings))),
+            args=_items(ocp.args.StandardRestore, {'params': _like(shapes, shardings)}),
         )
         self._check_arrays(manifest, {'params': found.params})
         return found.params
+
+    def restore_ema(
+        self, manifest: Mapping[str, Any], shapes: core.Params, shardings: core.Params
+    ) -> core.Params:
+        """The averages of the trained parameters alone, where it `has_ema`."""
+        found = self._orbax.restore(
+            self.path(manifest['step']) / 'state',
+            args=_items(ocp.args.StandardRestore, {'ema': _like(shapes, shardings)}),
+        )
+        self._check_arrays(manifest, {'opt_state': {'ema': found.ema}})
+        return found.ema
 
     def _check_arrays(self, manifest: Mapping[str, Any], tree: Any) -> None:
         step, saved = manifest['step'], manifest['arrays']
@@ -328,6 +336,11 @@ class _Items(ocp.args.Composite):
     """What a handler of ours is given."""
 
 
+def has_ema(manifest: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint has averages of its parameters: see `optim.averaged`."""
+    return any(name.startswith('opt_state/ema/') for name in manifest['arrays'])
+
+
 def _of_first(value: int) -> int:
     """What the first of several processes gives; the others wait for it."""
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
@@ -344,10 +357,18 @@ def _why(step: int, error: Exception) -> str:
     return f'the save of step {step} failed ({reason:.300})'
 
 
-def _rest(state: Any) -> dict[str, Any]:
-    """All of a state but the parameters."""
-    rest = {'step': state.step, 'key': state.key, 'opt_state': state.opt_state}
-    return {**rest, 'extra': state.extra} if state.extra else rest
+def _parts(state: Any) -> dict[str, Any]:
+    """A state as what can be read alone: the parameters, their average, the rest."""
+    parts, opt_state = {'params': state.params}, state.opt_state
+    if isinstance(opt_state, optim.Averaged):
+        parts['ema'] = opt_state.ema
+        opt_state = opt_state._replace(ema=())
+    rest = {'step': state.step, 'key': state.key, 'opt_state': opt_state}
+    return {**parts, 'rest': {**rest, 'extra': state.extra} if state.extra else rest}
+
+
+def _items(made: Any, parts: Mapping[str, Any]) -> _Items:
+    return _Items(**{name: made(part) for name, part in parts.items()})
 
 
 def _like(shapes: Any, shardings: Any) -> Any:
@@ -368,8 +389,8 @@ def _check_names(manifest: Mapping[str, Any], like: state_lib.State) -> None:
         raise command.UserError(
             f'checkpoint {manifest["step"]} was written by a run with other arrays '
             f'({", ".join(others[:3])}{", ..." if len(others) > 3 else ""}); '
-            'optimizer.name, optimizer.freeze, adapter and objective stay as they '
-            'are in a workdir.'
+            'optimizer.name, freeze and ema, adapter and objective stay as they are '
+            'in a workdir.'
         )
 
 

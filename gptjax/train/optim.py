@@ -219,6 +219,38 @@ def _rms(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.mean(jnp.square(x), (-2, -1), keepdims=True))
 
 
+class Averaged(NamedTuple):
+    """The state of an optimizer, and an average of the weights that it trains."""
+
+    inner: Any
+    count: Any
+    ema: Any
+
+
+def averaged(
+    optimizer: optax.GradientTransformation, decay: float
+) -> optax.GradientTransformation:
+    """The optimizer with an exponential moving average of the weights it makes.
+
+    After update n it keeps the part min(decay, (1 + n) / (10 + n)) of what it was, so
+    that early weights, which are far away, do not stay in it.
+    """
+
+    def init(params: Any) -> Averaged:
+        copied = jax.tree.map(jnp.copy, params)
+        return Averaged(optimizer.init(params), jnp.int32(0), copied)
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, inner = optimizer.update(grads, state.inner, params)
+        n = state.count.astype(jnp.float32) + 1
+        kept = jnp.minimum(decay, (1 + n) / (10 + n))
+        new = optax.apply_updates(params, updates)
+        ema = jax.tree.map(lambda old, p: p + kept * (old - p), state.ema, new)
+        return updates, Averaged(inner, state.count + 1, ema)
+
+    return optax.GradientTransformation(init, update)
+
+
 def ending(
     schedule: schedules.Schedule, weight_decay: float, decay: Sequence[str] | None
 ) -> tuple[optax.GradientTransformation, ...]:

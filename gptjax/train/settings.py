@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import inspect
 import json
 import math
 from pathlib import Path
@@ -14,6 +15,7 @@ from gptjax import command
 from gptjax.data import pipeline, turn_rows
 from gptjax.model import config as model_config
 from gptjax.train import guard as guard_lib
+from gptjax.train import table as train_table
 
 SECTIONS = (
     'model', 'data', 'optimizer', 'objective', 'mesh', 'compute', 'checkpoint', 'eval',
@@ -262,13 +264,19 @@ def check_unchanged(settings: Mapping[str, Any], workdir: Path, allowed: bool) -
 
 
 def _spelled(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with every field of the model, of compute and the guard.
+    """The settings with every field of the model, compute, guard and optimizer.
 
     Older configs lack the newer ones.
     """
     compute = command.splat(model_config.Compute, 'compute', settings['compute'])
     filled = {'guard': _guard_of(settings), 'compute': compute}
     spelled = {**settings, **{n: dataclasses.asdict(s) for n, s in filled.items()}}
+    name, _ = named(spelled['optimizer'], 'optimizer')
+    make: Any = command.lookup(train_table.OPTIMIZERS, name, 'optimizer')
+    given = inspect.signature(make).parameters.values()
+    later = {p.name: p.default for p in given if p.default is not p.empty}
+    later |= {'schedule': 'cosine', 'ema': 0.0}
+    spelled['optimizer'] = {**later, **spelled['optimizer']}
     section = settings['model']
     if 'init_from' in section:
         return spelled

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax import core
-from gptjax.train import build, evaluate, feed, guard, rollouts
+from gptjax.train import build, evaluate, feed, guard, optim, rollouts
 from gptjax.train import phases as phases_lib
 from gptjax.train import state as state_lib
 from gptjax.train import step as step_lib
@@ -87,19 +87,23 @@ class Dataset:
         frozen: Mapping[str, Any],
         each: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
-        """Means of the loss over `eval.rows` of the held-out rows."""
+        """Means of the loss over `eval.rows` of the held-out rows.
+
+        Of a run with optimizer.ema, `ema_loss` and so on are of the average weights.
+        """
         if 'running' in state.extra:
             frozen = {**frozen, 'running': state.extra['running']}
         run = self._run
-        return evaluate.evaluate(
-            self._eval_step,
-            state.params,
-            frozen,
-            self._feed,
-            run.eval_rows,
-            run.eval.rows,
-            each,
-        )
+        of = {'': state.params}
+        if isinstance(state.opt_state, optim.Averaged):
+            of['ema_'] = run.trained.put(state.params, state.opt_state.ema)
+        found: dict[str, float] = {}
+        for name, params in of.items():
+            given = params, frozen, self._feed, run.eval_rows, run.eval.rows, each
+            means = evaluate.evaluate(self._eval_step, *given)
+            found |= {f'{name}{key}': mean for key, mean in means.items()}
+        found.pop('ema_weight', None)
+        return found
 
     def close(self) -> None:
         """Ends the threads that read ahead."""

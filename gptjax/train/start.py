@@ -21,7 +21,7 @@ from gptjax.data import storage
 from gptjax.model import config as model_config
 from gptjax.model import lora, transformer
 from gptjax.train import adapter as adapter_lib
-from gptjax.train import checkpoint
+from gptjax.train import checkpoint, freeze
 from gptjax.train import settings as settings_lib
 
 _OVER_VOCABULARY = ('tokens', 'head/unembed', 'head/bias')
@@ -180,6 +180,7 @@ def restore(
 ) -> core.Params:
     """The parameters of a checkpoint, on the mesh of `model`.
 
+    Of a run with optimizer.ema they are the averages, not what was trained last.
     Adapters are joined with their base, which the workdir's config.json names (adapter,
     model and seed); UserError where that one is not there, or has changed.
     """
@@ -219,10 +220,16 @@ def _restore(
     boxed: core.Params,
     sharding: sharding_lib.Sharding,
 ) -> core.Params:
+    """What is in a checkpoint itself: averages of weights where it has them."""
+    shapes, places = nn.unbox(boxed), sharding.of_boxed(boxed)
     checkpoints = checkpoint.Checkpoints(workdir, keep=1)
-    params = checkpoints.restore_params(
-        manifest, nn.unbox(boxed), sharding.of_boxed(boxed)
-    )
+    params = checkpoints.restore_params(manifest, shapes, places)
+    if checkpoint.has_ema(manifest):
+        patterns = settings_lib.stored(workdir)['optimizer']['freeze']
+        trained = freeze.select(shapes, patterns)
+        part = jax.eval_shape(trained.take, shapes)
+        ema = checkpoints.restore_ema(manifest, part, trained.prune(places))
+        params = trained.put(params, ema)
     checkpoints.close()
     return params
 
