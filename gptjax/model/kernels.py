@@ -136,8 +136,9 @@ def _trouble(
     try:
         place = sharding.named(('batch', 'length', 'heads', 'head_dim'))
         _, _, N, _ = place.shard_shape((sharding.batch_shards, T, arch.N, arch.H))
-        for window in {w if w < T else 0 for w in arch.windows}:
-            sight = blocked.Sight(arch.causal, window)
+        hides = {arch.causal, arch.causal and not arch.encoder_L}  # of an encoder too
+        kinds = {(hide, w if w < T else 0) for hide in hides for w in arch.windows}
+        for sight in (blocked.Sight(*kind) for kind in kinds):
             error = _error(kernel, sight, (T, N, N // arch.G, arch.H), dtype)
             if not error <= TOLERANCE[dtype]:
                 why = f'off by {error:.2g} of the largest number'
@@ -197,6 +198,17 @@ def _both(kernel: Kernel, sight: blocked.Sight) -> Callable[..., tuple[Array, ..
         return y, *backward(dy)
 
     return both
+
+
+def attending(model: Any, T: int, train: bool = True) -> tuple[Any, Choice]:
+    """The model with the kernel that is chosen for rows of T tokens, and the choice.
+
+    train: whether it is called with dropout, which rules kernels out; see `choose`.
+    """
+    arch = model.arch if train else dataclasses.replace(model.arch, dropout=0.0)
+    choice = choose(arch, model.compute, model.sharding, T)
+    compute = dataclasses.replace(model.compute, attention=choice.name)
+    return model.clone(compute=compute), choice
 
 
 @jax.tree_util.register_static

@@ -81,17 +81,15 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     settings = settings_lib.of(config)
     settings_lib.check_unchanged(settings, workdir, allow_config_change)
     loop = settings_lib.of_loop(settings)
-    begin, model = begin_of(settings)
+    begin, plain = begin_of(settings)
     data = settings_lib.data_of(settings)
-    T = inputs.length(data, model.arch)
+    T = inputs.length(data, plain.arch)
     if 'rollout' in settings:
         T = settings_lib.rollout_of(settings).T
-    model.sharding.check_length(T, 'a row of T tokens')
-    attention = kernels.choose(model.arch, model.compute, model.sharding, T)
-    compute = dataclasses.replace(model.compute, attention=attention.name)
-    model = model.clone(compute=compute)
+    plain.sharding.check_length(T, 'a row of T tokens')
+    model, attention = kernels.attending(plain, T)
     _check_batch(data.batch_size, model)
-    made = losses.of(settings, model)
+    made = losses.of(settings, model, plain.compute, T)
     objective, rollout = made.objective, made.rollout
     adapter = adapter_lib.of(settings)
     full = transformer.abstract(model)
@@ -279,7 +277,7 @@ def load(workdir: Path) -> Trained:
     dtype = 'float32' if on_cpu else 'bfloat16'
     compute = model_config.Compute(dtype, remat='none', scan_unroll=1, accumulate=1)
     model = transformer.make(arch, compute, sharding_lib.single())
-    return Trained(
+    trained = Trained(
         workdir=workdir,
         model=model,
         params=start.restore(workdir, manifest, model),
@@ -288,6 +286,8 @@ def load(workdir: Path) -> Trained:
         step=manifest['step'],
         labels=_labels(workdir, arch),
     )
+    model, _ = kernels.attending(model, row_length(trained), train=False)
+    return dataclasses.replace(trained, model=model)
 
 
 def _labels(workdir: Path, arch: model_config.Architecture) -> list[str]:

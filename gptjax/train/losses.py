@@ -9,7 +9,8 @@ import numpy as np
 
 from gptjax import command, core
 from gptjax.generate import engine
-from gptjax.model import transformer
+from gptjax.model import config as model_config
+from gptjax.model import kernels, transformer
 from gptjax.objectives import policy
 from gptjax.objectives import table as objective_table
 from gptjax.text import table as text_table
@@ -32,8 +33,16 @@ class Made:
     teacher_start: start.Start | None
 
 
-def of(settings: Mapping[str, Any], model: transformer.Model) -> Made:
-    """The loss for a model; UserError for options and sections that do not fit."""
+def of(
+    settings: Mapping[str, Any],
+    model: transformer.Model,
+    plain: model_config.Compute,
+    T: int,
+) -> Made:
+    """The loss for a model; UserError for options and sections that do not fit.
+
+    plain: what a teacher of rows of T tokens chooses its attention from.
+    """
     name, options = settings_lib.named(settings['objective'], 'objective')
     objective = command.lookup(objective_table.OBJECTIVES, name, 'objective')
     rollout = _rollout(settings, name, objective)
@@ -47,7 +56,7 @@ def of(settings: Mapping[str, Any], model: transformer.Model) -> Made:
                 'from.'
             )
         teacher = str(of_loss.pop('teacher'))
-        also['teacher'], begin = _teacher(teacher, model)
+        also['teacher'], begin = _teacher(teacher, model, plain, T)
     names = ('temperature', 'max_tokens', 'group')
     asked = {field: getattr(rollout, field) for field in names if rollout}
     prepare, sampled = None, policy.Options(**asked) if rollout else None
@@ -117,7 +126,7 @@ def _check_rewards(settings: Mapping[str, Any]) -> None:
 
 
 def _teacher(
-    teacher: str, model: transformer.Model
+    teacher: str, model: transformer.Model, plain: model_config.Compute, T: int
 ) -> tuple[transformer.Model, start.Start]:
     begin = start.from_workdir(
         teacher,
@@ -127,7 +136,8 @@ def _teacher(
         compute=model.compute,
         values=False,
     )
-    return transformer.make(begin.arch, model.compute, model.sharding), begin
+    made = transformer.make(begin.arch, plain, model.sharding)
+    return kernels.attending(made, T, train=False)[0], begin
 
 
 def fitted(

@@ -129,6 +129,19 @@ def test_a_kernel_that_is_asked_for_and_fails_ends_the_command(broken):
         kernels.choose(tiny.ARCH, with_attention('triton'), tiny.sharding(), 16)
 
 
+def test_of_an_encoder_and_a_decoder_a_kernel_is_right_for_both(broken, monkeypatch):
+    """Fails where the probe is of rows that hide their future alone."""
+
+    def past(x, sight):
+        return kernels.reference(x, sight._replace(causal=True))
+
+    monkeypatch.setitem(kernels.KERNELS, 'splash', kernels.Kernel(past, plain=False))
+    given = with_attention('auto'), tiny.sharding(), 64
+    assert kernels.choose(tiny.ARCH, *given).name == 'splash'
+    both = dataclasses.replace(tiny.ARCH, encoder_L=1)
+    assert kernels.choose(both, *given).name == 'blocked'
+
+
 def test_what_a_kernel_cannot_do_is_refused():
     compute, place = with_attention('splash'), tiny.sharding()
     with pytest.raises(command.UserError, match='rows of 16 tokens, not of a multiple'):
@@ -136,6 +149,9 @@ def test_what_a_kernel_cannot_do_is_refused():
     arch = dataclasses.replace(tiny.ARCH, dropout=0.1)
     choice = kernels.choose(arch, with_attention('auto'), place, 16)
     assert str(choice) == 'reference (no other has dropout inside)'
+    model = tiny.model(arch, with_attention('auto'))
+    named = [kernels.attending(model, 16, train)[1].name for train in (True, False)]
+    assert named == ['reference', 'blocked']
     with pytest.raises(command.UserError, match='did you mean'):
         with_attention('splas')
 

@@ -232,7 +232,9 @@ def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(
 
 
 def test_a_workdir_loads_joined_and_another_run_starts_from_it_merged(base, straight):
-    joined = dict(trees.paths(build.load(straight).params))
+    loaded = build.load(straight)
+    assert loaded.model.compute.attention == 'blocked'
+    joined = dict(trees.paths(loaded.params))
     before = dict(trees.paths(build.load(base).params))
     path = 'blocks/attention/query'
     np.testing.assert_array_equal(joined['tokens'], before['tokens'])
