@@ -53,6 +53,7 @@ def explain(workdir: Path) -> dict[str, Any]:
         made = source.make(run, 0, 0, (), phases.Phases(None))
         with contextlib.closing(made):
             batch, state, _ = made.next(state, frozen)
+            rollout = rollout_(run, made, state, frozen)
         compiled, spent = compile_(begun.train_step, state, frozen, batch)
         mesh, compute = run.model.sharding.mesh, run.model.compute
         found = {
@@ -65,6 +66,7 @@ def explain(workdir: Path) -> dict[str, Any]:
             'dtype': compute.dtype,
             'compile': spent,
             'memory': memory(compiled, state, frozen, batch),
+            'rollout': rollout,
         }
         step = _Step(compiled, state, frozen, batch)
         found['seconds'] = step.seconds()
@@ -80,6 +82,21 @@ def explain(workdir: Path) -> dict[str, Any]:
     found['peak'] = peak
     operations = program.operations(compiled.as_text() or '')
     return found | _operations(operations, trace, limits, compute.dtype)
+
+
+def rollout_(run: Any, made: Any, state: Any, frozen: Any) -> dict[str, Any] | None:
+    """Seconds of a rollout, which is in no step, and for how many steps it is.
+
+    run: a build.Run. made: its source, which has given the first batch.
+    """
+    if run.rollout is None:
+        return None
+    steps = run.rollout.updates(run.data.batch_size)
+    for _ in range(steps):
+        began = time.perf_counter()
+        _, state, _ = made.next(state, frozen)
+    jax.block_until_ready(state)
+    return {'seconds': time.perf_counter() - began, 'steps': steps}
 
 
 def compile_(step: Any, *given: Any) -> tuple[jax.stages.Compiled, dict[str, Any]]:
@@ -222,12 +239,20 @@ def _lines(found: Mapping[str, Any]) -> str:
     where = f'{found["devices"]} x {found["device"]}'
     traced = f'{found["traced_seconds"] * 1e3:,.1f} ms while traced'
     cache = '' if spent['from_cache'] else 'not '
+    rollout = []
+    if found['rollout']:
+        whole, steps = found['rollout'].values()
+        rollout = [
+            f'rollout: {whole * 1e3:,.1f} ms for {steps} steps, in none of these '
+            f'figures; with it, a step takes {(whole / steps + seconds) * 1e3:,.1f} ms'
+        ]
     return '\n'.join(
         [
             f'{found["workdir"]}, measured anew on {where}',
             *found['platform'],
             f'step: {seconds * 1e3:,.1f} ms ({traced}) of {found["rows"]} rows, '
             f'{found["tokens"] / seconds:,.0f} tokens/s',
+            *rollout,
             f'MFU: {mfu["full"]:.1%} full, {mfu["causal"]:.1%} causal, of '
             f'{found["peak"] / 1e9:,.0f} GFLOP/s a device',
             f'measured at most: {limits["flops"][dtype] / 1e9:,.0f} GFLOP/s in '

@@ -4,6 +4,8 @@ import contextlib
 import functools
 import json
 import math
+import time
+import types
 
 import jax
 import pytest
@@ -25,7 +27,7 @@ from gptjax.train import phases as phases_lib
 KEYS = {
     'workdir', 'device', 'devices', 'platform', 'rows', 'tokens', 'dtype', 'compile',
     'memory', 'seconds', 'traced_seconds', 'roofline', 'mfu', 'peak', 'operations',
-    'stages', 'nothing_ran', 'flops', 'bytes', 'least',
+    'stages', 'nothing_ran', 'flops', 'bytes', 'least', 'rollout',
 }  # fmt: skip
 
 
@@ -108,6 +110,26 @@ def test_memory_by_kind_and_a_step_that_gives_nothing_back(workdir, tmp_path):
     assert spent.keys() == {'trace', 'lower', 'compile', 'from_cache'}
     _, again = explain.compile_(jax.jit(functools.partial(step)), *given)
     assert again['from_cache']  # of the tests
+
+
+def test_a_rollout_is_the_next_one_and_not_a_batch_of_the_first():
+    """Fails where a call that only takes a batch of what is there is timed."""
+    calls = []
+
+    class Source:
+        def next(self, state, frozen):
+            calls.append(len(calls))
+            time.sleep(0.2 if len(calls) % 3 == 0 else 0)
+            return None, state, {}
+
+    rollout = types.SimpleNamespace(updates=lambda batch_size: 12 // batch_size)
+    data = types.SimpleNamespace(batch_size=4)
+    run = types.SimpleNamespace(rollout=rollout, data=data)
+    found = explain.rollout_(run, Source(), {}, {})
+    assert found['steps'] == len(calls) == 3
+    assert found['seconds'] >= 0.2
+    run.rollout = None
+    assert explain.rollout_(run, Source(), {}, {}) is None
 
 
 def test_imported_weights_are_refused(tmp_path):
