@@ -111,7 +111,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     # Of rollouts, rows are prompts, and some of them are worth some updates.
     of_step = rollout.prompts / rollout.updates(data.batch_size) if rollout else None
     steps = _steps(settings, len(split['train']), of_step or data.batch_size)
-    schedule, optimizer = optimizer_of(settings, steps)
+    schedule, optimizer = optimizer_of(settings, steps, model.arch)
     run = Run(
         workdir=workdir,
         settings=settings,
@@ -393,18 +393,32 @@ def _steps(settings: Mapping[str, Any], rows: int, batch_size: float | int) -> i
 
 
 def optimizer_of(
-    settings: Mapping[str, Any], steps: int
+    settings: Mapping[str, Any],
+    steps: int,
+    arch: model_config.Architecture | None = None,
 ) -> tuple[schedules.Schedule, optax.GradientTransformation]:
-    """The learning rate by step, and the optimizer that follows it."""
+    """The learning rate by step, and the optimizer that follows it.
+
+    arch: of the model, whose updates muP may scale.
+    """
     name, options = settings_lib.named(settings['optimizer'], 'optimizer')
     options.pop('freeze')
     make = command.lookup(train_table.OPTIMIZERS, name, 'optimizer')
+    shrink = arch.shrink if arch else 1.0
+    if shrink != 1 and name not in train_table.SCALED:
+        known = ', '.join(train_table.SCALED)
+        raise command.UserError(
+            f'optimizer.name is {name!r}, which muP (model.base_D) does not scale; '
+            f'take one of {known}, or set model.base_D to 0.'
+        )
     shape = {key: options.pop(key) for key in schedules.OPTIONS if key in options}
     name = options.pop('schedule', 'cosine')  # older configs have none
     schedule = command.lookup(schedules.SCHEDULES, name, 'optimizer.schedule')
     schedule = command.splat(schedule, 'optimizer', shape, steps=steps)
     ema = options.pop('ema', 0.0)
     made = command.splat(make, 'optimizer', options, schedule=schedule)
+    if shrink != 1:
+        made = optim.narrowed(made, shrink)
     command.check_type('optimizer.ema', ema, float)
     if not 0 <= ema < 1 or (ema and 'rollout' in settings):
         raise command.UserError(

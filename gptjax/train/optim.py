@@ -274,6 +274,28 @@ def ending(
     )
 
 
+def narrowed(
+    optimizer: optax.GradientTransformation, shrink: float
+) -> optax.GradientTransformation:
+    """muP (Yang et al., 2021, table 8): products of the width move `shrink` as far.
+
+    Embeddings, norms and biases move as they are. What decays shrinks alike: a decay of
+    the same strength in wider models needs more weight_decay.
+    """
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = optimizer.update(grads, state, params)
+        return trees.map_with_path(narrow, updates), state
+
+    def narrow(path: str, x: Any) -> Any:
+        role = roles.of(path)
+        inside = role in ('products', 'experts', 'router')
+        inside |= role == 'head' and not path.endswith('unembed')
+        return x * shrink if inside else x
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
 def dtype(name: str, given: str) -> Any:
     types = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
     return command.lookup(types, given, f'type for optimizer.{name}')

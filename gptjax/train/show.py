@@ -1,4 +1,4 @@
-"""What a config would train: its weights, where they lie, and what they cost."""
+"""What a config would train: its arrays, where they lie, and what they cost."""
 
 from collections.abc import Sequence
 import math
@@ -7,11 +7,11 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from gptjax import trees
+from gptjax import command, sharding, trees
 from gptjax.model import config as config_lib
 from gptjax.model import cost, transformer
 from gptjax.train import adapter as adapter_lib
-from gptjax.train import build, freeze
+from gptjax.train import build, freeze, inputs, layout
 from gptjax.train import settings as settings_lib
 from gptjax.train import state as state_lib
 
@@ -29,7 +29,7 @@ _PARTS = {
 
 
 def text(config: Any) -> str:
-    """Tables of the weights, of parameters and operations by part, and of memory.
+    """Tables of weights, of activations, of parameters and operations, of memory.
 
     Of a run with an adapter the first has the adapters, the second the whole model.
     Nothing is made: all of it follows from shapes. Raises UserError for a setting of
@@ -42,20 +42,47 @@ def text(config: Any) -> str:
     boxed = adapter.trained(full) if adapter else full
     held = adapter.held(full) if adapter else {}
     forever = 2**31  # no shape depends on the number of steps
-    _, optimizer = build.optimizer_of(settings, forever)
+    _, optimizer = build.optimizer_of(settings, forever, model.arch)
     shapes, places = state_lib.shardings_of(boxed, optimizer, model.sharding, trained)
     base = nn.unbox(held), model.sharding.of_boxed(held)
     devices = model.sharding.mesh.size
     head = ['weight', 'shape', 'axes', 'split over', 'parameters', 'trained']
     parts = ['part', 'parameters', 'share', 'FLOP a token', 'share']
+    data = settings_lib.data_of(settings)
+    model.sharding.check_batch(data.batch_size, 'data.batch_size')
+    length = inputs.length(data, model.arch)
+    model.sharding.check_length(length, 'a row of T tokens')
+    rows = data.batch_size // model.compute.accumulate
+    named = ['activation', 'shape', 'type', 'split over', 'bytes', 'a device']
     kinds = ['state', 'bytes', f'bytes a device of {devices}']
     return '\n\n'.join(
         [
             table(head, _weights(boxed, places.params, trained), left=4),
+            table(named, layout.activations(model, rows, length), left=4),
             table(parts, _by_part(model.arch, full), left=1),
             table(kinds, _bytes(shapes, places, trained, base), left=1),
         ]
     )
+
+
+def remesh(config: Any, mesh: str) -> None:
+    """Sets the config's mesh to one such as 'fsdp=4,tensor=2'.
+
+    Rules that are not given are the forms of the axes named. UserError for an axis that
+    there is not.
+    """
+    given = dict(part.partition('=')[::2] for part in mesh.split(','))
+    rules = given.pop('rules', '_'.join(a for a in given if a in sharding.FORMS))
+    for axis, size in given.items():
+        command.lookup(dict.fromkeys(sharding.MESH_AXES), axis, 'axis in --mesh')
+        if not size.isdigit():
+            raise command.UserError(
+                f'--mesh={mesh}: {axis} has no number; give AXIS=N,... such as '
+                'fsdp=4,tensor=2.'
+            )
+    ones = {'data': 1, 'fsdp': 1, 'tensor': 1}
+    sizes = {axis: int(size) for axis, size in given.items()}
+    config.mesh = {**ones, **sizes, 'rules': rules or 'data'}
 
 
 def _weights(boxed: Any, places: Any, trained: freeze.Trained) -> list[list[str]]:

@@ -16,3 +16,5 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     'muon': muon.muon,
     'normuon': functools.partial(muon.muon, neuron_b2=0.95),
 }
+# Those of which an update is of one size in any weight: muP scales it.
+SCALED = ('adamw', 'adam_tf', 'lion', 'muon', 'normuon')

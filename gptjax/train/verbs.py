@@ -64,12 +64,21 @@ def _train(argv: Sequence[str]) -> None:
 
 
 def _show(argv: Sequence[str]) -> None:
-    what = 'Shows the weights of a config, where they lie, their operations and bytes.'
+    what = 'Shows the arrays of a config, where they lie, their operations and bytes.'
     parser = command.parser('train show', what, config=True)
+    parser.add_argument(
+        '--mesh',
+        default='',
+        metavar='AXIS=N,...',
+        help='such as fsdp=4,tensor=2 in place of the config; rules=... where the '
+        'forms of these axes are not all',
+    )
     flags = command.parse(parser, argv)
 
     from gptjax.train import distributed, show
 
+    if flags.mesh:
+        show.remesh(flags.config, flags.mesh)
     distributed.simulate(getattr(flags.config, 'mesh', {}))
     print(show.text(flags.config))
 

@@ -11,7 +11,7 @@ import tiny_config
 
 from gptjax import command
 from gptjax.model import cost, transformer
-from gptjax.train import build, settings, show
+from gptjax.train import build, layout, settings, show
 
 
 def rows_of(text: str) -> dict[str, list[str]]:
@@ -27,7 +27,7 @@ def test_the_tables_add_up():
     _, model = build.begin_of(settings.of(config))
     params = transformer.init(model, jax.random.key(0))
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    weights, parts, memory = map(rows_of, text.split('\n\n'))
+    weights, _, parts, memory = map(rows_of, text.split('\n\n'))
     assert weights['all'] == [f'{count:,}']
     assert weights['tokens'] == [
         '264 x 32', 'vocab, embed', '-, -', '8,448', 'no',
@@ -70,3 +70,38 @@ def test_a_wrong_setting_is_named():
     config.model.N = 0
     with pytest.raises(command.UserError, match=r'model\.N is 0'):
         show.text(config)
+
+
+def test_activations_lie_as_the_forms_say():
+    """By hand: 8 rows of 32, D 32, 2 heads of 16, F 128, V 264, fsdp 2 x tensor 2.
+
+    Mutation: constraints inside loops, such as those of attention, are not seen.
+    """
+    config = tiny_config.get_config()
+    config.data.batch_size = 8
+    show.remesh(config, 'fsdp=2,tensor=2,rules=fsdp_tensor_sequence')
+    settings_ = settings.of(config)
+    _, model = build.begin_of(settings_)
+    arch = model.arch
+    rows = {row[0]: row[1:] for row in layout.activations(model, 8, arch.T)}
+    stream = 8 * arch.T * arch.D * 4
+    assert rows['layers'] == [
+        f'8 x {arch.T} x {arch.D}', 'float32', 'fsdp, tensor, -', f'{stream:,}',
+        f'{stream // 4:,}',
+    ]  # fmt: skip
+    assert rows['attention'][2] == 'fsdp, -, tensor, -'
+    assert rows['mlp'][2] == rows['head'][2] == 'fsdp, -, tensor'
+    logits = 8 * arch.T * arch.V * 4
+    assert rows['head'][3:] == [f'{logits:,}', f'{logits // 4:,}']
+    assert rows_of(show.text(config))['layers'] == rows['layers']
+
+
+def test_a_mesh_on_the_command_line():
+    config = tiny_config.get_config()
+    show.remesh(config, 'fsdp=2,expert=4')
+    assert config.mesh.rules == 'fsdp_expert'
+    assert (config.mesh.data, config.mesh.expert) == (1, 4)
+    with pytest.raises(command.UserError, match="axis in --mesh 'fdsp'; did you mean"):
+        show.remesh(config, 'fdsp=2')
+    with pytest.raises(command.UserError, match='fsdp has no number'):
+        show.remesh(config, 'fsdp')

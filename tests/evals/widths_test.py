@@ -1,0 +1,52 @@
+"""The coordinate check: flat under muP, and not without it."""
+
+import pytest
+
+from configs import shakespeare_char
+from gptjax import command
+from gptjax.evals import widths
+from gptjax.model import config as model_config
+from gptjax.model import table
+
+
+def config(base_D, name='adamw'):
+    made = shakespeare_char.get_config()
+    sizes = dict(L=2, N=4, K=4, H=8, D=32, F=128, T=16, V=64)
+    made.model = table.preset('gpt2-nano', base_D=base_D, **sizes)
+    made.optimizer.update(name=name, learning_rate=1e-3, warmup_steps=0)
+    return made
+
+
+def worst(base_D):
+    found, _ = widths.changes(config(base_D), (32, 64, 128), steps=4)
+    return {name: max(map(abs, s)) for name, s in widths.slopes(found).items()}
+
+
+def test_activations_move_alike_at_all_widths_under_mup_alone():
+    """Slopes of 0.1 are the goal at widths of 128 and more; these are narrower.
+
+    Mutations: updates are not scaled; logits are not.
+    """
+    flat, steep = worst(32), worst(0)
+    assert max(flat.values()) < 0.2, flat
+    assert steep['layer 1'] > 0.4, steep
+    assert steep['logit'] > 0.5, steep
+
+
+def test_what_does_not_scale_is_refused():
+    with pytest.raises(command.UserError, match='multiples of 8'):
+        widths.scaled(model_config.architecture(**config(32).model.to_dict()), 36)
+    with pytest.raises(command.UserError, match="'adafactor', which muP"):
+        widths.changes(config(16, 'adafactor'), (32, 64), steps=1)
+    with pytest.raises(command.UserError, match='two widths or more'):
+        widths.run(config(32), '32', 1, 1)
+
+
+def test_the_page_has_a_chart_for_each_activation(tmp_path):
+    told = widths.run(config(32), '32,64', 2, 1, tmp_path / 'page.html')
+    page = (tmp_path / 'page.html').read_text()
+    names = [line.split('  ')[0] for line in told.splitlines()[1:-1]]
+    assert names == ['embedding', 'layer 0', 'layer 1', 'last norm', 'logit']
+    assert page.count('<svg') == len(names)
+    with pytest.raises(command.UserError, match='--html='):
+        widths.run(config(32), '32,64', 1, 1, tmp_path / 'no' / 'page.html')
