@@ -7,6 +7,7 @@ from gptjax import command
 
 VERBS = {
     'data': 'builds a dataset from a corpus',
+    'plan': 'tells memory, time and money of a run on chips that you do not have yet',
     'train': 'trains a model: pretraining, fine-tuning, preferences',
     'launch': 'starts the processes of a run, and again when one dies',
     'evals': 'evaluates a workdir; writes a report',

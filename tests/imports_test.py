@@ -24,6 +24,7 @@ LAYERS = {
     'exchange': {'train', 'data', 'model', 'text', 'sharding', 'trees'},
     'evals': {'generate', 'train', 'objectives', 'data', 'model', 'text', 'trees'},
     'launch': set(),
+    'plan': {'train', 'objectives', 'model', 'sharding', 'trees'},
     'serve': {'generate', 'evals', 'model', 'text'},
 }
 BOTTOM = {'command', 'core', 'platforms'}

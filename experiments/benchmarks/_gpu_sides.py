@@ -66,11 +66,12 @@ class Ours:
     def __init__(self, given: Given, shape: Shape):
         import jax
 
-        from experiments.benchmarks import _peer_gpu, _program
+        from experiments.benchmarks import _peer_gpu
         from gptjax.model import transformer
+        from gptjax.plan import step
 
         config = given.config(shape)
-        program = _program.of(config)
+        program = step.of(config)
         start = time.perf_counter()
         self._step = program.step.lower(*program.arguments).compile()
         self.model = program.model

@@ -81,9 +81,9 @@ def config_of(L: int, unroll: int, dtype: str) -> Any:
 
 def _compile(L: int, unroll: int, dtype: str) -> dict[str, float]:
     """Seconds of each stage, in this process."""
-    from experiments.benchmarks import _program
+    from gptjax.plan import step
 
-    program = _program.of(config_of(L, unroll, dtype))
+    program = step.of(config_of(L, unroll, dtype))
     times = [time.perf_counter()]
     traced = program.step.trace(*program.arguments)
     times.append(time.perf_counter())

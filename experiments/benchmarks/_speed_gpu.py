@@ -254,11 +254,11 @@ def _probe(given: _gpu_sides.Given) -> dict[str, Any]:
     """What a run would choose here for the models that are trained."""
     import jax
 
-    from experiments.benchmarks import _program
+    from gptjax.plan import step
 
     chosen = {}
     for name, (shape, _) in TRAINED.items():
-        compute = _program.of(given.config(shape)).model.compute
+        compute = step.of(given.config(shape)).model.compute
         chosen[name] = dataclasses.asdict(compute)
     return {
         'device': jax.devices()[0].device_kind,

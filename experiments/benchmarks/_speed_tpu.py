@@ -18,7 +18,7 @@ import time
 from typing import Any
 
 from configs import gpt2
-from experiments.benchmarks import _hlo
+from gptjax.plan import hlo
 
 HBM = 16 * 2**30  # bytes of a chip; Google Cloud's page of the v5e
 ENVIRONMENT = {
@@ -58,18 +58,18 @@ def measured(config: Any, topology: str) -> dict[str, Any]:
     """The figures of a config's step on a topology of v5e chips: '4x4', say."""
     from jax.experimental import topologies
 
-    from experiments.benchmarks import _program
     from gptjax.model import cost
+    from gptjax.plan import step
 
     chips = topologies.get_topology_desc(
         platform='tpu', topology_name=f'v5e:{topology}'
     ).devices
-    program = _program.of(config, chips)
+    program = step.of(config, chips)
     start = time.perf_counter()
     traced = program.step.trace(*program.arguments)
     compiled = traced.lower(lowering_platforms=('tpu',)).compile()
     seconds = time.perf_counter() - start
-    text = _hlo.Program(compiled.as_text())
+    text = hlo.Program(compiled.as_text())
     flops, calls = text.flops(), text.custom_calls()
     arch, compute = program.model.arch, program.model.compute
     parts = cost.train_flops(arch)

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.benchmarks import _hlo, _program, _speed_compile
+from experiments.benchmarks import _speed_compile
 from gptjax.model import cost
+from gptjax.plan import hlo, step
 
 # A product of 8 matrices (3 x 5) with 8 (5 x 7), as XLA writes it for TPUs: the batch
 # is a dimension of space whose holes leave one meeting for each of its places.
@@ -56,18 +57,18 @@ def test_an_operation_counts_as_often_as_its_loops_run():
         return jax.lax.scan(outer, x_BD, w_53DD)[0]
 
     shapes = jnp.ones((4, 8)), jnp.ones((5, 3, 8, 8))
-    program = _hlo.Program(jax.jit(twice).lower(*shapes).compile().as_text())
+    program = hlo.Program(jax.jit(twice).lower(*shapes).compile().as_text())
     assert program.flops() == 5 * 3 * 2 * 4 * 8 * 8
 
 
 def test_a_convolution_that_is_a_batched_product():
     """Mutation: counting all places of the window gives 8 times as much."""
-    assert _hlo.Program(BATCHED).flops() == 2 * 8 * 3 * 5 * 7
+    assert hlo.Program(BATCHED).flops() == 2 * 8 * 3 * 5 * 7
 
 
 def test_a_loop_that_counts_by_two_runs_half_as_often():
     """So XLA writes loops that gather weights beside products. Mutation: by one."""
-    assert _hlo.Program(BY_TWO).flops() == 4 * 2 * 4**3
+    assert hlo.Program(BY_TWO).flops() == 4 * 2 * 4**3
 
 
 def test_a_loop_without_a_count_is_refused():
@@ -76,7 +77,7 @@ def test_a_loop_without_a_count_is_refused():
 
     program = jax.jit(endless).lower(jnp.ones((4, 4))).compile()
     with pytest.raises(ValueError, match='how often'):
-        _hlo.Program(program.as_text()).flops()
+        hlo.Program(program.as_text()).flops()
 
 
 def _tiny(L: int, unroll: int, remat: str = 'none'):
@@ -85,7 +86,7 @@ def _tiny(L: int, unroll: int, remat: str = 'none'):
     config.mesh.fsdp = 1
     config.compute.remat = remat
     config.compute.attention = 'reference'
-    return _program.of(config)
+    return step.of(config)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_a_train_step_computes_what_the_model_costs_and_remat_again(remat):
     again['full'] = again['dots'] + (parts['attention'] + parts['mlp'] / 2) / 3
     tokens = _speed_compile.ROWS * arch.T
     expected = tokens * (sum(parts.values()) + again[remat])
-    assert _hlo.Program(compiled.as_text()).flops() == pytest.approx(expected, rel=0.01)
+    assert hlo.Program(compiled.as_text()).flops() == pytest.approx(expected, rel=0.01)
 
 
 def test_a_scanned_program_does_not_grow_with_its_layers():

@@ -5,7 +5,7 @@ often as the loops around it run, and only products count: dots, and the convolu
 that XLA makes of them for TPUs. How often a loop runs is written at it
 (`known_trip_count`), or follows from its condition and its step, as the loops of scans
 and those that XLA makes count from 0. Of a conditional all branches count. What a
-kernel of Pallas computes is not in the text.
+kernel of Pallas computes is not in the text. Imports no JAX.
 """
 
 from collections import Counter
@@ -23,6 +23,11 @@ _CALLED = re.compile(
     r'(?:calls|to_apply|body|condition|true_computation|false_computation)'
     r'=%?([\w.\-]+)'
 )
+_SENDING = re.compile(
+    r'(all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(-start)?$'
+)
+_GROUPS = re.compile(r'replica_groups=(?:\{\{([\d,]+)|\[\d+,(\d+)\])')
+_ARRAY = re.compile(r'(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]')
 _BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
 
 
@@ -72,6 +77,34 @@ class Program:
                 found[f'{target[1] if target else ""}:{kernel}'] += times
         return found
 
+    def collectives(self) -> dict[str, tuple[int, float]]:
+        """By kind, how often they run and the bytes that a device sends, in rings.
+
+        A gather sends its own part to the n - 1 others, a scatter and an exchange n - 1
+        of n parts, a sum both; a permutation all that it is given.
+        """
+        found: dict[str, tuple[int, float]] = {}
+        for computation, operation, times in self._executed():
+            if not (match := _SENDING.match(operation.kind)):
+                continue
+            known = self._by_name(computation)
+            given = math.fsum(
+                _bytes(known[name].shape)
+                for name in _operands(operation)
+                if name in known
+            )
+            n = _group(operation.rest)
+            each = {
+                'all-gather': n - 1,
+                'all-reduce': 2 * (n - 1) / n,
+                'reduce-scatter': (n - 1) / n,
+                'all-to-all': (n - 1) / n,
+                'collective-permute': 1,
+            }[match[1]]
+            count, moved = found.get(match[1], (0, 0.0))
+            found[match[1]] = count + times, moved + times * given * each
+        return found
+
     def _by_name(self, computation: str) -> dict[str, _Operation]:
         return {one.name: one for one in self._computations[computation]}
 
@@ -112,6 +145,23 @@ class Program:
                     step = _step(body, int(place[1]))
                     return -(-_number(bound) // step)
         raise ValueError(f'how often {operation.name} runs is not in the program')
+
+
+def _group(rest: str) -> int:
+    """Devices that take part in a collective."""
+    found = _GROUPS.search(rest)
+    if not found:
+        return 2  # a permutation, of which this is not read
+    return len(found[1].split(',')) if found[1] else int(found[2])
+
+
+def _bytes(shape: str) -> float:
+    return math.fsum(
+        math.prod(int(size) for size in dims.split(',') if size)
+        * (8 if kind == 'pred' else int(bits or 0))
+        / 8
+        for kind, bits, dims in _ARRAY.findall(shape)
+    )
 
 
 def _operands(operation: _Operation) -> list[str]:

@@ -1,0 +1,55 @@
+"""python -m gptjax.plan --config=... --target=v5e-16,v5p-128; plan compare."""
+
+import json
+from pathlib import Path
+import sys
+
+from gptjax import command
+
+
+def main() -> None:
+    if sys.argv[1:2] == ['compare']:
+        return _compare(sys.argv[2:])
+    parser = command.parser(
+        'plan',
+        'Plans a pretraining run before a chip is rented: memory, time of a step,\n'
+        'days and money on each target, by the best mesh, microbatches and remat\n'
+        'policy that fit. The best is compiled ahead of time where its compiler is\n'
+        'installed. After a run: ... plan compare WORKDIR.',
+        config=True,
+    )
+    add = parser.add_argument
+    what = 'such as v5e-16, v5p-128 (cores), v5e-256x2 (two slices), h100-8, cpu'
+    add('--target', required=True, metavar='NAME,NAME', help=what)
+    add('--json', action='store_true', help='one line of JSON')
+    add('--html', type=Path, metavar='FILE', help='draws it')
+    add('--analytic', action='store_true', help='compiles nothing')
+    flags = command.parse(parser)
+
+    from gptjax.plan import page, plans, report
+
+    made = plans.make(flags.config, flags.target.split(','), not flags.analytic)
+    if flags.html:
+        flags.html.write_text(page.page(made))
+    if flags.json:
+        print(json.dumps(list(map(report.as_json, made.plans))))
+    else:
+        print(report.text(made))
+
+
+def _compare(argv: list[str]) -> None:
+    parser = command.parser('plan compare', 'Sets a plan against what a run has done.')
+    parser.add_argument('workdir', type=Path, metavar='WORKDIR')
+    what = 'what it ran on; this CPU if not given'
+    parser.add_argument('--target', default='cpu', metavar='NAME', help=what)
+    parser.add_argument('--json', action='store_true', help='one line of JSON')
+    flags = command.parse(parser, argv)
+
+    from gptjax.plan import compare
+
+    found = compare.compare(flags.workdir, flags.target)
+    print(json.dumps(found) if flags.json else compare.text(found))
+
+
+if __name__ == '__main__':
+    command.run(main)

@@ -1,0 +1,91 @@
+"""The peak memory of a step before anything is compiled.
+
+Weights, gradients and moments are exact. Activations follow from the remat policy;
+temporaries are the larger of what the loss and what one layer's backward has at once.
+Within 10 % of the compiler on ten configs (experiments/benchmarks/_scale_plan.py).
+"""
+
+import dataclasses
+import math
+
+from gptjax.model import config
+from gptjax.plan import job
+
+
+@dataclasses.dataclass(frozen=True)
+class Bytes:
+    """Of one device, by kind."""
+
+    weights: float
+    optimizer: float
+    gradients: float
+    activations: float
+    temporaries: float
+
+    @property
+    def peak(self) -> float:
+        return sum(dataclasses.astuple(self))
+
+
+def estimate(
+    planned: job.Job, layout: job.Layout, held: job.Held, tokens: float
+) -> Bytes:
+    """The peak of a step whose microbatch has so many tokens on a device."""
+    arch, width = planned.arch, planned.width
+    tensor, stages = layout.size('tensor'), layout.size('stage')
+    L = arch.L / stages
+    per_token = saved(arch, layout.remat, tensor) * width
+    activations = L * tokens * per_token
+    temporaries = max(_loss(planned, layout, tokens), _layer(planned, layout, tokens))
+    if width < 4:  # the weights of layers in the type of activations
+        temporaries += held.weights / 4 * width
+    copies = 2 if layout.accumulate > 1 else 1
+    return Bytes(
+        held.weights,
+        held.optimizer,
+        held.gradients * copies,
+        activations,
+        temporaries,
+    )
+
+
+def saved(arch: config.Architecture, remat: str, tensor: int) -> float:
+    """Numbers of a layer and a token that backward finds.
+
+    full: the layer's input. dots: the results of products too but the last, which
+    nothing reads again; heads are padded to the 128 lanes of a register. none: also
+    what norms, activations and attention leave.
+    """
+    lanes = math.ceil(arch.H / 128) * 128
+    heads = (arch.N + 2 * arch.K) * lanes / tensor
+    k = arch.experts.k if arch.experts else 1
+    wide = arch.F * k / tensor
+    if remat == 'full':
+        return float(arch.D)
+    if remat == 'dots':
+        return 2 * arch.D + heads + (2 if arch.gated else 1) * wide
+    return 10 * arch.D + 2 * heads + arch.N * lanes / tensor + 6 * wide
+
+
+def _loss(planned: job.Job, layout: job.Layout, tokens: float) -> float:
+    """Logits, which become their gradient; the head's weight whole, and its own."""
+    arch, width = planned.arch, planned.width
+    vocab = arch.V / layout.size('tensor')
+    rows = min(tokens, planned.compute.loss_rows or tokens)
+    gathered = layout.size('fsdp') > 1
+    return rows * vocab * width + gathered * vocab * arch.D * (width + 4)
+
+
+def _layer(planned: job.Job, layout: job.Layout, tokens: float) -> float:
+    """A layer's activations and their gradients; its weights and theirs, whole.
+
+    Of the five arrays as wide as the MLP that backward has at once, and four bytes for
+    each weight, the rest is taken again as it becomes free.
+    """
+    arch, width = planned.arch, planned.width
+    tensor = layout.size('tensor')
+    k = arch.experts.k if arch.experts else 1
+    worked = 5 * tokens * k * arch.F * width / tensor
+    layer = planned.weights['layers'] / arch.L / tensor
+    experts = planned.weights['experts'] / arch.L / tensor / layout.size('expert')
+    return worked + (layout.size('fsdp') > 1) * 4 * (layer + experts)

@@ -1,0 +1,174 @@
+"""A plan end to end, but for compilers: what is told, and what is refused."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import pytest
+
+from configs import gpt2, pretrain
+from gptjax import command
+from gptjax import sharding as sharding_lib
+from gptjax.plan import (
+    ahead,
+    compare,
+    cpu,
+    job,
+    memory,
+    page,
+    plans,
+    report,
+    search,
+    targets,
+)
+from gptjax.train import log
+from gptjax.train import settings as settings_lib
+from gptjax.train import state as state_lib
+
+
+@pytest.fixture(scope='module')
+def xl():
+    return job.Job(settings_lib.of(gpt2.get_config('xl')))
+
+
+@pytest.fixture(scope='module')
+def made():
+    return plans.make(gpt2.get_config('xl'), ['v5e-16', 'h100-8'], compiled=False)
+
+
+def test_weights_and_moments_are_exact(xl):
+    """12 bytes for each parameter, in as many parts as their axes are split into.
+
+    Mutation: moments that are not split as their weights are.
+    """
+    held = xl.held(FSDP)
+    places = dict(data=1, fsdp=4, tensor=1, rules='fsdp', devices=jax.devices()[:4])
+    sharding = sharding_lib.make(**places)
+    shapes, places = state_lib.shardings_of(xl.boxed, xl.optimizer, sharding)
+    state = shapes.opt_state, places.opt_state
+    both = zip(*map(jax.tree.leaves, state), strict=True)
+    expected = sum(
+        math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf, place in both
+    )
+    assert held.optimizer == expected
+    assert xl.held(job.Layout((), 'data', 512, 1, 'full')).weights == 4 * xl.parameters
+    assert xl.parameters == sum(xl.weights.values()) == 1_557_686_400
+
+
+def test_moments_of_another_shape_lie_everywhere():
+    """Adafactor has m + n numbers for a matrix of m x n: a hundredth of AdamW's."""
+    config = gpt2.get_config('small')
+    adamw = job.Job(settings_lib.of(config)).held(FSDP).optimizer
+    config.optimizer = dict(
+        name='adafactor', decay_rate=0.8, threshold=1.0, parameter_scale=True,
+        learning_rate=1e-3, warmup_steps=0, final_learning_rate=0.0,
+        weight_decay=0.0, clip_norm=1.0, freeze=(),
+    )  # fmt: skip
+    assert job.Job(settings_lib.of(config)).held(FSDP).optimizer < adamw / 20
+
+
+FSDP = job.Layout((('fsdp', 4),), 'fsdp', 512, 1, 'full')
+
+
+def test_what_backward_finds():
+    """By hand, of 2 layers of width 32: the numbers of a token and a layer.
+
+    full: its input. dots: that, 4 heads and 2 x 2 of keys and values in 128 lanes each,
+    what attention gives, and two results of F. Mutation: heads of 8 numbers.
+    """
+    arch = pretrain.get_config('llama-nano')
+    made = job.Job(settings_lib.of(arch)).arch
+    made = dataclasses.replace(made, D=32, N=4, K=2, H=8, F=64)
+    assert memory.saved(made, 'full', 1) == 32
+    assert memory.saved(made, 'dots', 1) == 32 + 8 * 128 + 32 + 2 * 64
+    assert memory.saved(made, 'none', 1) > memory.saved(made, 'dots', 1)
+
+
+def test_the_best_fits_and_no_other_is_faster(xl):
+    """Mutation: sorting by memory; a limit of all of it."""
+    target = targets.parse('v5e-16')
+    found = search.ranked(xl, target)
+    assert all(one.bytes.peak <= 0.9 * target.chip.memory for one in found)
+    assert found[0].time.step <= min(one.time.step for one in found) + 1e-4
+    own = search.evaluate(xl, target, xl.own(16))
+    assert found[0].time.step <= own.time.step
+
+
+def test_the_fields_of_json(made):
+    told = [report.as_json(one) for one in made.plans]
+    assert [one['target'] for one in told] == ['v5e-16', 'h100-8']
+    assert list(told[0]) == [
+        'target', 'chips', 'peak_bytes_per_device', 'step_seconds', 'mfu',
+        'tokens_per_second', 'days', 'cost_usd', 'binding', 'mesh', 'batch', 'remat',
+    ]  # fmt: skip
+    json.dumps(told)
+    one, plan = told[0], made.plans[0]
+    assert one['days'] == pytest.approx(19_073 * one['step_seconds'] / 86_400)
+    assert one['cost_usd'] == pytest.approx(one['days'] * 24 * 16 * 1.20)
+    assert one['tokens_per_second'] * one['step_seconds'] == pytest.approx(512 * 1024)
+    assert sum(report.spent(plan).values()) == pytest.approx(one['step_seconds'])
+
+
+def test_text_and_page_tell_the_same(made):
+    text, html = report.text(made), page.page(made)
+    for plan in made.plans:
+        assert all(cell in text and cell in html for cell in report.row(plan))
+    assert '1,557,686,400 parameters' in text
+    assert 'http' not in html  # nothing is fetched
+
+
+def test_what_fits_nowhere_is_told_the_smallest_slice_that_would_do():
+    config = pretrain.get_config('llama-2-70b')
+    with pytest.raises(command.UserError, match=r'do not fit on v5e-16 .* is v5e-256'):
+        plans.make(config, ['v5e-16'], compiled=False)
+    with pytest.raises(command.UserError, match='no slice of h100 would do'):
+        plans.make(config, ['h100-1'], compiled=False)
+
+
+def test_what_is_no_pretraining_is_refused():
+    config = gpt2.get_config('small')
+    config.objective.name = 'masked_lm'
+    with pytest.raises(command.UserError, match='plans are of pretraining'):
+        plans.make(config, ['v5e-16'], compiled=False)
+    config = gpt2.get_config('small')
+    config.data.batch_size = 1
+    with pytest.raises(command.UserError, match='multiple of 16'):
+        plans.make(config, ['v5e-16'], compiled=False)
+
+
+def test_a_compiler_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(ahead.importlib.util, 'find_spec', lambda name: None)
+    assert 'gptjax[tpu]' in ahead.missing(targets.parse('v5e-16'))
+    assert 'gptjax[cuda]' in ahead.missing(targets.parse('h100-8'))
+
+
+def test_a_calibrated_plan_gives_back_its_calibration(monkeypatch):
+    """A step that took 3 s is forecast to take 3 s. Mutation: one rate not scaled."""
+    config = pretrain.get_config('llama-nano')
+    config.data.batch_size = 8  # of 256 tokens, as the calibration has them
+    made = job.Job(settings_lib.of(config))
+    chip = targets.Chip('cpu', 'cpu', 1e11, 1e10, 1e10, 1e10, 1e10, ((1,),))
+    here = targets.Target('cpu', chip, (1,))
+    monkeypatch.setattr(cpu, 'measured', lambda program: 3.0)
+    constants = cpu.calibrate(made, here)
+    layout = job.Layout((), 'data', 8, 1, 'dots')
+    found = search.evaluate(made, here, layout, constants)
+    assert found.time.step == pytest.approx(3.0)
+
+
+def test_plan_against_actual(tmp_path):
+    config = gpt2.get_config('small')
+    (tmp_path / 'config.json').write_text(config.to_json())
+    with pytest.raises(command.UserError, match='no metrics of steps'):
+        compare.compare(tmp_path, 'v5e-16')
+    lines = [{'step': n, 'tokens_per_second': speed} for n, speed in enumerate(
+        (None, 1.0, 2e6, 2e6))]  # fmt: skip
+    (tmp_path / 'metrics.jsonl').write_bytes(b''.join(map(log.line, lines)))
+    found = compare.compare(tmp_path, 'v5e-16')
+    step = 512 * 1024 / 2e6  # the first speed has what only begins once
+    assert found['step_seconds']['actual'] == pytest.approx(step)
+    ratio = found['mfu']['plan'] / found['mfu']['actual']
+    assert ratio == pytest.approx(step / found['step_seconds']['plan'])
+    assert 'step_seconds' in compare.text(found)
