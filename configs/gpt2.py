@@ -49,7 +49,16 @@ def get_config(size: str = 'small') -> ConfigDict:
         freeze=(),
     )
     config.objective = dict(name='next_token')
-    config.mesh = dict(data=1, fsdp=-1, tensor=1, rules='fsdp')
+    config.mesh = dict(
+        slice=1,
+        data=1,
+        fsdp=-1,
+        tensor=1,
+        context=1,
+        expert=1,
+        stage=1,
+        rules='fsdp',  # forms joined by _, such as fsdp_tensor_context
+    )
     config.compute = dict(
         dtype='bfloat16',
         remat='dots',
