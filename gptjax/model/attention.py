@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
+from jax import ad_checkpoint
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
@@ -262,6 +263,7 @@ class _Attention(nn.Module):
 
     def leave(self, y_BTNH: Float[Array, 'B T N H']) -> Float[Array, 'B T D']:
         """The projection back to the model's width."""
+        y_BTNH = ad_checkpoint.checkpoint_name(y_BTNH, blocked.KEPT)
         y_BTD = layers.einsum('BTNH,NHD->BTD', y_BTNH, self.weights['out'])
         if 'out_bias' in self.weights:
             y_BTD = layers.biased(y_BTD, self.weights['out_bias'])

@@ -9,8 +9,11 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
+from jax import ad_checkpoint
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+KEPT = 'attention'  # what compute.remat='minimal' keeps of it
 
 
 class Inputs(NamedTuple):
@@ -63,7 +66,8 @@ def _forward(x: Inputs, sight: Sight) -> tuple[Array, Any]:
         total = jnp.sum(weights, -1, keepdims=True)
         y = einsum('BK*TS,BKSH->BK*TH', weights.astype(q.dtype), v[:, :, keys])
         outputs.append((y / total).astype(q.dtype))
-        logs.append(most + jnp.log(total))
+        log = most + jnp.log(total)
+        logs.append(ad_checkpoint.checkpoint_name(log, KEPT))
     return heads_last(jnp.concatenate(outputs, -2)), (q, k, v, x.segments_BT, logs)
 
 

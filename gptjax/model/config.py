@@ -256,7 +256,9 @@ def architecture(section: str = 'model', /, **fields: Any) -> Architecture:
 DTYPES = {'bfloat16': 2, 'float32': 4}  # bytes of an activation
 REMAT = {
     'none': 'keep every activation of the forward pass',
+    'minimal': "as 'dots', and the results of attention: recompute the least",
     'dots': 'keep the results of products with weights',
+    'offload': "as 'dots', but in the memory of the host",
     'full': 'keep the input of each layer',
 }
 ATTENTION = {

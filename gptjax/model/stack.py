@@ -9,12 +9,29 @@ from jaxtyping import Array, Float, Int
 
 from gptjax import core, platforms
 from gptjax import sharding as sharding_lib
-from gptjax.model import attention, config, experts, layers
+from gptjax.model import attention, blocked, config, experts, layers
 from gptjax.model import positions as positions_lib
 
+_BY_NAME = jax.checkpoint_policies.save_only_these_names
+# Kernels of attention, which return statistics besides.
+_KERNELS = ('dot_product_attention_fwd', 'pallas_call')
+
+
+def _minimal(primitive: Any, *args: Any, **params: Any) -> Any:
+    kept = _BY_NAME(layers.PRODUCT, blocked.KEPT)(primitive, *args, **params)
+    return primitive.name in _KERNELS or kept
+
+
 _REMAT = {
+    'minimal': _minimal,
+    'dots': _BY_NAME(layers.PRODUCT),
+    'offload': jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[layers.PRODUCT],
+        offload_src='device',
+        offload_dst='pinned_host',
+    ),
     'full': jax.checkpoint_policies.nothing_saveable,
-    'dots': jax.checkpoint_policies.save_only_these_names(layers.PRODUCT),
 }
 
 
