@@ -67,6 +67,8 @@ def get_config(size: str = 'small') -> ConfigDict:
         attention='auto',
         products='plain',
         loss_rows=0,
+        pipeline_microbatches=0,
+        pipeline_rounds=1,
     )
     # A Spot VM may be gone after ten seconds; a thousand steps are not lost for that.
     config.checkpoint = dict(every=1_000, keep=3, keep_every=5_000, failures=3)

@@ -43,7 +43,8 @@ FORMS: dict[str, dict[str, tuple[str, ...]]] = {
     'sequence': {'length': ('tensor',)},
     'context': {'length': ('context',)},
     'expert': {'batch': ('expert',), 'experts': ('expert',)},
-    'stage': {'layers': ('stage',)},
+    # The vocabulary as well: stages would all do the same outside the layers.
+    'stage': {'layers': ('stage',), 'vocab': ('stage',)},
 }
 _AUTO = (AxisType.Auto,) * len(MESH_AXES)
 

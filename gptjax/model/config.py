@@ -289,13 +289,17 @@ class Compute:
     products: str = 'plain'  # with the weights of layers, in training; see `low`
     attention: str = 'auto'  # of ATTENTION; see `kernels`
     loss_rows: int = 0  # tokens of a microbatch whose logits exist at once; 0 is all
+    pipeline_microbatches: int = 0  # of a step's, over stages; 0: as many as stages
+    pipeline_rounds: int = 1  # a microbatch goes so often around the stages
 
     def __post_init__(self) -> None:
         command.lookup(DTYPES, self.dtype, 'compute.dtype')
         command.lookup(REMAT, self.remat, 'compute.remat')
         command.lookup(PRODUCTS, self.products, 'compute.products')
         command.lookup(ATTENTION, self.attention, 'compute.attention')
-        for name, least in (('scan_unroll', 0), ('accumulate', 1), ('loss_rows', 0)):
+        leasts = {'scan_unroll': 0, 'accumulate': 1, 'loss_rows': 0}
+        leasts |= {'pipeline_microbatches': 0, 'pipeline_rounds': 1}
+        for name, least in leasts.items():
             if getattr(self, name) < least:
                 raise command.UserError(
                     f'compute.{name} is {getattr(self, name)}; it is at least {least}.'

@@ -6,10 +6,11 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+import numpy as np
 
 from gptjax import core, platforms
 from gptjax import sharding as sharding_lib
-from gptjax.model import attention, blocked, config, experts, layers
+from gptjax.model import attention, blocked, config, experts, layers, pipeline
 from gptjax.model import positions as positions_lib
 
 _BY_NAME = jax.checkpoint_policies.save_only_these_names
@@ -177,11 +178,46 @@ class Stack(nn.Module):
         source_BSD: Float[Array, 'B S D'] | None = None,
     ) -> tuple[Float[Array, 'B T D'], core.Metrics]:
         """The stream after all layers and the last norm, and the router's losses."""
-        windows_L = jnp.array([self.arch.window(i) for i in range(self.arch.L)])
+        windows_L = np.array([self.arch.window(i) for i in range(self.arch.L)])
+        how = pipeline.plan(self.compute, self.sharding, len(x_BTD))
         with jax.named_scope('layers'):  # what slices and stacks of them leave
-            x_BTD, (_, router) = self.blocks(x_BTD, windows_L, context, source_BSD)
-            losses: Any = jax.tree.map(lambda per_layer: jnp.sum(per_layer, 0), router)
+            losses: Any
+            if how and not self.is_initializing():
+                beside = context, source_BSD
+                x_BTD, losses = self._over_stages(how, x_BTD, windows_L, beside)
+            else:
+                windows = jnp.asarray(windows_L)
+                x_BTD, (_, router) = self.blocks(x_BTD, windows, context, source_BSD)
+                losses = jax.tree.map(lambda per_layer: jnp.sum(per_layer, 0), router)
             return self.leave(x_BTD), losses
+
+    def _over_stages(
+        self, how: pipeline.Plan, x_BTD: Array, windows_L: np.ndarray, beside: Any
+    ) -> tuple[Array, core.Metrics]:
+        """The layers as `blocks` has them, over the mesh axis `stage`."""
+        block = Block(self.arch, self.sharding, self.train, parent=None)
+
+        def layer(weights: Any, *inputs: Any) -> tuple[Array, core.Metrics]:
+            rngs = {} if inputs[-1] is None else {'dropout': inputs[-1]}
+            applied: Any = block.apply({'params': weights}, *inputs[:-1], rngs=rngs)
+            x_BTD, (_, router) = applied
+            return x_BTD, router
+
+        if self.compute.remat != 'none':
+            policy = _REMAT[self.compute.remat]
+            layer = jax.checkpoint(layer, policy=policy, prevent_cse=False)
+        x_BTD, router = pipeline.run(
+            layer,
+            how,
+            self._unroll(),
+            self.sharding,
+            self.variables['params']['blocks'],
+            windows_L,
+            x_BTD,
+            beside,
+            self.make_rng('dropout') if self.has_rng('dropout') else None,
+        )
+        return self.sharding.constrain(x_BTD, 'batch', 'length', None), router
 
     def leave(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
         """The last norm, of models that have one."""

@@ -19,7 +19,7 @@ from gptjax import sharding as sharding_lib
 from gptjax.data import dataset, lineage, mixture, prompts, storage
 from gptjax.data import rows as rows_lib
 from gptjax.model import config as model_config
-from gptjax.model import kernels, transformer
+from gptjax.model import kernels, pipeline, transformer
 from gptjax.objectives import policy
 from gptjax.objectives import table as objective_table
 from gptjax.text import table as text_table
@@ -166,6 +166,8 @@ def _check_batch(batch_size: int, model: transformer.Model) -> None:
             f'it to a multiple of {accumulate * sharding.batch_shards}, or '
             'change compute.accumulate.'
         )
+    rows = batch_size // accumulate
+    pipeline.check(model.arch, model.compute, sharding, rows)
 
 
 def _check_packing(
