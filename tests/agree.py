@@ -68,12 +68,12 @@ def train(model, batches, accumulate: int = 1, seed: int = 0):
 def check(ours, one_device, near: float = 1e-5):
     """Losses within 1e-5 relative, and gradients within 1e-5 of the largest number.
 
-    That is rounding: sums of float32 in another order. Of a leaf whose gradient is 0
-    but for that, a part of the largest number of all leaves counts.
+    That is rounding: sums of float32 in another order. Biases of keys have gradients
+    that cancel to 0: of a small leaf, 0.05 of the largest number of all counts.
     """
     np.testing.assert_allclose(ours[0], one_device[0], rtol=1e-5)
     wanted = jax.tree.leaves(one_device[1])
-    least = 1e-3 * max(np.abs(want).max() for want in wanted)
+    least = 0.05 * max(np.abs(want).max() for want in wanted)
     for got, want in zip(jax.tree.leaves(ours[1]), wanted, strict=True):
         largest = max(np.abs(want).max(), least)
         np.testing.assert_allclose(got, want, rtol=0, atol=near * largest)

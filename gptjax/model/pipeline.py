@@ -41,7 +41,7 @@ class Plan(NamedTuple):
 
     @property
     def iterations(self) -> int:
-        """Of `slots * rounds`, stages - 1 more are the bubble."""
+        """Of the scan: slots x rounds, and stages - 1 more, which are the bubble."""
         return self.slots * self.rounds + self.stages - 1
 
 

@@ -41,12 +41,8 @@ def again(remat: str) -> float:
     return sum(one.flops for one in operations if one.stage.when == 'recomputed')
 
 
-REST = [
-    pytest.param(name, marks=pytest.mark.long) for name in ('dots', 'offload', 'full')
-]
-
-
-@pytest.mark.parametrize('remat', ['minimal', *REST])
+@pytest.mark.long
+@pytest.mark.parametrize('remat', ['minimal', 'dots', 'offload', 'full'])
 def test_gradients_are_those_of_layers_that_keep_everything(remat):
     """Scanned, against unrolled float32: residuals of a scan have been read from wrong
     places by compilers (XLA issue 46231). Mutation: the roots of another layer.
