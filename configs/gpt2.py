@@ -30,7 +30,12 @@ def get_config(size: str = 'small') -> ConfigDict:
     # The vocabulary is padded from 50,257 to a multiple of 128.
     config.model = model_table.preset(f'gpt2-{size}', V=50_304)
 
-    config.data = dict(path='data/fineweb', batch_size=512, loader='tfdata')
+    config.data = dict(
+        path='data/fineweb',
+        batch_size=512,
+        batch_ramp=(),  # ((1_000, 1_024),) doubles it after a thousand steps
+        loader='tfdata',
+    )
     config.optimizer = dict(
         name='adamw',
         learning_rate=learning_rate,

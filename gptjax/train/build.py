@@ -4,7 +4,7 @@ Each section goes to the constructor that it names; an option that no constructo
 or one that is missing, is an error with the nearest name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 from pathlib import Path
@@ -88,7 +88,8 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
         T = settings_lib.rollout_of(settings).T
     plain.sharding.check_length(T, 'a row of T tokens')
     model, attention = kernels.attending(plain, T)
-    _check_batch(data.batch_size, model)
+    for batch in (data.batch_size, *(rows for _, rows in data.batch_ramp)):
+        _check_batch(batch, model)
     made = losses.of(settings, model, plain.compute, T)
     objective, rollout = made.objective, made.rollout
     adapter = adapter_lib.of(settings)
@@ -252,11 +253,27 @@ def record(run: Run, step: int, row: int, skips: Sequence[Sequence[int]] = ()) -
             updates = run.rollout.updates(run.data.batch_size)
             asked = {'prompt_tokens': run.rollout.prompt_tokens, 'updates': updates}
             part |= {'batch_size': run.rollout.prompts, 'rollout': asked}
-        lineage.record(run.workdir, began_with, run.datasets, part)
+        for where in _stretches(run.data, step, row, skips):
+            lineage.record(run.workdir, began_with, run.datasets, {**part, **where})
         if run.labels:
             storage.write_json(run.workdir / LABELS, run.labels)
         run.tokenizer.save(run.workdir / 'tokenizer')
         storage.write_json(run.workdir / 'config.json', run.settings)
+
+
+def _stretches(
+    data: settings_lib.Data, step: int, row: int, skips: Sequence[Sequence[int]]
+) -> Iterator[dict[str, int]]:
+    """Where batches of a ramp change their size, in steps and rows, from here on."""
+    if not data.batch_ramp:
+        yield {}
+        return
+    for first, _ in ((step, 0), *(one for one in data.batch_ramp if one[0] > step)):
+        size = data.rows_at(step)
+        for _, begin, batches in lineage.stretches(row, size, first - step, skips):
+            row = begin + batches * size
+        step = first
+        yield {'step': step, 'row': row, 'batch_size': data.rows_at(step)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,11 +9,12 @@ from gptjax.train import build, flops, phases
 class Clock:
     """Seconds of training alone, and what was done in them.
 
-    tokens: of a step, over all devices.
+    tokens: of the step after `step`, over all devices.
     """
 
     def __init__(self, run: build.Run, spent: phases.Phases, step: int, tokens: int):
-        self._tokens = tokens
+        self._data = run.data
+        self._row = tokens / run.data.rows_at(step)
         devices = run.model.sharding.mesh.devices
         peak = flops.peak(devices.flat[0])
         self._peak = peak * devices.size if peak else None
@@ -30,7 +31,8 @@ class Clock:
         """Tokens per second since the last call."""
         last_step, last_seconds = self._last
         self._last = step, self.seconds
-        return (step - last_step) * self._tokens / (self.seconds - last_seconds)
+        rows = sum(self._data.rows_at(n) for n in range(last_step, step))
+        return rows * self._row / (self.seconds - last_seconds)
 
     def mfu(self, speed: float) -> float | None:
         """The share of the devices' peak that went into the model's own products."""

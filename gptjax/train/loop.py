@@ -205,8 +205,14 @@ class _Loop:
         with self.phases.of('compile'):
             tokens = batch['tokens'].size
             self.clock = clock.Clock(self.run, self.phases, self.step, tokens)
-            lowered = self.train_step.lower(self.state, self.frozen, batch)
-            self._compiled = lowered.compile()
+            sizes = {len(batch['tokens']): batch}
+            for step, rows in self.run.data.batch_ramp:
+                if step > self.step:
+                    sizes.setdefault(rows, _resized(batch, rows))
+            self._compiled = {
+                rows: self.train_step.lower(self.state, self.frozen, one).compile()
+                for rows, one in sizes.items()
+            }
             trees.digest(self.state)
             if self.run.guard.replicas:
                 self.replicas = replicas.Replicas(self.run, self.host.checked)
@@ -215,7 +221,8 @@ class _Loop:
 
     def _dispatch(self, batch: core.Batch, told: Mapping[str, float]) -> None:
         before = self._pending
-        self.state, metrics = self._compiled(self.state, self.frozen, batch)
+        step = self._compiled[len(batch['tokens'])]
+        self.state, metrics = step(self.state, self.frozen, batch)
         self.stop.idle = False
         self.step += 1
         self.host.row = row = self.source.row
@@ -413,6 +420,16 @@ class _Loop:
         self.log.say(f'attention: {run.attention}')
         if note := low.emulated(run.model.compute.products):
             self.log.say(note)
+
+
+def _resized(batch: core.Batch, rows: int) -> Any:
+    """The shapes of a batch of so many rows, where this one lies."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            (rows, *x.shape[1:]), x.dtype, sharding=x.sharding
+        ),
+        batch,
+    )
 
 
 def _held_out(means: Mapping[str, float]) -> dict[str, float]:

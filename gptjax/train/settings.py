@@ -43,6 +43,8 @@ class Data:
     # What becomes of conversations and pairs of more than T tokens: 'cut' or 'drop'.
     longer: str = 'cut'
     licences: Sequence[str] | None = None  # SPDX identifiers; others are refused
+    # (step, rows): from that step on so many rows in each; before, batch_size.
+    batch_ramp: Sequence[Sequence[int]] = ()
 
     def __post_init__(self) -> None:
         command.lookup(pipeline.LOADERS, self.loader, 'data.loader')
@@ -65,6 +67,17 @@ class Data:
             raise command.UserError(
                 f"data.packing is {self.packing!r}; it needs to be 'best_fit' or None."
             )
+        steps = [0, *(step for step, _ in self.batch_ramp)]
+        if sorted({*steps}) != steps or (self.batch_ramp and self.mixture is not None):
+            raise command.UserError(
+                f'data.batch_ramp is {self.batch_ramp!r}; it is a list of (step, '
+                'rows), of rising steps from 1 on, and () with a data.mixture.'
+            )
+
+    def rows_at(self, step: int) -> int:
+        """Rows in the batch that step `step` + 1 takes."""
+        later = [rows for first, rows in self.batch_ramp if first <= step]
+        return [self.batch_size, *later][-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,6 +235,10 @@ def check_sections(settings: Mapping[str, Any]) -> None:
     missing = [name for name in ('seed', *SECTIONS) if name not in settings]
     if missing:
         raise command.UserError(f'the config lacks {", ".join(missing)}; add it.')
+    if {'epochs', 'rollout'} & settings.keys() and data_of(settings).batch_ramp:
+        raise command.UserError(
+            'data.batch_ramp is set, which needs steps, not epochs, and no rollouts.'
+        )
     if 'epochs' in settings and data_of(settings).mixture is not None:
         raise command.UserError(
             'the sources of data.mixture end at different times; set steps, not epochs.'

@@ -53,10 +53,10 @@ class Source(Protocol):
 class Dataset:
     """The shuffled, endless stream of a dataset's rows."""
 
-    def __init__(self, run: build.Run, row: int, skips: feed.Skips = ()):
+    def __init__(self, run: build.Run, step: int, row: int, skips: feed.Skips = ()):
         self.row = feed.beyond(row, skips)
-        self.draw, self.updates = run.data.batch_size, 1
-        self._run, self._skips = run, skips
+        self.draw, self.updates = run.data.rows_at(step), 1
+        self._run, self._step, self._skips = run, step, skips
         self._feed = feed.Feed(run.model.sharding, run.data.batch_size)
         self._stream = self._open()
         self._eval_step = jax.jit(
@@ -69,17 +69,20 @@ class Dataset:
     ) -> tuple[core.Batch, state_lib.State, Mapping[str, float]]:
         """The next rows, whatever the state."""
         row = feed.beyond(self.row, self._skips)
-        if row != self.row:
+        rows = self._run.data.rows_at(self._step)
+        if (row, rows) != (self.row, self.draw):
             self._stream.close()
-            self.row = row
+            self.row, self.draw = row, rows
             self._stream = self._open()
         batch = next(self._stream)
         self.row += self.draw
+        self._step += 1
         return batch, state, {}
 
     def _open(self) -> Generator[core.Batch]:
         run = self._run
-        return self._feed.stream(run.rows, run.seed, self.row, run.data.loader)
+        made = feed.Feed(run.model.sharding, self.draw)
+        return made.stream(run.rows, run.seed, self.row, run.data.loader)
 
     def evaluate(
         self,
@@ -125,7 +128,7 @@ def make(
     """
     if run.rollout:
         return rollouts.Rollouts(run, step, row, skips, phases, again=again)
-    return Dataset(run, row, skips)
+    return Dataset(run, step, row, skips)
 
 
 def extra(run: build.Run) -> dict[str, Any]:
