@@ -264,6 +264,8 @@ class _Attention(nn.Module):
     def leave(self, y_BTNH: Float[Array, 'B T N H']) -> Float[Array, 'B T D']:
         """The projection back to the model's width."""
         y_BTNH = ad_checkpoint.checkpoint_name(y_BTNH, blocked.KEPT)
+        # Its gradient lies so too: else XLA splits backward as the stream is split.
+        y_BTNH = self.sharding.constrain(y_BTNH, 'batch', 'length', 'heads', 'head_dim')
         y_BTD = layers.einsum('BTNH,NHD->BTD', y_BTNH, self.weights['out'])
         if 'out_bias' in self.weights:
             y_BTD = layers.biased(y_BTD, self.weights['out_bias'])

@@ -64,7 +64,8 @@ class GPT(stack.Stack):
     ) -> Float[Array, 'B T D']:
         """The residual stream before the first layer."""
         with jax.named_scope('embedding'):
-            return self.enter(self.tokens_VD[tokens_BT], positions_BT, types_BT)
+            x_BTD = layers.lookup(self.tokens_VD, tokens_BT, self.sharding, 'vocab')
+            return self.enter(x_BTD, positions_BT, types_BT)
 
     def logits(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T V']:
         """Logits of tokens, in float32."""

@@ -95,7 +95,7 @@ def choose(
     if compute.attention != 'auto':
         names = (compute.attention,)
     elif sharding.mesh.shape[pieces.AXIS] > 1:
-        names = ('ring',)
+        names = ('ring', 'blocked')
     elif platform == 'cpu' and not arch.causal:
         names = ('reference',)
     if arch.dropout > 0 and names != ('reference',):

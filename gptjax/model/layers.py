@@ -8,7 +8,9 @@ from flax import linen as nn
 import jax
 from jax import ad_checkpoint, lax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
 
 from gptjax import sharding as sharding_lib
 from gptjax.model import config, joined, leaves, low, native
@@ -63,6 +65,26 @@ def residual(arch: config.Architecture) -> nn.initializers.Initializer:
     return nn.initializers.normal(
         arch.init_std * arch.shrink**0.5 / (2 * arch.L) ** 0.5
     )
+
+
+def lookup(
+    table: Any,
+    index_BT: Int[Array, 'B T'],
+    sharding: sharding_lib.Sharding,
+    axis: str = 'positions',
+) -> Float[Array, 'B T D']:
+    """The rows of an embedding, whose first axis is `axis`.
+
+    Where vocabulary or length are split, XLA is told how they are to lie on the way:
+    else it has the whole vocabulary, or all rows, on each device.
+    """
+    split = sharding.parts('vocab') * sharding.parts('length') > 1
+    if not split or not isinstance(table, jax.Array):
+        return table[index_BT]
+    x_BTD = sharding.constrain(table, axis, None)[index_BT]
+    batch, length, _ = sharding.spec(('batch', 'length', 'vocab'), x_BTD.shape)
+    place = NamedSharding(sharding.mesh, P(batch, length))
+    return lax.with_sharding_constraint(x_BTD, place)
 
 
 def einsum(spec: str, x: Array, weight: Any) -> Array:

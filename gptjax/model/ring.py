@@ -11,7 +11,7 @@ import itertools
 from typing import Any, NamedTuple
 
 import jax
-from jax import lax
+from jax import ad_checkpoint, lax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -61,8 +61,10 @@ def _forward(x: blocked.Inputs, sight: blocked.Sight, whole: bool) -> tuple[Arra
 
         sums = _each_pair(sight, shift, queries.place.size // 2, meet, sums)
     y, most, total = sums
-    y = (y / total).astype(x.q_BTNH.dtype)
-    return blocked.heads_last(_joined(y)), (x, y, most + jnp.log(total))
+    y_BTNH = blocked.heads_last(_joined(y / total)).astype(x.q_BTNH.dtype)
+    names = functools.partial(ad_checkpoint.checkpoint_name, name=blocked.KEPT)
+    y_BTNH, log = names(y_BTNH), names(most + jnp.log(total))
+    return y_BTNH, (x, y_BTNH, log)
 
 
 def _more(sight: blocked.Sight, keys: _Keys, rows: Any) -> Any:
@@ -83,10 +85,11 @@ def _more(sight: blocked.Sight, keys: _Keys, rows: Any) -> Any:
 def _backward(
     sight: blocked.Sight, whole: bool, saved: Any, dy_BTNH: Array
 ) -> tuple[blocked.Inputs]:
-    x, y, log = saved
-    queries = _queries(x, sight)
-    dy = _blocks(blocked.heads_first(dy_BTNH, x.k_BTKH.shape[2]), queries.q.shape[1])
-    mean = jnp.sum(dy.astype(jnp.float32) * y, -1, keepdims=True)
+    x, y_BTNH, log = saved
+    queries, K = _queries(x, sight), x.k_BTKH.shape[2]
+    mean = jnp.sum(dy_BTNH.astype(jnp.float32) * y_BTNH, -1, keepdims=True)
+    firsts = (blocked.heads_first(z, K) for z in (dy_BTNH, mean))
+    dy, mean = (_blocks(z, queries.q.shape[1]) for z in firsts)
     rows, dq = (queries, dy, log, mean), jnp.zeros(queries.q.shape)
     found = []
     for shift, keys in _visits(x, sight, whole):
@@ -102,7 +105,7 @@ def _backward(
         found.append((shift, dkv))
     dk, dv = (jnp.swapaxes(_joined(d[:, None]), 1, 2) for d in _home(found, whole))
     dq = blocked.heads_last(_joined(dq))
-    dq, dk, dv = (d.astype(y.dtype) for d in (dq, dk, dv))
+    dq, dk, dv = (d.astype(y_BTNH.dtype) for d in (dq, dk, dv))
     return (blocked.Inputs(dq, dk, dv, None),)  # type: ignore[arg-type]
 
 

@@ -42,7 +42,8 @@ class Seq2Seq(nn.Module):
     ) -> tuple[Float[Array, 'B S D'], core.Metrics]:
         """The encoder's output for the source, and its router's losses."""
         with jax.named_scope('embedding'):
-            x_BSD = self.encoder.enter(self.tokens_VD[source_BS], positions_BS)
+            x_BSD = layers.lookup(self.tokens_VD, source_BS, self.sharding, 'vocab')
+            x_BSD = self.encoder.enter(x_BSD, positions_BS)
         context = attention.packed(
             self.encoder.arch,
             positions_BS,
@@ -85,7 +86,8 @@ class Seq2Seq(nn.Module):
     ) -> Float[Array, 'B T D']:
         """The decoder's residual stream before its first layer."""
         with jax.named_scope('embedding'):
-            return self.decoder.enter(self.tokens_VD[tokens_BT], positions_BT)
+            x_BTD = layers.lookup(self.tokens_VD, tokens_BT, self.sharding, 'vocab')
+            return self.decoder.enter(x_BTD, positions_BT)
 
     def leave(self, x_BTD: Float[Array, 'B T D']) -> Float[Array, 'B T D']:
         """The decoder's last norm."""

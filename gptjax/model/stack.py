@@ -160,12 +160,14 @@ class Stack(nn.Module):
         if arch.scale_embedding:
             x_BTD *= arch.D**0.5
         if arch.positions.kind == 'learned':
-            x_BTD += self.positions_TD[positions_BT + arch.positions.offset]
+            index_BT = positions_BT + arch.positions.offset
+            x_BTD += layers.lookup(self.positions_TD, index_BT, self.sharding)
         elif arch.positions.kind == 'sinusoidal':
             x_BTD += positions_lib.sinusoids(positions_BT, arch.D, arch.positions.base)
         if arch.types:
             zeros = jnp.zeros_like(positions_BT)
-            x_BTD += self.types_CD[zeros if types_BT is None else types_BT]
+            types_BT = zeros if types_BT is None else types_BT
+            x_BTD += layers.lookup(self.types_CD, types_BT, self.sharding)
         if arch.norms.embedding:
             x_BTD = self.embedding_norm(x_BTD)
         x_BTD = self.dropout(x_BTD).astype(self.compute.dtype)

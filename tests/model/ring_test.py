@@ -4,11 +4,11 @@ from collections import Counter
 import dataclasses
 import functools
 import itertools
-import re
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+import messages
 import numpy as np
 import optax
 import pytest
@@ -27,16 +27,6 @@ CAUSAL = blocked.Sight(causal=True, window=0)
 
 def place(rules, **sizes):
     return sharding_lib.make(**(dict(data=1, fsdp=1, tensor=1) | sizes), rules=rules)
-
-
-def collectives(text):
-    """(kind, element type, elements) of each message of a compiled program."""
-    found = re.findall(
-        r'= (\w+)\[([\d,]*)\]\S* '
-        r'(all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)\(',
-        text,
-    )
-    return [(k, t, np.prod([int(n) for n in s.split(',') if n])) for t, s, k in found]
 
 
 @pytest.mark.parametrize('C', [1, 2, 4, 8])
@@ -115,17 +105,17 @@ def test_the_ring_equals_the_reference_and_sends_what_it_must(monkeypatch):
     """
     monkeypatch.setattr(ring, '_BLOCK', 2)
     C = 4
-    sent = collectives(check('ring', C, CAUSAL, 2, 32))
+    sent = messages.of(check('ring', C, CAUSAL, 2, 32))
     # Keys and values C - 1 times, their gradients C; XLA merges what backward is sent
     # with what forward was, where no loop over layers lies between the two.
-    assert Counter(kind for kind, type, _ in sent if type == 'f32') == {
+    assert Counter(m.kind for m in sent if m.type == 'f32') == {
         'collective-permute': 2 * (C - 1) + 2 * C
     }
 
 
 def test_keys_that_are_gathered_are_so_once():
-    sent = collectives(check('gather', 2, CAUSAL, 2, 16))
-    kinds = Counter(kind for kind, type, _ in sent if type == 'f32')
+    sent = messages.of(check('gather', 2, CAUSAL, 2, 16))
+    kinds = Counter(m.kind for m in sent if m.type == 'f32')
     assert kinds['all-gather'] == 2
     assert kinds['collective-permute'] == 0
     assert kinds['reduce-scatter'] + kinds['all-reduce'] == 2
@@ -156,7 +146,8 @@ def test_rows_come_back_in_their_natural_order_without_a_gather():
     shuffled = jax.device_put(x_BTD[:, pieces.order(16, 4)], lies)
     run = jax.jit(functools.partial(pieces.natural, over)).lower(shuffled).compile()
     np.testing.assert_array_equal(run(shuffled), x_BTD)
-    assert collectives(run.as_text()) == [('collective-permute', 'f32', 2 * 3)] * 2
+    half = messages.Message('collective-permute', 'f32', (1, 2, 3))
+    assert messages.of(run.as_text()) == [half] * 2
 
 
 def compute(name):
@@ -173,6 +164,7 @@ def test_rows_over_devices_have_their_kernels_and_others_are_refused():
         choose(compute('gather'), tiny.sharding(), 16)
     with pytest.raises(command.UserError, match='rows of 12 tokens, not of'):
         choose(compute('ring'), over, 12)
+    assert str(choose(compute('auto'), over, 12)).startswith('blocked (ring: rows of')
     dropped = dataclasses.replace(tiny.ARCH, dropout=0.1)
     assert kernels.choose(dropped, compute('auto'), over, 16).name == 'reference'
 
@@ -213,6 +205,7 @@ def trained(arch, over, name):
         ('fsdp_context', dict(fsdp=2, context=4), 'gather'),
         ('tensor_context', dict(tensor=2, context=4), 'ring'),
         ('fsdp_tensor_context', dict(fsdp=2, tensor=2, context=2), 'ring'),
+        ('stage_context', dict(data=2, stage=2, context=2), 'ring'),
         ('data_context', dict(data=2, context=4), 'reference'),
         ('data_context', dict(data=2, context=4), 'blocked'),
         ('tensor_sequence', dict(data=4, tensor=2), 'blocked'),
