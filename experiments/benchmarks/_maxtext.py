@@ -126,7 +126,8 @@ def mfu(row: Row) -> float:
     )
     work = cost_model.Work(
         arch, arch.T, tokens, cost.flops_per_token(arch),
-        (layers + experts + tables) / target.slice_chips, row.tensor, 1, 1, row.again,
+        (layers + experts + tables) / target.slice_chips, row.tensor,
+        stages=1, microbatches=1, pipeline=1, again=row.again,
     )  # fmt: skip
     sent = list(wire.sent(traffic, sizes))
     return cost_model.seconds(work, target, sent, wire.rates(target, sizes)).mfu

@@ -156,7 +156,7 @@ def _compiled(given: Mapping[str, Any]) -> dict[str, Any]:
     )
     compiled = lowered.compile()
     known: Any = compiled.memory_analysis()
-    text = hlo.Program(compiled.as_text() or '')
+    text = hlo.Program(compiled.as_text() or '', unknown=1)
     alive = known.argument_size_in_bytes + known.temp_size_in_bytes
     alive += known.output_size_in_bytes - known.alias_size_in_bytes
     return {

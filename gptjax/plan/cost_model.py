@@ -34,9 +34,10 @@ FITTED = Constants()
 _WITHIN = ('tensor', 'context')  # whose collectives are in the midst of a layer
 
 # What backward computes again of a layer, by remat policy. The last product of a layer
-# (`down`) nothing needs.
+# (`down`) nothing needs. What is offloaded to the host is not planned.
 AGAIN = {
     'none': frozenset[str](),
+    'minimal': frozenset[str](),
     'dots': frozenset({'scores'}),
     'full': frozenset({'qkv', 'scores', 'out', 'up'}),
 }
@@ -54,6 +55,7 @@ class Work:
     parts: int  # over which the heads and the MLP are split
     stages: int
     microbatches: int
+    pipeline: int  # microbatches of a pipeline, times its rounds
     again: frozenset[str]
 
 
@@ -132,7 +134,7 @@ def seconds(
     shown = max(shown, t_links - busy)
     across = math.fsum(one.bytes for one in sent if one.axis == 'slice')
     t_network = across / rates['slice']
-    bubble = (work.stages - 1) / work.microbatches * busy
+    bubble = (work.stages - 1) / work.pipeline * busy
     waiting = constants.network * t_network + bubble
     slower = constants.straggler * math.log2(target.slices)
     waiting += slower * (busy + shown + waiting)

@@ -41,10 +41,12 @@ class _Operation(NamedTuple):
 class Program:
     """An HLO module.
 
-    text: `compiled.as_text()`.
+    text: `compiled.as_text()`. unknown: how often a loop counts where the program does
+    not say it, as of loops that end by what they find; else it is a ValueError.
     """
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, unknown: int | None = None):
+        self._unknown = unknown
         self._computations: dict[str, list[_Operation]] = {}
         self._entry = ''
         operations: list[_Operation] = []
@@ -144,6 +146,8 @@ class Program:
                 if place and bound.kind == 'constant':
                     step = _step(body, int(place[1]))
                     return -(-_number(bound) // step)
+        if self._unknown is not None:
+            return self._unknown
         raise ValueError(f'how often {operation.name} runs is not in the program')
 
 

@@ -104,6 +104,11 @@ class Job:
         arch = dataclasses.replace(self.arch, T=self.T)
         return cost.flops_per_token(arch)
 
+    def pipeline(self, stages: int) -> int:
+        """Microbatches that go through the stages, times how often they go round."""
+        compute = self.compute
+        return (compute.pipeline_microbatches or stages) * compute.pipeline_rounds
+
     @functools.cached_property
     def causal(self) -> float:
         """What is left of the operations without the scores that a mask hides."""

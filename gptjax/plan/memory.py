@@ -53,8 +53,8 @@ def saved(arch: config.Architecture, remat: str, tensor: int) -> float:
     """Numbers of a layer and a token that backward finds.
 
     full: the layer's input. dots: the results of products too but the last, which
-    nothing reads again; heads are padded to the 128 lanes of a register. none: also
-    what norms, activations and attention leave.
+    nothing reads again; heads are padded to the 128 lanes of a register. minimal: what
+    attention gives, too. none: also what norms and activations leave.
     """
     lanes = math.ceil(arch.H / 128) * 128
     heads = (arch.N + 2 * arch.K) * lanes / tensor
@@ -62,9 +62,11 @@ def saved(arch: config.Architecture, remat: str, tensor: int) -> float:
     wide = arch.F * k / tensor
     if remat == 'full':
         return float(arch.D)
-    if remat == 'dots':
-        return 2 * arch.D + heads + (2 if arch.gated else 1) * wide
-    return 10 * arch.D + 2 * heads + arch.N * lanes / tensor + 6 * wide
+    attended = arch.N * lanes / tensor
+    if remat in ('dots', 'minimal'):
+        more = attended if remat == 'minimal' else 0.0
+        return 2 * arch.D + heads + (2 if arch.gated else 1) * wide + more
+    return 10 * arch.D + 2 * heads + attended + (5 if arch.gated else 6) * wide
 
 
 def _loss(planned: job.Job, layout: job.Layout, tokens: float) -> float:

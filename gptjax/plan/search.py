@@ -65,6 +65,7 @@ def evaluate(
         layout.size('tensor'),
         layout.size('stage'),
         layout.accumulate,
+        planned.pipeline(layout.size('stage')),
         again,
     )
     rates = wire.rates(target, sizes)

@@ -36,6 +36,9 @@ class Traffic:
     again: frozenset[str]  # what backward computes again
 
 
+_ROOM = 1.25  # what a round of `experts` can send, of the even share
+
+
 def sent(traffic: Traffic, sizes: Mapping[str, int]) -> Iterator[Sent]:
     """All collectives of a step on a mesh of these sizes, where they are above 1."""
     n = {axis: sizes.get(axis, 1) for axis in _AXES}
@@ -58,7 +61,7 @@ def sent(traffic: Traffic, sizes: Mapping[str, int]) -> Iterator[Sent]:
         summed = 2 * ring['expert'] * (dense + table) / n['fsdp'] * 4
         yield Sent('sum gradients', 'expert', layers, summed)
         chosen = arch.experts.k if arch.experts else 1
-        moved = 4 * ring['expert'] * chosen * stream * L * times
+        moved = 4 * _ROOM * ring['expert'] * chosen * stream * L * times
         yield Sent('tokens to experts', 'expert', 4 * layers * times, moved)
     if n['data'] > 1:
         yield Sent('sum gradients', 'data', layers, 2 * ring['data'] * mine * 4)

@@ -17,7 +17,7 @@ FREE = cost_model.Constants(
 
 def work(arch, tokens, again=frozenset(), **changes):
     made = cost_model.Work(
-        arch, arch.T, tokens, cost.flops_per_token(arch), 0.0, 1, 1, 1, again
+        arch, arch.T, tokens, cost.flops_per_token(arch), 0.0, 1, 1, 1, 1, again
     )
     return dataclasses.replace(made, **changes)
 
@@ -90,7 +90,9 @@ def test_collectives_by_hand():
     sent = bytes_of(arch, {'expert': 4})
     assert sent['sum gradients', 'expert'] == 2 * (3 / 4) * 4 * 10e6
     stream = 64 * arch.D * 2
-    assert sent['tokens to experts', 'expert'] == 4 * (3 / 4) * 2 * stream * arch.L
+    assert (
+        sent['tokens to experts', 'expert'] == 4 * 1.25 * (3 / 4) * 2 * stream * arch.L
+    )
     # Two sums a layer forward and two backward; `full` does the first again.
     full = cost_model.AGAIN['full']
     sent = bytes_of(arch, {'tensor': 2}, again=full)

@@ -78,6 +78,7 @@ def test_a_loop_without_a_count_is_refused():
     program = jax.jit(endless).lower(jnp.ones((4, 4))).compile()
     with pytest.raises(ValueError, match='how often'):
         hlo.Program(program.as_text()).flops()
+    assert hlo.Program(program.as_text(), unknown=3).flops() == 3 * 2 * 4**3
 
 
 def _tiny(L: int, unroll: int, remat: str = 'none'):
