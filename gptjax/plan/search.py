@@ -144,7 +144,7 @@ def _meshes(
 
 
 def rules_of(sizes: Mapping[str, int]) -> str:
-    """The forms that a mesh of these sizes needs; tensor brings sequence along."""
+    """The forms that a mesh of these sizes needs."""
     forms = [axis for axis in ('fsdp', 'tensor', 'expert') if sizes.get(axis, 1) > 1]
     return '_'.join(forms) or 'data'
 
