@@ -124,8 +124,8 @@ def _even(o: jax.Array, v: jax.Array) -> jax.Array:
 def orthogonal(x: Float[Array, '... M N']) -> Float[Array, '... M N']:
     """About U V^T of x = U S V^T, by Newton-Schulz (Jordan, 2024).
 
-    Singular values come out between 0.7 and 1.2, but for those that were under about a
-    hundredth of the norm of x. In bfloat16, on CPU in float32.
+    Singular values come out between 0.68 and 1.21, but for those that were under 0.0015
+    of the norm of x. In bfloat16, on CPU in float32.
     """
     wide = x.shape[-2] <= x.shape[-1]
     x = x if wide else x.mT

@@ -1,10 +1,14 @@
 """Newton-Schulz against an SVD, Muon against optax's, NorMuon against its formula."""
 
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 
 from gptjax.train import muon, schedules
 
@@ -22,7 +26,7 @@ def normal(seed, *shape):
 def test_newton_schulz_keeps_the_directions_of_an_svd(M, N):
     """And brings singular values near 1. Mutation: other coefficients, 4 iterations."""
     u, _, v = np.linalg.svd(normal(0, 3, M, N), full_matrices=False)
-    s = np.geomspace(1, 0.03, min(M, N)) * np.array([1, 1e-6, 1e3])[:, None]
+    s = np.geomspace(1, 0.005, min(M, N)) * np.array([1, 1e-6, 1e3])[:, None]
     found = muon.orthogonal(jnp.asarray(u * s[:, None] @ v, jnp.float32))
     core = np.swapaxes(u, -1, -2) @ np.asarray(found, np.float64) @ v.swapaxes(-1, -2)
     new = np.diagonal(core, axis1=-2, axis2=-1)
@@ -40,6 +44,22 @@ def polynomial(x):
     return (u * s[..., None, :]) @ v
 
 
+def test_newton_schulz_is_shared_by_the_devices_of_a_mesh():
+    """Each multiplies its own rows, and none gets a whole matrix.
+
+    Mutation: an array that is laid whole on each device first.
+    """
+    place = tiny.sharding(1, 4, 2, 'fsdp_tensor').named(('layers', 'embed', 'mlp'))
+    made = jax.jit(muon.orthogonal, in_shardings=place, out_shardings=place)
+    like = jax.ShapeDtypeStruct((3, 64, 256), jnp.float32)
+    text = made.lower(like).compile().as_text()
+    dots = re.findall(r'= f32\[3,(\d+),\d+\]\S* (?:dot|custom-call)\(', text)
+    assert dots == ['16'] * 15
+    found = re.findall(r'= f32\[(\S+)\]\S* (?:all-gather|all-reduce)\(', text)
+    sizes = [math.prod(map(int, shape.split(','))) for shape in found]
+    assert max(sizes) <= 3 * 64 * 256 / 2
+
+
 def test_muon_is_that_of_optax_on_a_matrix():
     """Without nesterov, where optax corrects a bias that Newton-Schulz does not see."""
     schedule = schedules.constant(0.1, 0, steps=10)
@@ -52,8 +72,8 @@ def test_muon_is_that_of_optax_on_a_matrix():
     mine, theirs = ours.init(params), peer.init(up)
     for seed in range(1, 4):
         grad = jnp.asarray(normal(seed, 6, 10), jnp.float32)
-        updates, mine = ours.update({'mlp': {'up': grad}}, mine, params)
-        wanted, theirs = peer.update(grad, theirs, up)
+        updates, mine = jax.jit(ours.update)({'mlp': {'up': grad}}, mine, params)
+        wanted, theirs = jax.jit(peer.update)(grad, theirs, up)
         np.testing.assert_allclose(updates['mlp']['up'], wanted, rtol=1e-3, atol=1e-5)
 
 
@@ -65,7 +85,9 @@ WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize('nesterov', [True, False])
+@pytest.mark.parametrize(
+    'nesterov', [True, pytest.param(False, marks=pytest.mark.long)]
+)
 def test_normuon_is_its_formula(nesterov):
     """Each layer's and expert's matrix by itself, in float64; others by AdamW.
 
@@ -132,7 +154,7 @@ def test_the_update_of_muon_is_as_large_as_adams_in_every_shape():
         }
     }
     zeros = jax.tree.map(jnp.zeros_like, grads)
-    updates, _ = optimizer.update(grads, optimizer.init(zeros), zeros)
+    updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(zeros), zeros)
     for leaf in jax.tree.leaves(updates):
         size = np.sqrt(np.mean(np.square(leaf)))
         assert size == pytest.approx(0.2, rel=0.2)

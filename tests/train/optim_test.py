@@ -57,7 +57,14 @@ def weights(seed=0):
     )
 
 
-@pytest.mark.parametrize('name', table.OPTIMIZERS)
+LONG = ('lion', 'sgd', 'normuon')  # less of their own in the state, or as Muon
+NAMES = [
+    pytest.param(name, marks=pytest.mark.long) if name in LONG else name
+    for name in table.OPTIMIZERS
+]
+
+
+@pytest.mark.parametrize('name', NAMES)
 def test_every_optimizer_finds_the_bottom_of_a_parabola(name):
     """And goes on exactly from a copy of its state, in the types of its arrays."""
     optimizer, target = made(name), weights()
@@ -219,6 +226,7 @@ def test_moments_in_bfloat16_take_half_the_bytes_and_move_alike():
     assert dtypes == {jnp.dtype('bfloat16')}
 
 
+@pytest.mark.long
 def test_adafactor_is_that_of_optax_on_each_matrix():
     """Alone, each layer's and expert's matrix. Mutation: the mean of all layers."""
     params, scaled = weights(), dict(parameter_scale=True, clip_norm=1e9)
