@@ -139,10 +139,10 @@ def run(
     weights = jax.tree.map(lambda w: _split(by_stage(w), sharding), weights)
     # A copy for each stage, of which the first reads its own: so the gradient is summed
     # over stages once, and not in each iteration.
-    fed = jnp.pad(parts_MbTD, [(0, how.iterations - parts)] + [(0, 0)] * 3)
-    fed = jnp.broadcast_to(fed[:, None], (len(fed), S, *fed.shape[1:]))
+    fed = jnp.broadcast_to(parts_MbTD[:, None], (parts, S, *parts_MbTD.shape[1:]))
     each = NamedSharding(sharding.mesh, P(None, *over.spec))
     fed = lax.with_sharding_constraint(fed, each)
+    fed = jnp.pad(fed, [(0, how.iterations - parts)] + [(0, 0)] * 4)
     waiting = slots - S if rounds > 1 else 0
     queue = lax.with_sharding_constraint(jnp.zeros_like(fed[:waiting]), each)
     _, (states, router) = lax.scan(
@@ -150,8 +150,8 @@ def run(
         (jnp.zeros_like(fed[0]), queue),
         (jnp.arange(how.iterations), fed),
     )
-    last = how.iterations - slots
-    x_BTD = states[last : last + parts, S - 1].swapaxes(0, 1).reshape(x_BTD.shape)
+    states = states[how.iterations - slots :][:parts]  # before any of them travels
+    x_BTD = states[:, S - 1].swapaxes(0, 1).reshape(x_BTD.shape)
     return x_BTD, jax.tree.map(jnp.sum, router)
 
 
