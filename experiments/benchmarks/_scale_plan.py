@@ -31,7 +31,9 @@ CASES: dict[str, tuple[str, int, str, Layout | int]] = {
     'GPT-2 XL on v5e-16': ('gpt2-xl', 1024, 'v5e-16', 512),
     'Llama 8B on v5p-128': ('llama-3.1-8b', 8192, 'v5p-128', 512),
     'Llama 8B on v6e-256': ('llama-3.1-8b', 8192, 'v6e-256', 512),
-    'Llama 70B on v5p-256': ('llama-3.1-70b', 8192, 'v5p-256', 512),
+    'Llama 70B on v5p-256': (
+        'llama-3.1-70b', 8192, 'v5p-256', ({'fsdp': 64, 'tensor': 2}, 512, 8, 'dots'),
+    ),
     'Mixtral 8x7B on v5p-128': ('mixtral-8x7b', 4096, 'v5p-128', 512),
     'GPT-2 XL, as its config': (
         'gpt2-xl', 1024, 'v5e-16', ({'fsdp': 16}, 512, 8, 'dots'),
@@ -46,9 +48,6 @@ CASES: dict[str, tuple[str, int, str, Layout | int]] = {
     ),
     'Llama 70B, tensor, full': (
         'llama-3.1-70b', 8192, 'v5p-256', ({'fsdp': 32, 'tensor': 4}, 128, 1, 'full'),
-    ),
-    'Llama 70B, tensor, dots': (
-        'llama-3.1-70b', 8192, 'v5p-256', ({'fsdp': 64, 'tensor': 2}, 512, 8, 'dots'),
     ),
     'Mixtral 8x7B, full': (
         'mixtral-8x7b', 4096, 'v5p-128', ({'fsdp': 64}, 64, 1, 'full'),
@@ -124,9 +123,10 @@ def _compiling(known: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             'name': f'plan of 70B on v5p-256, 2 cores: {what}',
             'value': large.get(key), 'goal': goal, 'direction': 'min', 'unit': unit,
         }  # fmt: skip
-    times = [known.get(f'{L} layers', {}).get('seconds') for L in (12, 48)]
+    # On a shared machine, the seconds of processors are what a compile takes.
+    times = [known.get(f'{L} layers', {}).get('processor') for L in (12, 48)]
     yield {
-        'name': 'compile for v5e-4: 48 layers / 12, scanned',
+        'name': 'compile for v5e-1: 48 layers / 12, scanned',
         'value': times[1] / times[0] if all(times) else None, 'goal': 1.3,
         'direction': 'min', 'unit': 'times',
     }  # fmt: skip
@@ -155,14 +155,17 @@ def _compile(name: str) -> dict[str, Any]:
     if name.endswith(' layers'):
         config = gpt2.get_config('small')
         config.model.update(L=int(name.split()[0]), D=512, F=2048, N=4, K=4, H=128)
-        config.data.batch_size = 32
-        made, target = job.Job(settings_lib.of(config)), targets.parse('v5e-4')
-        layout = job.Layout((('fsdp', 4),), 'fsdp', 32, 1, 'dots')
+        config.data.batch_size = 8
+        made, target = job.Job(settings_lib.of(config)), targets.parse('v5e-1')
+        layout = job.Layout((), 'data', 8, 1, 'dots')
     else:
         made, target, found = planned(name)
         layout = found.layout
     compiled = ahead.compile_(made.settings, target, layout)
-    kept = ('peak', 'alive', 'arguments', 'seconds', 'resident', 'collectives', 'error')
+    kept = (
+        'peak', 'alive', 'arguments', 'seconds', 'processor', 'resident',
+        'collectives', 'error',
+    )  # fmt: skip
     told = {key: compiled[key] for key in kept if key in compiled}
     mesh = {'mesh': str(layout), 'microbatches': layout.accumulate}
     return {'target': target.name, **mesh, 'remat': layout.remat, **told}

@@ -65,8 +65,8 @@ def compile_(
     """What the compiler makes of a layout: bytes, seconds and collectives.
 
     `error`, one line, stands alone where there is one. `peak` and `alive` are bytes of
-    a device, `resident` those of the compiler; `collectives` has (times, bytes) by
-    kind, loops counted.
+    a device, `resident` those of the compiler, `processor` its seconds on all cores;
+    `collectives` has (times, bytes) by kind, loops counted.
     """
     given: dict[str, Any] = {
         'settings': laid(settings, layout),
@@ -157,6 +157,7 @@ def _compiled(given: Mapping[str, Any]) -> dict[str, Any]:
     compiled = lowered.compile()
     known: Any = compiled.memory_analysis()
     text = hlo.Program(compiled.as_text() or '', unknown=1)
+    used = resource.getrusage(resource.RUSAGE_SELF)
     alive = known.argument_size_in_bytes + known.temp_size_in_bytes
     alive += known.output_size_in_bytes - known.alias_size_in_bytes
     return {
@@ -167,7 +168,8 @@ def _compiled(given: Mapping[str, Any]) -> dict[str, Any]:
         'collectives': text.collectives(),
         'flops': text.flops(),
         'kernels': text.custom_calls(),
-        'resident': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        'resident': used.ru_maxrss * 1024,
+        'processor': used.ru_utime + used.ru_stime,
     }
 
 

@@ -6,6 +6,7 @@ import statistics
 from typing import Any
 
 from gptjax import command
+from gptjax import sharding as sharding_lib
 from gptjax.plan import job, plans, search
 from gptjax.train import log, show
 from gptjax.train import settings as settings_lib
@@ -27,7 +28,13 @@ def compare(workdir: Path, name: str) -> dict[str, Any]:
         )
     planned = job.Job(settings)
     here, constants = plans.place(planned, name)
-    found = search.evaluate(planned, here, planned.own(here.chips), constants)
+    layout = planned.own(here.chips)
+    if layout.size(*sharding_lib.MESH_AXES) != here.chips:
+        raise command.UserError(
+            f'the mesh of {workdir} ({layout}) is not of the {here.chips} chips of '
+            f'{name}; give --target, what it ran on.'
+        )
+    found = search.evaluate(planned, here, layout, constants)
     # The first line has the compilation of an evaluation, or a cold cache.
     actual = statistics.median(speeds[1:] or speeds)
     forecast = planned.tokens / found.time.step

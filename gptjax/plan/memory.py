@@ -64,7 +64,8 @@ def saved(arch: config.Architecture, remat: str, tensor: int) -> float:
         return float(arch.D)
     attended = arch.N * lanes / tensor
     if remat in ('dots', 'minimal'):
-        more = attended if remat == 'minimal' else 0.0
+        # Splash has its statistics in float32, and in all lanes of a register.
+        more = attended + 2 * arch.N * 128 / tensor if remat == 'minimal' else 0.0
         return 2 * arch.D + heads + (2 if arch.gated else 1) * wide + more
     return 10 * arch.D + 2 * heads + attended + (5 if arch.gated else 6) * wide
 

@@ -14,9 +14,9 @@ _STYLE = """
   --line: #363a41; --ground: #17191c; --a: #5b97d6; --b: #3f73a8; --c: #2c4e71;
   --d: #d9963b; --e: #85602b; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink);
-  background: var(--ground); max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+  background: var(--ground); max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.3rem } h2 { font-size: 1.05rem; margin: 2rem 0 .3rem }
-p, caption, .key { color: var(--soft) }
+p, .key { color: var(--soft) } .key { font-size: .9em }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 td, th { padding: .25rem .8rem .25rem 0; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); font-weight: 400 }

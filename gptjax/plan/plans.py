@@ -68,7 +68,8 @@ def place(planned: job.Job, name: str) -> tuple[targets.Target, cost_model.Const
 def _plan(planned: job.Job, name: str, compiled: bool) -> Plan:
     target, constants = place(planned, name)
     if target.chip.platform == 'cpu':
-        own = search.evaluate(planned, target, planned.own(1), constants)
+        layout = dataclasses.replace(planned.own(1), sizes=(), rules='data')
+        own = search.evaluate(planned, target, layout, constants)
         return Plan(own, planned, None, 'calibrated by steps of two layers just now')
     found = search.ranked(planned, target)
     why = ahead.missing(target) if compiled else 'as asked'

@@ -14,7 +14,7 @@ from gptjax.model import config as model_config
 from gptjax.model import kernels, transformer
 from gptjax.objectives import next_token
 from gptjax.objectives import table as objective_table
-from gptjax.train import begin, build, freeze
+from gptjax.train import begin, build, freeze, inputs
 from gptjax.train import guard as guard_lib
 from gptjax.train import settings as settings_lib
 from gptjax.train import state as state_lib
@@ -35,7 +35,8 @@ def of(config: Any, devices: Sequence[Any] = ()) -> Program:
     sharding = sharding_lib.make(**settings['mesh'], devices=devices)
     arch = model_config.architecture(**settings['model'])
     compute = command.splat(model_config.Compute, 'compute', settings['compute'])
-    chosen = kernels.choose(arch, compute, sharding, arch.T).name
+    T = inputs.length(settings_lib.data_of(settings), arch)
+    chosen = kernels.choose(arch, compute, sharding, T).name
     compute = dataclasses.replace(compute, attention=chosen)
     model = transformer.make(arch, compute, sharding)
     _, optimizer = build.optimizer_of(settings, settings['steps'])
@@ -53,7 +54,7 @@ def of(config: Any, devices: Sequence[Any] = ()) -> Program:
     extra = _placed(extra, sharding.replicated)
     shapes, places = state_lib.shardings_of(boxed, optimizer, sharding, extra=extra)
     state = jax.tree.map(_placed, shapes, places)
-    rows = jax.ShapeDtypeStruct((settings['data']['batch_size'], arch.T), jnp.int32)
+    rows = jax.ShapeDtypeStruct((settings['data']['batch_size'], T), jnp.int32)
     rows = _placed(rows, sharding.named(('batch',)))
     batch = dict.fromkeys(('tokens', 'targets', 'segments', 'positions'), rows)
     batch['weights'] = rows.update(dtype=jnp.float32)
