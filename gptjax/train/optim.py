@@ -176,11 +176,10 @@ def adafactor(
             x, sizes = roles.matrices(path, g), roles.matrices(path, p)
             new: Any
             if isinstance(old, Factors):
-                new, v = _factors(old, jnp.square(x) + 1e-30, b2)
+                new, step = _factors(old, x, b2)
             else:
                 new = b2 * old + (1 - b2) * (jnp.square(g) + 1e-30)
-                v = new.reshape(x.shape)
-            step = x / jnp.sqrt(v)
+                step = x / jnp.sqrt(new.reshape(x.shape))
             step /= jnp.maximum(1, _rms(step) / threshold)
             if parameter_scale:
                 step *= jnp.maximum(1e-3, _rms(sizes))
@@ -207,12 +206,18 @@ def _factored(path: str, matrix: jax.Array) -> bool:
     return roles.of(path) not in ('norms', 'biases') and min(matrix.shape[-2:]) > 1
 
 
-def _factors(old: Factors, squares: jax.Array, b2: Any) -> tuple[Factors, jax.Array]:
-    """The new means, and the moment that they stand for (equation 4 of the paper)."""
+def _factors(old: Factors, x: jax.Array, b2: Any) -> tuple[Factors, jax.Array]:
+    """The new means, and x over the root of their moment (equation 4 of the paper).
+
+    One factor after the other: where a row and a column of zeros meet, the moment is
+    below float32's range, and 0 / 0 is no update.
+    """
+    squares = jnp.square(x) + 1e-30
     rows = b2 * old.rows + (1 - b2) * jnp.mean(squares, -1)
     columns = b2 * old.columns + (1 - b2) * jnp.mean(squares, -2)
-    shares = rows / jnp.mean(rows, -1, keepdims=True)
-    return Factors(rows, columns), shares[..., None] * columns[..., None, :]
+    by_row = jax.lax.rsqrt(rows) * jnp.sqrt(jnp.mean(rows, -1, keepdims=True))
+    step = x * by_row[..., None] * jax.lax.rsqrt(columns)[..., None, :]
+    return Factors(rows, columns), step
 
 
 def _rms(x: jax.Array) -> jax.Array:

@@ -253,6 +253,17 @@ def test_adafactor_is_that_of_optax_on_each_matrix():
                 np.testing.assert_allclose(moved[i], wanted * rate, rtol=1e-4)
 
 
+def test_adafactor_leaves_rows_and_columns_of_zeros():
+    """Mutation: the product of both factors, which underflows to 0 / 0."""
+    grad = jnp.full((4, 4), 1e-2).at[0].set(0).at[:, 0].set(0)
+    for one, wanted in ((grad, np.sign(grad)), (0 * grad, np.zeros((4, 4)))):
+        optimizer, params = made('adafactor'), {'tokens': jnp.ones((4, 4))}
+        update, opt_state = jax.jit(optimizer.update), optimizer.init(params)
+        for _ in range(2):
+            updates, opt_state = update({'tokens': one}, opt_state, params)
+        np.testing.assert_array_equal(np.sign(updates['tokens']), -wanted)
+
+
 @pytest.mark.parametrize('name', ['lion', 'sgd'])
 def test_lion_and_sgd_are_their_formulas(name):
     """Lion: Chen et al. (2023), algorithm 2. SGD: as torch.optim.SGD has Nesterov."""
