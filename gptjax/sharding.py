@@ -154,6 +154,13 @@ class Sharding:
                 f'set it to a multiple of {parts} ({near}).'
             )
 
+    def by_width(self, shape: Sequence[int]) -> P:
+        """Of activations whose width lies as that of weights, which takes first."""
+        taken = self._mesh_axes('embed')
+        batch = tuple(name for name in self._mesh_axes('batch') if name not in taken)
+        _, length, _ = self.spec(('batch', 'length', None), shape)
+        return P(batch, length, taken or None)
+
     def check_length(self, T: int, name: str) -> None:
         """Raises UserError if rows of `T` tokens, what `name` says, do not split.
 
@@ -239,13 +246,17 @@ def _sizes(given: Mapping[str, int], devices: int) -> dict[str, int]:
 
 
 def _grid(sizes: Mapping[str, int], devices: Sequence[Any]) -> np.ndarray:
-    """The devices as a mesh: the axis `slice` goes over whole slices of chips."""
+    """The devices as a mesh: the axis `slice` goes over whole slices of TPUs.
+
+    Elsewhere the devices lie in their order, host after host, so that the first axes
+    cross hosts.
+    """
+    if devices[0].platform != 'tpu':
+        return np.array(devices).reshape(list(sizes.values()))
     slices: dict[Any, list[Any]] = {}
     for device in devices:
         slices.setdefault(getattr(device, 'slice_index', 0), []).append(device)
     groups = list(slices.values())
-    if len(groups) == 1:  # one slice, or a machine that simulates several
-        groups = [list(part) for part in np.array_split(devices, sizes['slice'])]
     if len(groups) != sizes['slice']:
         raise command.UserError(
             f'mesh.slice is {sizes["slice"]}, and there are {len(groups)} slices; set '

@@ -2,6 +2,7 @@
 
 import jax
 from jax.sharding import PartitionSpec as P
+import numpy as np
 import pytest
 import tiny
 
@@ -93,17 +94,27 @@ def test_forms_stand_in_any_order():
 
 
 class _Chip:
-    platform, device_kind = 'none', 'of no maker'
+    device_kind, core_on_chip, process_index = 'TPU v5 lite', 0, 0
 
-    def __init__(self, number: int, slice_index: int):
-        self.id, self.slice_index, self.process_index = number, slice_index, 0
+    def __init__(self, number: int, platform: str = 'tpu'):
+        self.id, self.slice_index, self.platform = number, number % 2, platform
+        self.coords = number // 2 % 2, number // 4, 0
 
 
 def test_only_the_axis_slice_crosses_slices():
     """Mutation: the devices as they come, which here takes turns between slices."""
-    chips = [_Chip(i, i % 2) for i in range(8)]
+    chips = [_Chip(i) for i in range(8)]
     made = sharding.make(1, 4, 1, 'fsdp', slice=2, devices=chips)
     for number, part in enumerate(made.mesh.devices):
         assert {chip.slice_index for chip in part.flat} == {number}
     with pytest.raises(command.UserError, match='there are 2 slices; set it to 2'):
         sharding.make(1, 8, 1, 'fsdp', devices=chips)
+
+
+def test_off_tpus_hosts_are_no_slices():
+    """There each host has a slice_index. Mutation: fsdp may not cross them."""
+    devices = [_Chip(i, 'gpu') for i in range(8)]
+    made = sharding.make(1, 4, 1, 'fsdp_stage', stage=2, devices=devices)
+    np.testing.assert_array_equal(
+        [device.id for device in made.mesh.devices.flat], range(8)
+    )

@@ -98,8 +98,7 @@ class Head(nn.Module):
         A small one would not be worth it, and one that is split over devices stays.
         """
         V = self.arch.V
-        split = self.sharding.spec(('vocab',))[0] is not None
-        return 0 if V < 1024 or split else -V % 128
+        return 0 if V < 1024 or self.sharding.parts('vocab') > 1 else -V % 128
 
     def _scores(
         self, x_BTD: Float[Array, 'B T D'], tokens_VD: Any, padding: int

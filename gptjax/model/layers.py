@@ -75,12 +75,17 @@ def lookup(
 ) -> Float[Array, 'B T D']:
     """The rows of an embedding, whose first axis is `axis`.
 
-    Where vocabulary or length are split, XLA is told how they are to lie on the way:
-    else it has the whole vocabulary, or all rows, on each device.
+    XLA is told how they are to lie on the way to the stream: else it has the whole
+    vocabulary, or all rows, on each device.
     """
-    split = sharding.parts('vocab') * sharding.parts('length') > 1
-    if not split or not isinstance(table, jax.Array):
+    if not isinstance(table, jax.Array):
         return table[index_BT]
+    if sharding.parts('vocab') == 1:
+        # Rows of a width that is split become whole by an exchange along that axis
+        # alone; on its own XLA has no way for that where others split the batch too.
+        x_BTD = table[index_BT]
+        place = NamedSharding(sharding.mesh, sharding.by_width(x_BTD.shape))
+        return lax.with_sharding_constraint(x_BTD, place)
     x_BTD = sharding.constrain(table, axis, None)[index_BT]
     batch, length, _ = sharding.spec(('batch', 'length', 'vocab'), x_BTD.shape)
     place = NamedSharding(sharding.mesh, P(batch, length))

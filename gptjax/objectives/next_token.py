@@ -78,11 +78,13 @@ def of_targets(
     )
     if parts == 1:
         return of((x_BTD, targets_BT))
+    # A part has every parts-th token, so that it lies over the devices as rows do.
     split = (
-        x_BTD.reshape(B, parts, T // parts, -1).swapaxes(0, 1),
-        targets_BT.reshape(B, parts, T // parts).swapaxes(0, 1),
+        jnp.moveaxis(x_BTD.reshape(B, T // parts, parts, -1), 2, 0),
+        jnp.moveaxis(targets_BT.reshape(B, T // parts, parts), 2, 0),
     )
-    return jax.lax.map(jax.checkpoint(of), split).swapaxes(0, 1).reshape(B, T)
+    found = jax.lax.map(jax.checkpoint(of), split)
+    return jnp.moveaxis(found, 0, 2).reshape(B, T)
 
 
 def make(model: transformer.Model) -> core.LossFn:

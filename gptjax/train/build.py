@@ -86,7 +86,8 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     T = inputs.length(data, plain.arch)
     if 'rollout' in settings:
         T = settings_lib.rollout_of(settings).T
-    plain.sharding.check_length(T, 'a row of T tokens')
+    which = 'rollout.prompt_tokens + rollout.max_tokens - 1'
+    plain.sharding.check_length(T, which if 'rollout' in settings else 'data.T')
     model, attention = kernels.attending(plain, T)
     for batch in (data.batch_size, *(rows for _, rows in data.batch_ramp)):
         _check_batch(batch, model)
@@ -424,7 +425,8 @@ def optimizer_of(
     options.pop('freeze')
     make = command.lookup(train_table.OPTIMIZERS, name, 'optimizer')
     shrink = arch.shrink if arch else 1.0
-    if shrink != 1 and name not in train_table.SCALED:
+    power = train_table.SCALED.get(name, 0.0)
+    if shrink != 1 and not power:
         known = ', '.join(train_table.SCALED)
         raise command.UserError(
             f'optimizer.name is {name!r}, which muP (model.base_D) does not scale; '
@@ -437,7 +439,7 @@ def optimizer_of(
     ema = options.pop('ema', 0.0)
     made = command.splat(make, 'optimizer', options, schedule=schedule)
     if shrink != 1:
-        made = optim.narrowed(made, shrink)
+        made = optim.narrowed(made, shrink, power)
     command.check_type('optimizer.ema', ema, float)
     if not 0 <= ema < 1 or (ema and 'rollout' in settings):
         raise command.UserError(

@@ -32,6 +32,8 @@ def activations(model: transformer.Model, rows: int, T: int) -> list[list[str]]:
     traced = jax.make_jaxpr(forward)(params, batch)
     found: dict[tuple[str, ...], None] = {}
     for name, array, place in _constraints(traced.jaxpr, ''):
+        if jax.sharding.PartitionSpec.UNCONSTRAINED in place.spec:
+            continue  # XLA decides
         dims = [*place.spec, *[None] * (len(array.shape) - len(place.spec))]
         split = [_over(dim, place.mesh) for dim in dims]
         sizes = array.shape, place.shard_shape(array.shape)

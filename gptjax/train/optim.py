@@ -280,12 +280,15 @@ def ending(
 
 
 def narrowed(
-    optimizer: optax.GradientTransformation, shrink: float
+    optimizer: optax.GradientTransformation, shrink: float, power: float
 ) -> optax.GradientTransformation:
-    """muP (Yang et al., 2021, table 8): products of the width move `shrink` as far.
+    """muP: products of the width move less far in wider models.
 
-    Embeddings, norms and biases move as they are. What decays shrinks alike: a decay of
-    the same strength in wider models needs more weight_decay.
+    Adam's by `shrink` (Yang et al., 2021, table 8), as its update of a matrix adds up
+    over the inputs. An orthogonal one of the same root mean square does not: its
+    largest singular value grows with the root of the width, and `power` is 1/2 (Yang et
+    al., 2023, condition 1). Embeddings, norms and biases move as they are. What decays
+    shrinks alike: a decay of the same strength in wider models needs more weight_decay.
     """
 
     def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -294,9 +297,10 @@ def narrowed(
 
     def narrow(path: str, x: Any) -> Any:
         role = roles.of(path)
-        inside = role in ('products', 'experts', 'router')
-        inside |= role == 'head' and not path.endswith('unembed')
-        return x * shrink if inside else x
+        if role in ('products', 'experts'):
+            return x * shrink**power
+        inside = role == 'head' and not path.endswith('unembed')
+        return x * shrink if inside or role == 'router' else x
 
     return optax.GradientTransformation(optimizer.init, update)
 

@@ -9,7 +9,7 @@ import jax
 
 from gptjax import command, sharding, trees
 from gptjax.model import config as config_lib
-from gptjax.model import cost, transformer
+from gptjax.model import cost, pipeline, transformer
 from gptjax.train import adapter as adapter_lib
 from gptjax.train import build, freeze, inputs, layout
 from gptjax.train import settings as settings_lib
@@ -53,6 +53,7 @@ def text(config: Any) -> str:
     length = inputs.length(data, model.arch)
     model.sharding.check_length(length, 'a row of T tokens')
     rows = data.batch_size // model.compute.accumulate
+    pipeline.check(model.arch, model.compute, model.sharding, rows)
     named = ['activation', 'shape', 'type', 'split over', 'bytes', 'a device']
     kinds = ['state', 'bytes', f'bytes a device of {devices}']
     return '\n\n'.join(

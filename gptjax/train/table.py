@@ -16,5 +16,5 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     'muon': muon.muon,
     'normuon': functools.partial(muon.muon, neuron_b2=0.95),
 }
-# Those of which an update is of one size in any weight: muP scales it.
-SCALED = ('adamw', 'adam_tf', 'lion', 'muon', 'normuon')
+# By which power of the width muP scales an update of products: see `optim.narrowed`.
+SCALED = {'adamw': 1.0, 'adam_tf': 1.0, 'lion': 1.0, 'muon': 0.5, 'normuon': 0.5}

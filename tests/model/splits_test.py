@@ -114,3 +114,15 @@ def test_nothing_is_copied_to_all_devices(rules, sizes, attention, capfd):
         assert sent['all-reduce', stream] == 2 + 4 + 2
     else:
         assert sent['all-gather', stream] == 0
+
+
+def test_an_embedding_has_a_way_from_split_widths_to_split_rows(capfd):
+    """Where slices, data or experts split the batch beside fsdp, which splits D.
+
+    Fails where XLA is not told of the step between: it then copies all rows to all
+    devices, and warns of a rematerialization.
+    """
+    text = compiled(over('fsdp', data=2, fsdp=4))
+    assert 'rematerialization' not in capfd.readouterr().err
+    exchanged = [m.shape for m in messages.of(text) if m.kind == 'all-to-all']
+    assert exchanged

@@ -105,3 +105,12 @@ def test_a_mesh_on_the_command_line():
         show.remesh(config, 'fdsp=2')
     with pytest.raises(command.UserError, match='fsdp has no number'):
         show.remesh(config, 'fsdp')
+
+
+@pytest.mark.parametrize('mesh', ['stage=2', 'context=2,tensor=2', 'data=2,fsdp=4'])
+def test_every_form_can_be_shown(mesh):
+    """Mutation: a pipeline's constraints, which leave dimensions open, are read."""
+    config = tiny_config.get_config()
+    config.data.batch_size = 8
+    show.remesh(config, mesh)
+    assert 'layers' in rows_of(show.text(config))
