@@ -89,8 +89,9 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     which = 'rollout.prompt_tokens + rollout.max_tokens - 1'
     plain.sharding.check_length(T, which if 'rollout' in settings else 'data.T')
     model, attention = kernels.attending(plain, T)
-    for batch in (data.batch_size, *(rows for _, rows in data.batch_ramp)):
-        _check_batch(batch, model)
+    _check_batch(data.batch_size, model, 'data.batch_size')
+    for _, rows in data.batch_ramp:
+        _check_batch(rows, model, 'data.batch_ramp')
     made = losses.of(settings, model, plain.compute, T)
     objective, rollout = made.objective, made.rollout
     adapter = adapter_lib.of(settings)
@@ -158,12 +159,12 @@ def _check_workdir(workdir: Path) -> None:
         )
 
 
-def _check_batch(batch_size: int, model: transformer.Model) -> None:
+def _check_batch(batch_size: int, model: transformer.Model, name: str) -> None:
     sharding, accumulate = model.sharding, model.compute.accumulate
-    sharding.check_batch(batch_size, 'data.batch_size')
+    sharding.check_batch(batch_size, name)
     if batch_size % (accumulate * sharding.batch_shards):
         raise command.UserError(
-            f'data.batch_size is {batch_size}, which {accumulate} '
+            f'{name} is {batch_size}, which {accumulate} '
             f'microbatches on {sharding.batch_shards} data shards do not divide; set '
             f'it to a multiple of {accumulate * sharding.batch_shards}, or '
             'change compute.accumulate.'

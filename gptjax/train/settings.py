@@ -43,8 +43,8 @@ class Data:
     # What becomes of conversations and pairs of more than T tokens: 'cut' or 'drop'.
     longer: str = 'cut'
     licences: Sequence[str] | None = None  # SPDX identifiers; others are refused
-    # (step, rows): from that step on so many rows in each; before, batch_size.
-    batch_ramp: Sequence[Sequence[int]] = ()
+    # Pairs (step, rows): from that step on so many rows in each; before, batch_size.
+    batch_ramp: Any = ()  # checked below, by a message that says what is needed
 
     def __post_init__(self) -> None:
         command.lookup(pipeline.LOADERS, self.loader, 'data.loader')
@@ -67,11 +67,14 @@ class Data:
             raise command.UserError(
                 f"data.packing is {self.packing!r}; it needs to be 'best_fit' or None."
             )
-        steps = [0, *(step for step, _ in self.batch_ramp)]
-        if sorted({*steps}) != steps or (self.batch_ramp and self.mixture is not None):
+        pairs = _int_pairs(self.batch_ramp)
+        steps = [0, *(step for step, _ in self.batch_ramp)] if pairs else []
+        rising = pairs and sorted({*steps}) == steps
+        if not rising or (self.batch_ramp and self.mixture is not None):
             raise command.UserError(
                 f'data.batch_ramp is {self.batch_ramp!r}; it is a list of (step, '
-                'rows), of rising steps from 1 on, and () with a data.mixture.'
+                'rows), such as ((1_000, 1_024),), of rising steps from 1 on, and () '
+                'with a data.mixture.'
             )
 
     def rows_at(self, step: int) -> int:
@@ -165,6 +168,13 @@ class Rollout:
                 f'{batch_size // math.gcd(batch_size, self.group)}.'
             )
         return self.epochs * M // batch_size
+
+
+def _int_pairs(given: Any) -> bool:
+    return isinstance(given, list | tuple) and all(
+        isinstance(one, list | tuple) and [type(n) for n in one] == [int, int]
+        for one in given
+    )
 
 
 def _check_least(section: str, options: Any, **least: int) -> None:

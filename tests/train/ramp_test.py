@@ -83,12 +83,18 @@ def test_a_run_goes_on_in_the_middle_of_a_ramp(run, tmp_path, monkeypatch):
     [
         (dict(batch_ramp=((3, 8), (3, 16))), 'it is a list of'),
         (dict(batch_ramp=((0, 8),)), 'of rising steps from 1 on'),
-        (dict(batch_ramp=((3, 9),)), 'data.batch_size is 9, which 4 data shards'),
+        (dict(batch_ramp=((3, 9),)), 'data.batch_ramp is 9, which 4 data shards'),
+        (dict(batch_ramp=(1_000, 1_024)), r'is \[1000, 1024\]; it is a list of'),
+        (dict(batch_ramp=((1_000,),)), 'it is a list of'),
+        (dict(batch_ramp=(('3', 8),)), 'it is a list of'),
+        (dict(batch_ramp='3, 8'), 'it is a list of'),
     ],
 )
 def test_a_ramp_that_cannot_be_is_refused(tmp_path, changes, message):
+    """Mutation: one of other than pairs of numbers is unpacked, a traceback."""
     made = config(tmp_path)
-    made.data.update(changes)
+    with made.data.ignore_type():
+        made.data.update(changes)
     made.mesh.data = 4
     with pytest.raises(command.UserError, match=message):
         build.build(made, tmp_path / 'run')
