@@ -291,13 +291,17 @@ def check_unchanged(settings: Mapping[str, Any], workdir: Path, allowed: bool) -
 
 
 def _spelled(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with every field of the model, compute, guard and optimizer.
+    """The settings with every field of the model, data, compute, guard and optimizer.
 
     Older configs lack the newer ones.
     """
     compute = command.splat(model_config.Compute, 'compute', settings['compute'])
     filled = {'guard': _guard_of(settings), 'compute': compute}
     spelled = {**settings, **{n: dataclasses.asdict(s) for n, s in filled.items()}}
+    fields = inspect.signature(Data).parameters.values()
+    unset = {p.name: p.default for p in fields if p.default is not p.empty}
+    unset['batch_ramp'] = []  # as JSON has it
+    spelled['data'] = {**unset, **spelled['data']}
     name, _ = named(spelled['optimizer'], 'optimizer')
     make: Any = command.lookup(train_table.OPTIMIZERS, name, 'optimizer')
     given = inspect.signature(make).parameters.values()

@@ -87,7 +87,7 @@ def test_a_config_from_before_a_field_of_the_model_is_the_same_config(
 
 
 def test_a_run_of_an_older_config_goes_on(a_config, tmp_path):
-    """One from before there was compute.attention, or optimizer.schedule."""
+    """One from before there was compute.attention, a ramp, or optimizer.schedule."""
     old = settings_lib.of(a_config)
     assert 'attention' not in old['compute']
     (tmp_path / 'config.json').write_text(json.dumps(old))
@@ -96,6 +96,8 @@ def test_a_run_of_an_older_config_goes_on(a_config, tmp_path):
     manifest.touch()
     new = {**old, 'compute': {**old['compute'], 'attention': 'auto'}}
     new['optimizer'] = {**old['optimizer'], 'schedule': 'cosine', 'ema': 0.0}
+    assert not {'batch_ramp', 'T'} & old['data'].keys()
+    new['data'] = {**old['data'], 'batch_ramp': [], 'T': None}
     settings_lib.check_unchanged(new, tmp_path, allowed=False)
     new['compute']['attention'] = 'reference'
     with pytest.raises(command.UserError, match="attention: 'auto' -> 'reference'"):
