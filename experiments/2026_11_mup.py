@@ -7,7 +7,9 @@ Baseline: the standard parametrization at width 512, 2 layers, 150 steps of 4 ro
 Change:   model.base_D = 128: hidden weights, their updates and logits scale with width.
 Command:  python -m experiments.2026_11_mup DATASET [FOLDER], where DATASET is
           configs/data/python_docs.py as built, and finished runs are in FOLDER.
-Verdict:  not yet measured.
+Verdict:  yes: it is 4e-3 at both, and the loss at width 512 is 0.09 lower. Of the
+          standard parametrization at width 512 the two lowest rates alone were measured;
+          both are worse than muP's best, by 0.17 and more. One seed each.
 """
 
 import json
@@ -24,7 +26,12 @@ RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 # base_D, D
 MODELS = {'width 128': (128, 128), 'muP': (128, 512), 'standard': (0, 512)}
 
-RESULT: dict[str, Any] = {}
+# Nats a token on held-out rows, after 153,600; 2 cores, jax 0.10.2, commit 700d217.
+RESULT: dict[str, Any] = {
+    'width 128': {1e-3: 4.302, 2e-3: 4.021, 4e-3: 3.919, 8e-3: 4.290, 1.6e-2: 4.670},
+    'muP': {1e-3: 4.083, 2e-3: 3.854, 4e-3: 3.828, 8e-3: 4.228, 1.6e-2: 4.826},
+    'standard': {1e-3: 4.077, 2e-3: 3.996},
+}
 
 
 def get_config(

@@ -122,8 +122,12 @@ def _service() -> Any:
 
 
 def _from_environment() -> None:
-    """JAX knows Slurm, Open MPI and TPU pods; its own variables are read here."""
+    """JAX knows Slurm, Open MPI and TPU pods; its own variables are read here.
+
+    Kubernetes numbers the pods of an indexed Job.
+    """
     count, index = os.environ.get('JAX_NUM_PROCESSES'), os.environ.get('JAX_PROCESS_ID')
+    index = index or os.environ.get('JOB_COMPLETION_INDEX')
     _join(None, int(count) if count else None, int(index) if index else None)
 
 
