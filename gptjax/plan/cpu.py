@@ -12,7 +12,7 @@ from gptjax.plan import ahead, cost_model, job, search, targets
 from gptjax.plan import step as step_lib
 from gptjax.train import roofline
 
-_LAYERS, _TOKENS, _STEPS = 2, 2048, 3  # of the calibration
+_LAYERS, _TOKENS, _STEPS = 3, 4096, 2  # of the calibration
 
 
 def target(dtype: str = 'float32') -> targets.Target:
@@ -25,7 +25,7 @@ def target(dtype: str = 'float32') -> targets.Target:
 
 
 def calibrate(planned: job.Job, here: targets.Target) -> cost_model.Constants:
-    """Constants under which a step of two layers takes what it takes.
+    """Constants under which a step of few layers takes what it takes.
 
     All rates are reached to the same part: one number follows from one run.
     """

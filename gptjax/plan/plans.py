@@ -70,7 +70,7 @@ def _plan(planned: job.Job, name: str, compiled: bool) -> Plan:
     if target.chip.platform == 'cpu':
         layout = dataclasses.replace(planned.own(1), sizes=(), rules='data')
         own = search.evaluate(planned, target, layout, constants)
-        return Plan(own, planned, None, 'calibrated by steps of two layers just now')
+        return Plan(own, planned, None, 'calibrated by steps of a few layers just now')
     found = search.ranked(planned, target)
     why = ahead.missing(target) if compiled else 'as asked'
     if why:

@@ -167,13 +167,13 @@ def test_a_compiler_that_is_not_there_is_named(monkeypatch):
 def test_a_calibrated_plan_gives_back_its_calibration(monkeypatch):
     """A step that took 3 s is forecast to take 3 s. Mutation: one rate not scaled."""
     config = pretrain.get_config('llama-nano')
-    config.data.batch_size = 8  # of 256 tokens, as the calibration has them
+    config.data.batch_size = 16  # of 256 tokens, as the calibration has them
     made = job.Job(settings_lib.of(config))
     chip = targets.Chip('cpu', 'cpu', 1e11, 1e10, 1e10, 1e10, 1e10, ((1,),))
     here = targets.Target('cpu', chip, (1,))
     monkeypatch.setattr(cpu, 'measured', lambda program: 3.0)
     constants = cpu.calibrate(made, here)
-    layout = job.Layout((), 'data', 8, 1, 'dots')
+    layout = job.Layout((), 'data', 16, 1, 'dots')
     found = search.evaluate(made, here, layout, constants)
     assert found.time.step == pytest.approx(3.0)
 
