@@ -50,7 +50,7 @@ def facts(run: runs.Run) -> page.Html:
         f'context {arch.T}',
         'Starts from': settings.begun_from(config) or 'random weights',
         'Objective': _objective(config['objective']),
-        'Steps': f'{run.step:,}, each of {config["data"]["batch_size"]:,} {_row(run)}',
+        'Steps': f'{run.step:,}, each of {_sizes(data, run.step)} {_row(run)}',
         'Data': _data(run, data),
         'Learning rate': f'{config["optimizer"]["learning_rate"]:g} at its peak',
     }
@@ -86,6 +86,14 @@ def _objective(section: dict[str, Any]) -> str:
         if key != 'name' and value is not None
     ]
     return ', '.join([section['name'], *options])
+
+
+def _sizes(data: settings.Data, steps: int) -> str:
+    """Rows in a batch, of the steps that were taken."""
+    later = [rows for first, rows in data.batch_ramp if first < steps]
+    sizes = [data.batch_size, *later]
+    least, most = min(sizes), max(sizes)
+    return f'{least:,}' if least == most else f'{least:,} to {most:,}'
 
 
 def _row(run: runs.Run) -> str:

@@ -345,6 +345,17 @@ def test_facts_tell_of_adapters_rewards_rollouts_and_accepted_answers(stages, tm
     assert 'by weight: a 0.5, b 0.5' in Parser(report.stages.facts(made)).text
 
 
+def test_facts_tell_the_sizes_of_the_steps_that_were_taken(stages):
+    """Mutation: sizes of steps that are still to come."""
+    (run,) = runs.read([stages.sft], [])
+    ramp = dict(batch_size=512, batch_ramp=((3, 1_024), (6, 2_048)))
+    data = run.config['data'] | ramp
+    for step, sizes in ((3, '512'), (6, '512 to 1,024'), (7, '512 to 2,048')):
+        made = dataclasses.replace(run, step=step, config=run.config | {'data': data})
+        text = Parser(report.stages.facts(made)).text
+        assert f'Steps{step}, each of {sizes} rows of ' in text
+
+
 def test_the_checkpoint_of_an_adapter_counts_what_was_trained(stages):
     trained = build.load(stages.sft)
     adapted = dataclasses.replace(trained, config=trained.config | {'adapter': {}})
