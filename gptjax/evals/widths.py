@@ -37,11 +37,15 @@ def run(
     config: Any, widths: str, steps: int, seeds: int, html: Path | None = None
 ) -> str:
     """The check as text, with a page of it in the file `html`; widths: D,D,..."""
-    numbers = [int(part) for part in widths.split(',') if part.strip().isdigit()]
+    try:
+        numbers = [int(part) for part in widths.split(',')]
+    except ValueError:
+        numbers = []
     if len(set(numbers)) < 2 or min(numbers) < 1 or steps < 1 or seeds < 1:
         raise command.UserError(
             f'--widths={widths} --steps={steps} --seeds={seeds}: the check needs two '
-            'widths or more, such as 128,256, and a step and a seed at least.'
+            'widths or more, whole numbers such as 128,256, and a step and a seed at '
+            'least.'
         )
     found, losses = changes(config, sorted(set(numbers)), steps, seeds)
     told = text(found, losses)
@@ -74,12 +78,17 @@ def changes(
     Of the decoder of a config, in float32 without dropout, on one batch of random
     tokens that are distributed as words are (Zipf, 1949), means over `seeds`. Logits
     are those of the right tokens: those of all others are noise that falls with the
-    width. Raises UserError for a width that does not fit, or another model.
+    width. Raises UserError for a width that does not fit, epochs, or another model.
     """
     settings = settings_lib.of(config)
     if 'init_from' in settings['model']:
         raise command.UserError(
             'the check trains models from their start; model.init_from has one width.'
+        )
+    if 'steps' not in settings:
+        raise command.UserError(
+            'the check follows the learning rate of a config with steps, and this one '
+            'has epochs; set steps in its file.'
         )
     arch = model_config.architecture(**settings['model'])
     if not arch.causal or arch.encoder_L or arch.head.kind != 'tokens':

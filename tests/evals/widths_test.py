@@ -43,8 +43,14 @@ def test_what_does_not_scale_is_refused():
         widths.scaled(model_config.architecture(**config(32).model.to_dict()), 36)
     with pytest.raises(command.UserError, match="'adafactor', which muP"):
         widths.changes(config(16, 'adafactor'), (32, 64), steps=1)
-    with pytest.raises(command.UserError, match='two widths or more'):
-        widths.run(config(32), '32', 1, 1)
+    for given in ('32', '32,64,12O', '32,,64', '0,32'):
+        with pytest.raises(command.UserError, match='two widths or more'):
+            widths.run(config(32), given, 1, 1)
+    epochs = config(32)
+    del epochs.steps
+    epochs.epochs = 1.0
+    with pytest.raises(command.UserError, match='set steps in its file'):
+        widths.run(epochs, '32,64', 1, 1)
 
 
 def test_the_page_has_a_chart_for_each_activation(tmp_path):
