@@ -205,11 +205,12 @@ class Stack(nn.Module):
             x_BTD, (_, router) = applied
             return x_BTD, router
 
-        if self.compute.remat != 'none':
-            policy = _REMAT[self.compute.remat]
+        policy = _REMAT.get(self.compute.remat)
+        if policy:
             layer = jax.checkpoint(layer, policy=policy, prevent_cse=False)
         x_BTD, router = pipeline.run(
             layer,
+            policy,
             how,
             self._unroll(),
             self.sharding,

@@ -128,6 +128,40 @@ def test_dropout_has_a_key_for_each_layer_and_microbatch():
     assert not np.allclose(first, other)
 
 
+def shapes_in(jaxpr):
+    for eqn in jaxpr.eqns:
+        yield from (out.aval.shape for out in eqn.outvars)
+        for inner in jax.tree.leaves(list(eqn.params.values())):
+            inner = getattr(inner, 'jaxpr', inner)
+            if hasattr(inner, 'eqns'):
+                yield from shapes_in(inner)
+
+
+@pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
+def test_rounds_keep_no_weights_of_each_iteration(remat):
+    """Backward picks them again, and what it keeps besides is as the policy says.
+
+    Mutations: stages that are no checkpoint; one that keeps gathers; or transposes.
+    """
+    arch, place = (
+        dataclasses.replace(ARCH, T=20),
+        sharding.make(1, 1, 1, 'stage', stage=2),
+    )
+    asked = dict(pipeline_rounds=2, pipeline_microbatches=4, dtype='bfloat16')
+    compute = dataclasses.replace(tiny.COMPUTE, remat=remat, **asked)
+    model, batch = transformer.make(arch, compute, place), tiny.packed_batch(8, arch)
+    params = jax.eval_shape(lambda: tiny_family.params(model))
+
+    def number(params):
+        x_BTD, _ = transformer.hidden(model, params, batch, jax.random.key(0))
+        return jnp.sum(x_BTD.astype(jnp.float32))
+
+    shapes = set(shapes_in(jax.make_jaxpr(jax.grad(number))(params).jaxpr))
+    kept = [shape for shape in shapes if shape[:1] == (9,)]
+    assert not [shape for shape in kept if {arch.D, arch.F} <= set(shape)]
+    assert any(shape[-2:] == (arch.T, arch.F) for shape in kept) == (remat != 'full')
+
+
 @pytest.mark.parametrize(
     ('stage', 'rows', 'compute', 'message'),
     [
