@@ -222,13 +222,17 @@ def _einsum(spec: str, left: Array, right: Array) -> Array:
     return jnp.einsum(spec, left, right, preferred_element_type=jnp.float32)
 
 
-@jax.custom_vjp
 def grouped(x_MD: Array, weight_EDF: Array, sizes_E: Array) -> Array:
     """The product of a stack of weights: row m of `x_MD` meets that of its group.
 
     The first `sizes_E[0]` rows belong to weight 0, the next to 1, and so on. Types as
-    in `einsum`.
+    in `einsum`, and the name of the result.
     """
+    return ad_checkpoint.checkpoint_name(_grouped(x_MD, weight_EDF, sizes_E), PRODUCT)
+
+
+@jax.custom_vjp
+def _grouped(x_MD: Array, weight_EDF: Array, sizes_E: Array) -> Array:
     y_MF = lax.ragged_dot(
         x_MD,
         weight_EDF.astype(x_MD.dtype),
@@ -239,12 +243,12 @@ def grouped(x_MD: Array, weight_EDF: Array, sizes_E: Array) -> Array:
 
 
 def _grouped_forward(x_MD: Array, weight_EDF: Array, sizes_E: Array) -> Any:
-    return grouped(x_MD, weight_EDF, sizes_E), (x_MD, weight_EDF, sizes_E)
+    return _grouped(x_MD, weight_EDF, sizes_E), (x_MD, weight_EDF, sizes_E)
 
 
 def _grouped_backward(saved: Any, dy_MF: Array) -> tuple[Array, Array, None]:
     x_MD, weight_EDF, sizes_E = saved
-    dx_MD = grouped(dy_MF, jnp.swapaxes(weight_EDF, 1, 2), sizes_E)
+    dx_MD = _grouped(dy_MF, jnp.swapaxes(weight_EDF, 1, 2), sizes_E)
     rows = lax.RaggedDotDimensionNumbers(
         dot_dimension_numbers=(((0,), (0,)), ((), ())),
         lhs_ragged_dimensions=[0],
@@ -256,7 +260,7 @@ def _grouped_backward(saved: Any, dy_MF: Array) -> tuple[Array, Array, None]:
     return dx_MD, dw_EDF.astype(weight_EDF.dtype), None
 
 
-grouped.defvjp(_grouped_forward, _grouped_backward)
+_grouped.defvjp(_grouped_forward, _grouped_backward)
 
 
 class Norm(nn.Module):
