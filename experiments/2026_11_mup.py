@@ -8,7 +8,7 @@ Change:   model.base_D = 128: hidden weights, their updates and logits scale wit
 Command:  python -m experiments.2026_11_mup DATASET [FOLDER], where DATASET is
           configs/data/python_docs.py as built, and finished runs are in FOLDER.
 Verdict:  yes: it is 4e-3 at both, and the loss at width 512 is 0.09 lower. Of the
-          standard parametrization at width 512 the two lowest rates alone were measured;
+          standard parametrization at width 512 only the two lowest rates were measured;
           both are worse than muP's best, by 0.17 and more. One seed each.
 """
 

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax import command, core
-from gptjax import sharding as sharding_lib
 from gptjax.evals import charts, page
 from gptjax.model import attention, gpt, stack, transformer
 from gptjax.model import config as model_config
@@ -31,6 +30,7 @@ Changes = dict[str, dict[int, list[float]]]
 
 ROWS = 4
 LONGEST = 64  # tokens in a row
+_COMPUTE = model_config.Compute('float32', 'none', 1, 1, attention='reference')
 
 
 def run(
@@ -90,7 +90,8 @@ def changes(
             'the check follows the learning rate of a config with steps, and this one '
             'has epochs; set steps in its file.'
         )
-    arch = model_config.architecture(**settings['model'])
+    _, model = build.begin_of(settings)
+    arch = model.arch
     if not arch.causal or arch.encoder_L or arch.head.kind != 'tokens':
         raise command.UserError('the check is for decoders with a head over tokens.')
     T = min(arch.T, LONGEST)
@@ -98,7 +99,8 @@ def changes(
     found: Changes = {}
     losses = {}
     for D in widths:
-        runs = [_run(settings, scaled(arch, D), steps, seed) for seed in range(seeds)]
+        other = model.clone(arch=scaled(arch, D), compute=_COMPUTE)
+        runs = [_run(settings, other, steps, seed) for seed in range(seeds)]
         losses[D] = float(np.mean([loss for _, loss in runs]))
         layers = [f'layer {i}' for i in range(arch.L)]
         for name in ('embedding', *layers, 'last norm', 'logit'):
@@ -141,13 +143,11 @@ def page_of(found: Changes, told: str) -> str:
 
 
 def _run(
-    settings: Mapping[str, Any], arch: model_config.Architecture, steps: int, seed: int
+    settings: Mapping[str, Any], model: transformer.Model, steps: int, seed: int
 ) -> tuple[list[dict[str, float]], float]:
-    compute = model_config.Compute('float32', 'none', 1, 1, attention='reference')
-    model = transformer.make(arch, compute, sharding_lib.single())
     params = transformer.init(model, jax.random.key(seed))
-    _, optimizer = build.optimizer_of(settings, settings['steps'], arch)
-    batch, opt_state = _batch(arch), optimizer.init(params)
+    _, optimizer = build.optimizer_of(settings, settings['steps'], model.arch)
+    batch, opt_state = _batch(model.arch), optimizer.init(params)
     loss_fn = next_token.make(model)
     say = jax.jit(functools.partial(_activations, model, batch))
 

@@ -21,13 +21,19 @@ from gptjax.model import (
 )
 
 FAMILIES = list(table.FAMILIES)
+# All have golden logits and gradients (families_parity_test.py). What follows from the
+# shared stack is asked here of one family of each kind; `make test-long` has the rest.
+KINDS = ('gpt2', 'gpt3', 'bert', 'qwen3', 'mixtral', 'bart')
+
+
+def some(names):
+    return [
+        name if name in KINDS else pytest.param(name, marks=pytest.mark.long)
+        for name in names
+    ]
+
+
 CAUSAL = [name for name in FAMILIES if tiny_family.arch(name).causal]
-# Of each way to lie on a mesh one; `make test-long` has the others.
-LAID_OUT = ('gpt2', 'bert', 'qwen3', 'mixtral', 'bart')
-MESHES = [
-    name if name in LAID_OUT else pytest.param(name, marks=pytest.mark.long)
-    for name in FAMILIES
-]
 
 
 def seen(arch, L: int) -> np.ndarray:
@@ -42,7 +48,7 @@ def seen(arch, L: int) -> np.ndarray:
     return reach
 
 
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('family', some(FAMILIES))
 def test_a_token_depends_on_what_its_family_says_and_on_nothing_else(family):
     """By the gradient of hidden state t by the embedding of the token at s."""
     model = tiny_family.model(family)
@@ -67,7 +73,7 @@ def test_a_token_depends_on_what_its_family_says_and_on_nothing_else(family):
         assert reach_TV[:, np.asarray(batch['source'])[0]].all()
 
 
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('family', some(FAMILIES))
 def test_packed_documents_equal_documents_alone_wherever_they_stand(family):
     """Also with padding on the left; and packing mixes no document with another."""
     model = tiny_family.model(family)
@@ -110,7 +116,7 @@ def prefilled(model, params, batch, lengths):
     return seq2seq.decode, layers, cache
 
 
-@pytest.mark.parametrize('family', CAUSAL)
+@pytest.mark.parametrize('family', some(CAUSAL))
 def test_cached_decoding_equals_the_full_forward(family):
     """A ragged prefill, then token by token: the logits of teacher forcing."""
     model = tiny_family.model(family)
@@ -134,7 +140,7 @@ def test_cached_decoding_equals_the_full_forward(family):
         lengths = lengths + 1
 
 
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('family', some(FAMILIES))
 def test_the_scan_over_layers_equals_a_loop(family):
     model = tiny_family.model(family)
     arch, params = model.arch, tiny_family.params(model)
@@ -179,7 +185,7 @@ def test_the_scan_over_layers_equals_a_loop(family):
     )
 
 
-@pytest.mark.parametrize('family', MESHES)
+@pytest.mark.parametrize('family', some(FAMILIES))
 def test_a_mesh_changes_nothing_that_is_computed(family):
     """Hidden states, router losses and gradients."""
 
