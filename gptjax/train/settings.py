@@ -26,6 +26,7 @@ OPTIONAL = ('adapter', 'rollout', 'rewards', 'guard')
 # What may differ when a run goes on; all else needs --allow_config_change.
 FREE_ON_RESUME = (
     'steps', 'epochs', 'checkpoint.', 'eval.', 'mesh.', 'run.', 'guard.replicas',
+    'compute.pipeline_', 'compute.attention',  # how, as the mesh asks, and not what
 )  # fmt: skip
 
 

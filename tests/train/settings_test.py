@@ -99,6 +99,20 @@ def test_a_run_of_an_older_config_goes_on(a_config, tmp_path):
     assert not {'batch_ramp', 'T'} & old['data'].keys()
     new['data'] = {**old['data'], 'batch_ramp': [], 'T': None}
     settings_lib.check_unchanged(new, tmp_path, allowed=False)
-    new['compute']['attention'] = 'reference'
-    with pytest.raises(command.UserError, match="attention: 'auto' -> 'reference'"):
+    new['compute']['dtype'] = 'bfloat16'
+    with pytest.raises(command.UserError, match="dtype: 'float32' -> 'bfloat16'"):
         settings_lib.check_unchanged(new, tmp_path, allowed=False)
+
+
+def test_a_run_leaves_a_mesh_of_stages_without_being_asked(a_config, tmp_path, capsys):
+    """What its pipeline was set to does not fit other meshes. Mutation: it is bound."""
+    staged = settings_lib.of(a_config)
+    staged['compute'] |= dict(pipeline_rounds=2, pipeline_microbatches=4)
+    staged['compute']['attention'] = 'blocked'
+    (tmp_path / 'config.json').write_text(json.dumps(staged))
+    (tmp_path / 'checkpoints/1').mkdir(parents=True)
+    (tmp_path / 'checkpoints/1/manifest.json').touch()
+    settings_lib.check_unchanged(settings_lib.of(a_config), tmp_path, allowed=False)
+    told = capsys.readouterr().err
+    assert 'pipeline_rounds: 2 -> 1' in told
+    assert "attention: 'blocked' -> 'auto'" in told
