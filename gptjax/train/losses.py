@@ -10,7 +10,7 @@ import numpy as np
 from gptjax import command, core
 from gptjax.generate import engine
 from gptjax.model import config as model_config
-from gptjax.model import kernels, transformer
+from gptjax.model import kernels, pipeline, transformer
 from gptjax.objectives import policy
 from gptjax.objectives import table as objective_table
 from gptjax.text import table as text_table
@@ -56,7 +56,8 @@ def of(
                 'from.'
             )
         teacher = str(of_loss.pop('teacher'))
-        also['teacher'], begin = _teacher(teacher, model, plain, T)
+        rows = settings_lib.data_of(settings).batch_size // plain.accumulate
+        also['teacher'], begin = _teacher(teacher, model, plain, T, rows)
     names = ('temperature', 'max_tokens', 'group')
     asked = {field: getattr(rollout, field) for field in names if rollout}
     prepare, sampled = None, policy.Options(**asked) if rollout else None
@@ -126,7 +127,11 @@ def _check_rewards(settings: Mapping[str, Any]) -> None:
 
 
 def _teacher(
-    teacher: str, model: transformer.Model, plain: model_config.Compute, T: int
+    teacher: str,
+    model: transformer.Model,
+    plain: model_config.Compute,
+    T: int,
+    rows: int,
 ) -> tuple[transformer.Model, start.Start]:
     begin = start.from_workdir(
         teacher,
@@ -136,6 +141,10 @@ def _teacher(
         compute=model.compute,
         values=False,
     )
+    try:
+        pipeline.check(begin.arch, plain, model.sharding, rows)
+    except command.UserError as error:
+        raise command.UserError(f'objective.teacher {teacher}: {error}') from None
     made = transformer.make(begin.arch, plain, model.sharding)
     return kernels.attending(made, T, train=False)[0], begin
 
