@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+import tiny_config
 import tiny_family
 
 from gptjax import command, trees
 from gptjax.model import transformer
 from gptjax.objectives import next_token
-from gptjax.train import freeze, optim, schedules, state, step
+from gptjax.train import build, freeze, optim, schedules, state, step
 
 SHAPES = jax.eval_shape(
     lambda: {
@@ -72,6 +73,16 @@ def test_patterns_name_leaves_and_layers(patterns, layers):
 def test_a_pattern_that_cannot_be_is_refused(patterns, message):
     with pytest.raises(command.UserError, match=message):
         freeze.select(SHAPES, patterns)
+
+
+def test_layers_left_to_train_split_over_stages(tmp_path):
+    """Their moments lie so. Mutation: no check (a ValueError, later)."""
+    config = tiny_config.get_config()
+    config.mesh = dict(data=1, fsdp=1, tensor=1, stage=2, rules='stage')
+    config.optimizer.freeze = ('blocks[:1]',)
+    message = 'leaves 1 layers of blocks.* mesh.stage of 2 does not'
+    with pytest.raises(command.UserError, match=message):
+        build.build(config, tmp_path)
 
 
 @pytest.mark.parametrize('patterns', [('tokens',), ('blocks[1:3]', 'head'), ('*up',)])
