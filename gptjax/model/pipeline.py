@@ -53,8 +53,9 @@ def plan(
 ) -> Plan | None:
     """The schedule for a batch of so many rows; None on a mesh without stages.
 
-    Rows that `compute.pipeline_microbatches` does not divide, of generations and other
-    single batches, are cut into fewer: training has none, see `check`.
+    Rows that `compute.pipeline_microbatches` does not divide, of rewards and other
+    single batches, are cut into fewer: training has none, see `check`. Decoding has no
+    pipeline: every stage computes all layers, and holds all weights for it.
     """
     stages, rounds = sharding.mesh.shape[AXIS], compute.pipeline_rounds
     if stages == 1:
