@@ -27,6 +27,7 @@ _SENDING = re.compile(
     r'(all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(-start)?$'
 )
 _GROUPS = re.compile(r'replica_groups=(?:\{\{([\d,]+)|\[\d+,(\d+)\])')
+_MESH = re.compile(r'replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}')
 _ARRAY = re.compile(r'(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]')
 _BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
 
@@ -153,6 +154,11 @@ class Program:
 
 def _group(rest: str) -> int:
     """Devices that take part in a collective."""
+    if named := _MESH.search(rest):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        # An axis, or a part of one: 'axis_0':(before)size.
+        parts = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", named[2])
+        return math.prod(int(size or sizes[axis]) for axis, size in parts)
     found = _GROUPS.search(rest)
     if not found:
         return 2  # a permutation, of which this is not read

@@ -120,3 +120,27 @@ def test_a_scanned_program_does_not_grow_with_its_layers():
         program = _tiny(L, 1)
         sizes[L] = program.step.lower(*program.arguments).as_text().count(' = ')
     assert sizes[48] <= 1.3 * sizes[12]
+
+
+GATHER = """
+ENTRY %main (a: f32[4,6]) -> f32[32,6] {
+  %a = f32[4,6]{1,0} parameter(0)
+  ROOT %all-gather.1 = f32[32,6]{1,0} all-gather(%a), channel_id=1, GROUPS, \
+dimensions={0}
+}
+"""
+
+
+@pytest.mark.parametrize(
+    'groups',
+    [
+        'replica_groups={{0,1,2,3,4,5,6,7},{8,9,10,11,12,13,14,15}}',
+        'replica_groups=[2,8]<=[16]',
+        "replica_groups=mesh['axis_0'=2,'axis_1'=8] {'axis_1'}",
+        "replica_groups=mesh['a'=4,'b'=4] {'a','b':(1)2}",
+    ],
+)
+def test_a_gather_sends_its_part_to_the_others_of_its_group(groups):
+    """8 devices in a group, in each way that XLA writes groups."""
+    program = hlo.Program(GATHER.replace('GROUPS', groups))
+    assert program.collectives() == {'all-gather': (1, 7 * 4 * 6 * 4)}
