@@ -25,16 +25,22 @@ def main() -> None:
     add('--html', type=Path, metavar='FILE', help='draws it')
     add('--analytic', action='store_true', help='compiles nothing')
     flags = command.parse(parser)
+    html = flags.html
+    if html and (html.is_dir() or not html.parent.is_dir()):
+        raise command.UserError(
+            f'--html is {html}, which needs to be a file in a folder that is there; '
+            f'mkdir -p {html.parent}, or name another file.'
+        )
 
     from gptjax.plan import page, plans, report
 
     made = plans.make(flags.config, flags.target.split(','), not flags.analytic)
-    if flags.html:
-        flags.html.write_text(page.page(made))
     if flags.json:
         print(json.dumps(list(map(report.as_json, made.plans))))
     else:
         print(report.text(made))
+    if html:
+        html.write_text(page.page(made))
 
 
 def _compare(argv: list[str]) -> None:

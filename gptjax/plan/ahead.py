@@ -84,7 +84,7 @@ def compile_(
             for one in platforms.SETTINGS
             if one.variable == _FLAGS['tpu'] and one.chip in ('', target.chip.kind)
         ]
-    elif given['settings']['compute']['attention'] == 'auto':
+    elif given['settings']['compute'].get('attention', 'auto') == 'auto':
         # cuDNN asks the GPU what it can.
         given['settings']['compute']['attention'] = 'triton'
     try:

@@ -85,7 +85,7 @@ class Job:
         self.compute = command.splat(
             model_config.Compute, 'compute', settings['compute']
         )
-        _, self.optimizer = build.optimizer_of(settings, self.steps)
+        _, self.optimizer = build.optimizer_of(settings, self.steps, self.arch)
         model = transformer.make(self.arch, self.compute, sharding_lib.single())
         self.boxed = transformer.abstract(model)
 

@@ -39,7 +39,7 @@ def of(config: Any, devices: Sequence[Any] = ()) -> Program:
     chosen = kernels.choose(arch, compute, sharding, T).name
     compute = dataclasses.replace(compute, attention=chosen)
     model = transformer.make(arch, compute, sharding)
-    _, optimizer = build.optimizer_of(settings, settings['steps'])
+    _, optimizer = build.optimizer_of(settings, settings['steps'], arch)
     guard: guard_lib.Options = settings_lib.of_loop(settings)['guard']
     run: Any = types.SimpleNamespace(  # what `begin.program` reads of a run
         model=model,

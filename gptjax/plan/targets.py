@@ -77,12 +77,13 @@ def parse(name: str) -> Target:
     Of GPUs, more than 8 are several nodes. Raises UserError for a name that is none.
     """
     kind, dash, size = name.partition('-')
-    count, _, slices = size.partition('x')
+    count, cross, slices = size.partition('x')
     if kind == 'cpu' and not dash:
         raise ValueError('cpu is measured: see `cpu.target`')
     chip = command.lookup(CHIPS, kind, 'target')
     sizes = {math.prod(shape) * chip.names: shape for shape in chip.shapes}
-    if not count.isdigit() or (slices and not (slices.isdigit() and int(slices))):
+    numbers = [count, slices] if cross else [count]
+    if not all(n.isascii() and n.isdigit() and int(n) for n in numbers):
         known = ', '.join(f'{kind}-{size}' for size in sizes)
         raise command.UserError(
             f'target {name!r} is no size; {kind} has {known}, and {kind}-NxM for M '

@@ -32,6 +32,8 @@ def test_names(name, chips, shape, slices):
         ('v5e-17', '1, 4, 8, 16, 32'),
         ('v5e', 'v5e-16'),
         ('v5e-16x0', 'v5e-16'),
+        ('v5e-16x', 'is no size'),
+        ('v5e-²', 'is no size'),
         ('h100-12', '1, 2, 4, 8'),
     ],
 )
