@@ -70,7 +70,7 @@ def test_two_rounds_around_two_stages_compute_what_one_device_does():
         ((1, 1, 1), 'stage', 4, dict(pipeline_microbatches=8), 11),
         ((1, 1, 2), 'stage_tensor', 4, dict(attention='blocked'), 7),
         ((1, 2, 1), 'stage_fsdp', 2, dict(remat='full'), 3),
-        ((1, 1, 2), 'stage_tensor', 2, dict(pipeline_rounds=2), 5),
+        ((1, 1, 2), 'stage_tensor', 2, dict(pipeline_rounds=2, remat='dots'), 5),
         ((1, 1, 1), 'stage', 2, dict(accumulate=2, remat='dots'), 3),
     ],
     ids=str,
