@@ -27,7 +27,7 @@ from gptjax.model import config
 AXIS = 'stage'  # of the mesh
 _INPUT = 'input of a layer'
 # What w[r] is made of, and what products do with it: cheap to do again.
-_PICK = ('gather', 'squeeze', 'transpose', 'stop_gradient')
+_PICK = ('gather', 'squeeze', 'transpose', 'stop_gradient', 'pvary')
 
 
 class Plan(NamedTuple):
