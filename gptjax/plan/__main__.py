@@ -28,8 +28,7 @@ def main() -> None:
     html = flags.html
     if html and (html.is_dir() or not html.parent.is_dir()):
         raise command.UserError(
-            f'--html is {html}, which needs to be a file in a folder that is there; '
-            f'mkdir -p {html.parent}, or name another file.'
+            f'--html is {html}; it needs to be a file in a folder that is there.'
         )
 
     from gptjax.plan import page, plans, report

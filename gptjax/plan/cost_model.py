@@ -57,6 +57,7 @@ class Work:
     microbatches: int
     pipeline: int  # microbatches of a pipeline, times its rounds
     again: frozenset[str]
+    width: int = 2  # bytes of an activation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,16 +114,21 @@ def seconds(
     layer, head = products(arch), arch.V * arch.D
     again = sum(layer[part] for part in work.again if part in layer)
     per_token = L * (3 * sum(layer.values()) + again) + 3 * head / work.stages
-    dense = 2 * per_token / work.parts * work.tokens * _lanes(arch.D) / arch.D
-    peak = chip.flops * constants.reached
+    dense = 2 * per_token / work.parts * work.tokens
+    dense *= _padded(arch.D, chip.lanes) / arch.D
+    # The peak is of bfloat16: float32 has half of it (TF32 of an H100), and twice the
+    # bytes. That of a CPU is measured.
+    halves = work.width / 2 if chip.platform != 'cpu' else 1.0
+    peak = chip.flops * constants.reached / halves
     t_products = dense / (peak * constants.products)
     if arch.experts:  # of whose layers they are nearly all
         t_products /= constants.experts
-    t_scores = _scores(work, L) / (peak * constants.scores)
+    t_scores = _scores(work, L, chip.lanes) / (peak * constants.scores)
     # Weights, gradients and two moments are read, and all but gradients written; each
     # microbatch adds to the gradients of those before.
     held = 28 + (12 * work.microbatches if work.microbatches > 1 else 0)
-    moved = _moved(work, L) + dense * constants.tiles + held * work.parameters
+    moved = (_moved(work, L) + dense * constants.tiles) * halves
+    moved += held * work.parameters
     t_memory = moved / (chip.memory_rate * constants.reached)
     links = {one: one.bytes / rates[one.axis] for one in sent if one.axis != 'slice'}
     t_links = math.fsum(links.values())
@@ -144,22 +150,31 @@ def seconds(
     return Time(*times, mfu)
 
 
-def _scores(work: Work, L: float) -> float:
+def _scores(work: Work, L: float, lanes: int) -> float:
     """FLOPs of attention kernels: forward 1, backward 2.5 (Dao, 2023, section 3.1).
 
-    Of causal attention what is hidden is skipped. Heads narrower than the 128 lanes of
-    a unit take as long as those of 128.
+    Of causal attention what is hidden is skipped. Heads narrower than the lanes of a
+    unit, 128 of a TPU, take as long as those of 128.
     """
     arch = work.arch
     keys = sum(min(arch.window(i) or work.T, work.T) for i in range(arch.L)) / arch.L
     seen = keys * (1 - keys / (2 * work.T)) if arch.causal else keys
     times = 3.5 + ('scores' in work.again)
-    return 4 * times * arch.N * _lanes(arch.H) * seen * L * work.tokens / work.parts
+    return (
+        4
+        * times
+        * arch.N
+        * _padded(arch.H, lanes)
+        * seen
+        * L
+        * work.tokens
+        / work.parts
+    )
 
 
-def _lanes(width: int) -> int:
-    """What a unit of 128 lanes takes for a dimension."""
-    return math.ceil(width / 128) * 128
+def _padded(width: int, lanes: int) -> int:
+    """What a unit of so many lanes takes for a dimension."""
+    return math.ceil(width / lanes) * lanes
 
 
 def _moved(work: Work, L: float) -> float:

@@ -75,13 +75,22 @@ class Job:
             )
         self.arch = model_config.architecture(**section)
         data = settings_lib.data_of(settings)
-        self.T, self.rows = inputs.length(data, self.arch), data.batch_size
+        self.T = inputs.length(data, self.arch)
         if 'steps' not in settings:
             raise command.UserError(
                 'a plan needs the number of steps, and epochs need the data; set '
                 'steps in place of epochs.'
             )
         self.steps = settings['steps']
+        # (steps, rows of each), as the batch grows.
+        edges = [(0, data.batch_size), *data.batch_ramp]
+        ends = [first for first, _ in edges[1:]] + [self.steps]
+        self.stretches = [
+            (min(end, self.steps) - first, rows)
+            for (first, rows), end in zip(edges, ends, strict=True)
+            if first < self.steps
+        ]
+        self.rows = max(rows for _, rows in self.stretches)
         self.compute = command.splat(
             model_config.Compute, 'compute', settings['compute']
         )
@@ -95,8 +104,13 @@ class Job:
 
     @property
     def tokens(self) -> int:
-        """Of a step."""
+        """Of a step, the largest."""
         return self.rows * self.T
+
+    @property
+    def all_tokens(self) -> int:
+        """Of all steps."""
+        return self.T * sum(steps * rows for steps, rows in self.stretches)
 
     @functools.cached_property
     def flops_per_token(self) -> float:

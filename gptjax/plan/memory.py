@@ -28,13 +28,13 @@ class Bytes:
 
 
 def estimate(
-    planned: job.Job, layout: job.Layout, held: job.Held, tokens: float
+    planned: job.Job, layout: job.Layout, held: job.Held, tokens: float, lanes: int
 ) -> Bytes:
     """The peak of a step whose microbatch has so many tokens on a device."""
     arch, width = planned.arch, planned.width
     tensor, stages = layout.size('tensor'), layout.size('stage')
     L = arch.L / stages
-    per_token = saved(arch, layout.remat, tensor) * width
+    per_token = saved(arch, layout.remat, tensor, lanes) * width
     activations = L * tokens * per_token
     temporaries = max(_loss(planned, layout, tokens), _layer(planned, layout, tokens))
     if width < 4:  # the weights of layers in the type of activations
@@ -49,23 +49,25 @@ def estimate(
     )
 
 
-def saved(arch: config.Architecture, remat: str, tensor: int) -> float:
+def saved(
+    arch: config.Architecture, remat: str, tensor: int, lanes: int = 128
+) -> float:
     """Numbers of a layer and a token that backward finds.
 
     full: the layer's input. dots: the results of products too but the last, which
-    nothing reads again; heads are padded to the 128 lanes of a register. minimal: what
-    attention gives, too. none: also what norms and activations leave.
+    nothing reads again; heads are padded to the lanes of a register, 128 of a TPU.
+    minimal: what attention gives, too. none: also what norms and activations leave.
     """
-    lanes = math.ceil(arch.H / 128) * 128
-    heads = (arch.N + 2 * arch.K) * lanes / tensor
+    head = math.ceil(arch.H / lanes) * lanes
+    heads = (arch.N + 2 * arch.K) * head / tensor
     k = arch.experts.k if arch.experts else 1
     wide = arch.F * k / tensor
     if remat == 'full':
         return float(arch.D)
-    attended = arch.N * lanes / tensor
+    attended = arch.N * head / tensor
     if remat in ('dots', 'minimal'):
         # Splash has its statistics in float32, and in all lanes of a register.
-        more = attended + 2 * arch.N * 128 / tensor if remat == 'minimal' else 0.0
+        more = attended + 2 * arch.N * lanes / tensor if remat == 'minimal' else 0.0
         return 2 * arch.D + heads + (2 if arch.gated else 1) * wide + more
     return 10 * arch.D + 2 * heads + attended + (5 if arch.gated else 6) * wide
 

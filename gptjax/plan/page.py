@@ -51,7 +51,9 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return f'<div class="wide"><table>{"".join(lines)}</table></div>'
 
 
-def _one(plan: plans.Plan) -> str:
+def _one(plan: plans.Plan | plans.Refused) -> str:
+    if isinstance(plan, plans.Refused):
+        return f'<h2>{escape(plan.target)}</h2><p>{escape(plan.why)}</p>'
     found, chip = plan.found, plan.found.target.chip
     price, source = targets.price(found.target)
     paid = f' ${price:.2f} for a chip and an hour: {source}.' if price else ''

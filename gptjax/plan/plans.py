@@ -1,9 +1,11 @@
 """From a config and names of targets to plans: search, then one look of a compiler."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import math
 from typing import Any
 
+from gptjax import command
 from gptjax.plan import ahead, cost_model, cpu, job, search, targets
 from gptjax.train import settings as settings_lib
 
@@ -18,16 +20,12 @@ class Plan:
     job: job.Job
     compiled: dict[str, Any] | None  # see `ahead.compile_`
     note: str  # which compiler has seen it, or why none has
+    seconds: float  # of all steps
 
     @property
     def peak(self) -> float:
         """Bytes of a device: the compiler's, else the estimate."""
         return self.compiled['peak'] if self.compiled else self.found.bytes.peak
-
-    @property
-    def seconds(self) -> float:
-        """Of all steps."""
-        return self.found.time.step * self.job.steps
 
     @property
     def cost(self) -> float | None:
@@ -38,23 +36,50 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True)
+class Refused:
+    """A target on which nothing fits, and why."""
+
+    target: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Plans:
     """Of one config on several targets."""
 
     name: str
     job: job.Job
-    plans: list[Plan]
+    plans: list[Plan | Refused]
 
 
 def make(config: Any, names: Sequence[str], compiled: bool) -> Plans:
-    """A plan for each target; UserError for one that is unknown, or too small."""
+    """A plan for each target; UserError for one that is unknown, or if none fits.
+
+    All are searched before the first is compiled.
+    """
     planned = job.Job(settings_lib.of(config))
     for name in names:
         if name != 'cpu':
             targets.parse(name)  # a wrong one is told before anything takes long
     arch = planned.arch
     name = f'{arch.family}, {arch.L} layers of width {arch.D}, rows of {planned.T}'
-    return Plans(name, planned, [_plan(planned, one, compiled) for one in names])
+    searched = [_tried(one, _search, planned, one) for one in names]
+    made = [
+        one
+        if isinstance(one, Refused)
+        else _tried(known, _plan, planned, one, compiled)
+        for known, one in zip(names, searched, strict=True)
+    ]
+    if all(isinstance(one, Refused) for one in made):
+        raise command.UserError(' '.join(one.why for one in made))
+    return Plans(name, planned, made)
+
+
+def _tried(name: str, make: Callable[..., Any], *given: Any) -> Any:
+    try:
+        return make(*given)
+    except command.UserError as error:
+        return Refused(name, str(error))
 
 
 def place(planned: job.Job, name: str) -> tuple[targets.Target, cost_model.Constants]:
@@ -65,22 +90,67 @@ def place(planned: job.Job, name: str) -> tuple[targets.Target, cost_model.Const
     return here, cpu.calibrate(planned, here)
 
 
-def _plan(planned: job.Job, name: str, compiled: bool) -> Plan:
+@dataclasses.dataclass(frozen=True)
+class _Searched:
+    target: targets.Target
+    constants: cost_model.Constants
+    found: list[search.Found]  # the fastest first
+
+
+def _search(planned: job.Job, name: str) -> _Searched:
     target, constants = place(planned, name)
+    if target.chip.platform != 'cpu':
+        return _Searched(target, constants, search.ranked(planned, target))
+    layout = dataclasses.replace(planned.own(1), sizes=(), rules='data')
+    own = search.evaluate(planned, target, layout, constants)
+    return _Searched(target, constants, [own])
+
+
+def _plan(planned: job.Job, searched: _Searched, compiled: bool) -> Plan:
+    target = searched.target
+    found, known, note = _best(planned, searched, compiled)
+    if planned.width == 4 and target.chip.platform != 'cpu':
+        note += '; float32 at half the peak'
+    times = (
+        steps * search.resized(planned, found, rows, searched.constants).time.step
+        for steps, rows in planned.stretches
+    )
+    return Plan(found, planned, known, note, math.fsum(times))
+
+
+def _best(
+    planned: job.Job, searched: _Searched, compiled: bool
+) -> tuple[search.Found, dict[str, Any] | None, str]:
+    """The fastest that a compiler takes, what it says, and a note on that."""
+    target, left = searched.target, searched.found
+    first = left[0]
+    known: dict[str, Any] = {}
     if target.chip.platform == 'cpu':
-        layout = dataclasses.replace(planned.own(1), sizes=(), rules='data')
-        own = search.evaluate(planned, target, layout, constants)
-        return Plan(own, planned, None, 'calibrated by steps of a few layers just now')
-    found = search.ranked(planned, target)
+        return first, None, 'calibrated by steps of a few layers just now'
     why = ahead.missing(target) if compiled else 'as asked'
     if why:
-        return Plan(found[0], planned, None, f'analytic alone, {why}')
-    for one in found[:_TRIES]:
+        return first, None, f'analytic alone, {why}'
+    limit, least = search.FULL * target.chip.memory, math.inf
+    for _ in range(_TRIES):
+        one, *left = left
         known = ahead.compile_(planned.settings, target, one.layout)
         if 'error' not in known:
-            note = (
-                f'compiled ahead of time for {target.chip.kind} in '
-                f'{known["seconds"]:.0f} s; time by the analytic model'
-            )
-            return Plan(one, planned, known, note)
-    return Plan(found[0], planned, None, f'analytic alone, {known["error"]}')
+            if known['peak'] <= limit:
+                note = (
+                    f'compiled ahead of time for {target.chip.kind} in '
+                    f'{known["seconds"]:.0f} s; time by the analytic model'
+                )
+                return one, known, note
+            # Of the others those that fit if they are underestimated alike.
+            least, scale = min(least, known['peak']), known['peak'] / one.bytes.peak
+            left = [other for other in left if other.bytes.peak * scale <= limit]
+        if not left:
+            break
+    if math.isfinite(least):
+        raise command.UserError(
+            f'the compiler takes {least / targets.GIB:.1f} GiB and more on '
+            f'{target.name}, above {search.FULL:.0%} of its '
+            f'{target.chip.memory / targets.GIB:.0f} GiB, for the best layouts; take '
+            'more chips.'
+        )
+    return first, None, f'analytic alone, {known["error"]}'

@@ -11,8 +11,10 @@ _GIB = targets.GIB
 KINDS = ('weights', 'gradients', 'optimizer', 'activations', 'temporaries')
 
 
-def as_json(plan: plans_lib.Plan) -> dict[str, Any]:
-    """One target, as `--json` prints it: bytes, seconds, US dollars."""
+def as_json(plan: plans_lib.Plan | plans_lib.Refused) -> dict[str, Any]:
+    """One target, as `--json` prints it: bytes, seconds, US dollars; or its error."""
+    if isinstance(plan, plans_lib.Refused):
+        return {'target': plan.target, 'error': plan.why}
     found, layout = plan.found, plan.found.layout
     return {
         'target': found.target.name,
@@ -48,16 +50,19 @@ def text(made: plans_lib.Plans) -> str:
 def job(made: plans_lib.Plans) -> str:
     """Parameters, operations and tokens of the whole run."""
     one = made.job
-    tokens = one.steps * one.tokens
+    tokens = one.all_tokens
+    most = 'up to ' if len(one.stretches) > 1 else ''
     return (
         f'{one.parameters:,} parameters, {one.flops_per_token / 1e9:,.2f} GFLOP a '
-        f'token; {one.steps:,} steps of {one.tokens:,} tokens are {tokens / 1e9:,.2f}B '
-        f'tokens and {one.flops_per_token * tokens:.2e} FLOP'
+        f'token; {one.steps:,} steps of {most}{one.tokens:,} tokens are '
+        f'{tokens / 1e9:,.2f}B tokens and {one.flops_per_token * tokens:.2e} FLOP'
     )
 
 
-def row(plan: plans_lib.Plan) -> list[str]:
+def row(plan: plans_lib.Plan | plans_lib.Refused) -> list[str]:
     """A target's cells under COLUMNS."""
+    if isinstance(plan, plans_lib.Refused):
+        return [plan.target, '-', 'refused', *'-' * (len(COLUMNS) - 3)]
     told, chip = as_json(plan), plan.found.target.chip
     return [
         told['target'],
@@ -89,7 +94,9 @@ def spent(plan: plans_lib.Plan) -> dict[str, float]:
     return {name: seconds for name, seconds in parts.items() if seconds}
 
 
-def _one(plan: plans_lib.Plan) -> str:
+def _one(plan: plans_lib.Plan | plans_lib.Refused) -> str:
+    if isinstance(plan, plans_lib.Refused):
+        return f'{plan.target}: {plan.why}'
     found, known = plan.found, plan.compiled
     of = dataclasses.asdict(found.bytes)
     kinds = [[kind, f'{of[kind] / _GIB:.2f}'] for kind in KINDS]

@@ -67,15 +67,25 @@ def evaluate(
         layout.accumulate,
         planned.pipeline(layout.size('stage')),
         again,
+        planned.width,
     )
+    lanes = target.chip.lanes
     rates = wire.rates(target, sizes)
     return Found(
         target,
         layout,
-        memory.estimate(planned, layout, held, tokens / layout.accumulate),
+        memory.estimate(planned, layout, held, tokens / layout.accumulate, lanes),
         sent,
         cost_model.seconds(work, target, sent, rates, constants),
     )
+
+
+def resized(
+    planned: job.Job, found: Found, rows: int, constants: cost_model.Constants
+) -> Found:
+    """The same layout with so many rows in a step; UserError as `evaluate`."""
+    layout = dataclasses.replace(found.layout, rows=rows)
+    return evaluate(planned, found.target, layout, constants)
 
 
 def ranked(planned: job.Job, target: targets.Target) -> list[Found]:
@@ -97,13 +107,19 @@ def ranked(planned: job.Job, target: targets.Target) -> list[Found]:
             f'{target.chips}.'
         )
     kind = target.name.partition('-')[0]
+    never = f'no slice of {kind} would do; take another chip, or a smaller model'
+    if target.chip.platform == 'gpu':
+        never = (
+            f'no single node of {kind} would do, and over several nodes plans shard '
+            'the weights within one node only; take another chip, or a smaller model'
+        )
     needed = next(
         (
             f'the smallest slice of {kind} that would do is {more.name}'
             for more in targets.larger(target)
             if any(one.fits for one in _all(planned, more))
         ),
-        f'no slice of {kind} would do; take another chip, or a smaller model',
+        never,
     )
     raise command.UserError(
         f'{planned.parameters / 1e9:.1f}B parameters do not fit on {target.name} '
@@ -116,6 +132,9 @@ def _all(planned: job.Job, target: targets.Target) -> Iterator[Found]:
         for accumulate in _powers(planned.rows):
             for remat in _REMAT:
                 layout = job.Layout(sizes, rules, planned.rows, accumulate, remat)
+                shards = layout.parts('batch') * accumulate
+                if any(rows % shards for _, rows in planned.stretches):
+                    continue
                 try:
                     yield evaluate(planned, target, layout)
                 except command.UserError:

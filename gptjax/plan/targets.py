@@ -29,6 +29,11 @@ class Chip:
     wrap: int = 16  # an axis of a multiple of so many chips is a ring
     names: int = 1  # what a slice is called by, for each chip: v5p counts cores
 
+    @property
+    def lanes(self) -> int:
+        """What a dimension is padded to a multiple of: TPUs' units have 128 lanes."""
+        return 128 if self.platform == 'tpu' else 1
+
 
 _FLAT = (
     (1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16),

@@ -89,9 +89,11 @@ def rates(target: targets.Target, sizes: Mapping[str, int]) -> dict[str, float]:
     """Bytes/s that a device sends along each mesh axis, where all its links work.
 
     Mesh axes take dimensions of the slice from the last one on, as they lie closest
-    together. A ring sends both ways; a line, and a part of a dimension, one way.
+    together. A ring sends both ways; a line, and a part of a dimension, one way. Slices
+    of three dimensions have rings where all of them are multiples of 4, or none.
     """
     chip, left = target.chip, sorted(target.shape)
+    rings = len(left) < 3 or not any(dim % chip.wrap for dim in left)
     found = {'slice': chip.network_rate}
     for axis in reversed(_AXES[1:]):
         size, rate = sizes.get(axis, 1), 0.0
@@ -101,7 +103,7 @@ def rates(target: targets.Target, sizes: Mapping[str, int]) -> dict[str, float]:
                 dim = max(fits)
                 left.remove(dim)
                 size //= dim
-                rate += chip.link_rate * (2 if dim % chip.wrap == 0 else 1)
+                rate += chip.link_rate * (2 if rings and dim % chip.wrap == 0 else 1)
             else:  # a part of a dimension
                 part = max(left)
                 left.remove(part)

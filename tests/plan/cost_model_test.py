@@ -105,6 +105,7 @@ def test_collectives_by_hand():
     [
         ('v5p-128', {'fsdp': 64}, {'fsdp': 6}),  # three rings, both ways
         ('v5p-128', {'fsdp': 16, 'tensor': 4}, {'tensor': 2, 'fsdp': 4}),
+        ('v5p-64', {'fsdp': 32}, {'fsdp': 3}),  # 2 x 4 x 4: lines, as 2 is no ring
         ('v5e-16', {'fsdp': 16}, {'fsdp': 2}),  # two lines, one way
         ('v5e-256', {'fsdp': 256}, {'fsdp': 4}),
         ('v5e-256', {'fsdp': 128, 'tensor': 2}, {'tensor': 1, 'fsdp': 3}),

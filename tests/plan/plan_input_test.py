@@ -36,7 +36,7 @@ def test_a_folder_that_is_not_there_is_told_before_anything_is_planned(
     for html in (tmp_path / 'no' / 'x.html', tmp_path):
         argv = ['plan', '--config=configs/gpt2.py', '--target=v5e-16', f'--html={html}']
         monkeypatch.setattr('sys.argv', argv)
-        with pytest.raises(command.UserError, match='mkdir'):
+        with pytest.raises(command.UserError, match='a folder that is there'):
             plan_main.main()
 
 
