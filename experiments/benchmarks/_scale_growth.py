@@ -51,7 +51,7 @@ def sent(devices: int) -> float:
     config.compute.update(remat='none', scan_unroll=1)
     program = step.of(config)
     text = program.step.lower(*program.arguments).compile().as_text()
-    found = hlo.Program(text).collectives()
+    found = hlo.Program(text or '').collectives()
     print(devices, found, file=sys.stderr)
     return sum(moved for _, moved in found.values())
 
