@@ -80,7 +80,8 @@ def _end(side: subprocess.Popen[str]) -> list[Any]:
     out, _ = side.communicate()
     if side.returncode:
         raise RuntimeError(f'{side.args!r} ended with {side.returncode}')
-    return [json.loads(line) for line in out.splitlines() if line.startswith('[')]
+    # Gloo says on the same stream who is connected.
+    return [json.loads(line) for line in out.splitlines() if line.startswith('["')]
 
 
 def _run(devices: int, arguments: list[str]) -> list[Any]:
