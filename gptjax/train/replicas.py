@@ -107,7 +107,7 @@ def _gradient(
 ) -> jax.Array:
     """`_digests` of the gradient of one microbatch, and of its loss."""
     frozen = {**frozen, **{k: v for k, v in state.extra.items() if k == 'running'}}
-    share = len(batch['tokens']) // run.model.sharding.batch_shards
+    share = len(jax.tree.leaves(batch)[0]) // run.model.sharding.batch_shards
     least = min(share, max(_PARTS, run.model.compute.accumulate))
     parts = next(n for n in range(least, share + 1) if share % n == 0)
     # As in `step`, every `parts`-th row, so that each device keeps its own.

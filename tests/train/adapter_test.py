@@ -220,7 +220,7 @@ def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(
     assert 'from step 2 to step 6: 0.03M parameters (0.00M trained)' in said
     assert arrays(workdir) == arrays(straight)
     for changes, message in (
-        ({**FEW, 'R': 3}, r'other arrays \(opt_state.*freeze, adapter and'),
+        ({**FEW, 'R': 3}, r'other arrays \(opt_state.*freeze and ema, adapter and'),
         (None, 'holds adapters, and the section adapter says otherwise'),
     ):
         config = configured(raw, base, changes, mesh=SPLIT, steps=7)
@@ -340,7 +340,7 @@ def test_show_counts_the_adapters_and_the_base(raw, base):
     text = show.text(
         configured(raw, base, dict(base='nf4', targets=ADAPTER['targets']))
     )
-    first, parts, sizes = text.split('\n\n')
+    first, _, parts, sizes = text.split('\n\n')
     assert [word for line in first.splitlines() for word in line.split()][-1] == '1,792'
     assert 'blocks/mlp/up/up             2 x 2 x 64     layers, -, mlp' in first
     assert 'embeddings' in parts
