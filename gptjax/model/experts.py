@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from gptjax import core
 from gptjax import sharding as sharding_lib
-from gptjax.model import config, layers
+from gptjax.model import config, layers, pipeline
 
 # Over the even share, what a device can send another in one round. A round more costs
 # what the first does, so this is what an unevenness of 5 to 4 may cost in memory.
@@ -64,13 +64,33 @@ class Mixture(nn.Module):
         Its own experts, or with a mesh axis for experts those of others too: see
         `_exchanged`. Of rows that are split over devices, it has all that `mlp` splits.
         """
+        run: Any = functools.partial(self._over, ())
+        if self.sharding.mesh.shape[pipeline.AXIS] > 1:
+            # Batched by vmap, XLA for TPUs refuses grouped products (libtpu 0.0.42).
+            run = jax.custom_batching.custom_vmap(run)
+            stages = functools.partial(self._over, (pipeline.AXIS,))
+            run.def_vmap(lambda size, batched, *inputs: (stages(*inputs), True))
+        return run(x_BTD, chosen_BTk, share_BTk, weights)
+
+    def _over(
+        self,
+        stage: tuple[str, ...],
+        x_BTD: Array,
+        chosen_BTk: Array,
+        share_BTk: Array,
+        weights: dict,
+    ) -> Array:
+        """`stage`: the mesh axis that lies in front of all arrays, where there is one.
+
+        A device has one of it, which `_serve` counts among its rows.
+        """
         spec = self.sharding.spec
-        batch, length, split = spec(('batch', 'length', 'mlp'), x_BTD.shape)
-        rows = P(batch, length, None)
-        places = {name: spec(('experts', None, 'mlp')) for name in weights}
-        places['down'] = spec(('experts', 'mlp', None))
+        batch, length, split = spec(('batch', 'length', 'mlp'), x_BTD.shape[-3:])
+        rows = P(*stage, batch, length, None)
+        places = {name: P(*stage, *spec(('experts', None, 'mlp'))) for name in weights}
+        places['down'] = P(*stage, *spec(('experts', 'mlp', None)))
         tokens = _names(batch) + _names(length)
-        place = _Place(tokens, _names(split), _names(places['down'][0]))
+        place = _Place(tokens, _names(split), _names(spec(('experts',))[0]))
         return jax.shard_map(
             functools.partial(_serve, self.arch, place),
             mesh=self.sharding.mesh,
@@ -100,10 +120,13 @@ def _serve(
     What is the same along a mesh axis of the rest is marked as varying there, so that
     its gradient is summed over it.
     """
-    B, T, D = x_BTD.shape
-    x_nD = _varying(x_BTD.reshape(B * T, D), place.mlp)
+    D = x_BTD.shape[-1]
+    x_nD = _varying(x_BTD.reshape(-1, D), place.mlp)
     others = tuple(name for name in place.tokens if name not in place.experts)
-    weights = {name: _varying(weight, others) for name, weight in weights.items()}
+    weights = {
+        name: _varying(weight.reshape(weight.shape[-3:]), others)
+        for name, weight in weights.items()
+    }
     E = weights['up'].shape[0] * _devices(place)
     order = jnp.argsort(chosen_BTk.ravel())
     sizes_E = jnp.bincount(chosen_BTk.ravel(), length=E)
@@ -114,7 +137,7 @@ def _serve(
         y_MD = _mlps(arch, x_nD[order // chosen_BTk.shape[-1]], weights, sizes_E)
         y_MD = jnp.zeros_like(y_MD).at[order].set(y_MD)
     y_BTkD = y_MD.reshape(*chosen_BTk.shape, D) * share_BTk[..., None]
-    y_BTD = jnp.sum(y_BTkD, axis=2)
+    y_BTD = jnp.sum(y_BTkD, axis=-2)
     return jax.lax.psum(y_BTD, place.mlp) if place.mlp else y_BTD
 
 

@@ -27,7 +27,7 @@ from gptjax.model import config
 AXIS = 'stage'  # of the mesh
 _INPUT = 'input of a layer'
 # What w[r] is made of, and what products do with it: cheap to do again.
-_PICK = ('gather', 'squeeze', 'transpose', 'stop_gradient', 'pvary')
+_PICK = ('gather', 'squeeze', 'reshape', 'transpose', 'stop_gradient', 'pvary')
 
 
 class Plan(NamedTuple):
@@ -77,13 +77,11 @@ def check(
     """
     stages, rounds = sharding.mesh.shape[AXIS], compute.pipeline_rounds
     parts, shards = compute.pipeline_microbatches or stages, sharding.batch_shards
-    expert, blocks = sharding.mesh.shape['expert'], stages * rounds
+    blocks = stages * rounds
     faults = {
         'compute.pipeline_microbatches or pipeline_rounds is set, and mesh.stage is 1; '
         'set them to 0 and 1, or mesh.stage to more.': stages == 1
         and (rounds > 1 or compute.pipeline_microbatches > 0),
-        f'mesh.expert is {expert} and mesh.stage {stages}; with experts, set one of '
-        'them to 1.': stages > 1 and expert > 1 and arch.experts is not None,
         f'model.L is {arch.L} and model.encoder_L {arch.encoder_L}, which {stages} '
         f'stages x {rounds} rounds do not divide; change it, mesh.stage or '
         'compute.pipeline_rounds.': arch.L % blocks > 0 or arch.encoder_L % blocks > 0,

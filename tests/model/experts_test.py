@@ -60,17 +60,17 @@ def test_experts_over_devices_agree_with_one(sizes, rules, expert, accumulate):
     assert all_to_alls(found[2]) == 1 + 2 + 2 + 2 + 3
 
 
-@pytest.mark.parametrize('expert', [2, long(8)])
-def test_no_token_is_dropped_where_all_choose_the_same_experts(expert):
+@pytest.mark.parametrize(('expert', 'stage'), [(2, 1), long(8, 1), long(4, 2)])
+def test_no_token_is_dropped_where_all_choose_the_same_experts(expert, stage):
     """Several rounds. Mutations: one alone; rows of the next in another order."""
-    arch = dataclasses.replace(ARCH, L=1)
+    arch = dataclasses.replace(ARCH, L=stage)
 
     def skew(params):  # of equal shares, top_k takes the first k
         params['blocks']['experts']['router'] *= 0
         return params
 
     one = transformer.make(arch, tiny.COMPUTE, tiny.sharding())
-    place = sharding.make(1, 1, 1, 'expert', expert=expert)
+    place = sharding.make(1, 1, 1, 'expert_stage', expert=expert, stage=stage)
     several = transformer.make(arch, tiny.COMPUTE, place)
     agree.check(*(agree.once(model, BATCHES[0], skew) for model in (several, one)))
 
