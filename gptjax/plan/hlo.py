@@ -24,8 +24,10 @@ _CALLED = re.compile(
     r'=%?([\w.\-]+)'
 )
 _SENDING = re.compile(
-    r'(all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(-start)?$'
+    r'(all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute|send)'
+    r'(-start)?$'
 )
+_CHAIN = re.compile(r'(channel_id=\d+),.*chain_id=')
 _GROUPS = re.compile(r'replica_groups=(?:\{\{([\d,]+)|\[\d+,(\d+)\])')
 _MESH = re.compile(r'replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}')
 _ARRAY = re.compile(r'(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]')
@@ -84,12 +86,24 @@ class Program:
         """By kind, how often they run and the bytes that a device sends, in rings.
 
         A gather sends its own part to the n - 1 others, a scatter and an exchange n - 1
-        of n parts, a sum both; a permutation all that it is given.
+        of n parts, a sum both; a permutation all that it is given. Of TPUs, a sum of
+        which a device keeps a part is a computation of that name, and counts as a
+        scatter; what runs beside products stands in each of them, and counts once;
+        'across slices' are messages of their runtime, after sums within slices.
         """
         found: dict[str, tuple[int, float]] = {}
+        chains: set[str] = set()
         for computation, operation, times in self._executed():
-            if not (match := _SENDING.match(operation.kind)):
+            match = _SENDING.match(operation.kind)
+            kind = match[1] if match else ''
+            if computation.startswith('all-reduce-scatter'):
+                kind = kind.replace('all-reduce', 'reduce-scatter')
+            if kind == 'send':
+                kind = 'across slices' * ('xla_megascale' in operation.rest)
+            chain = _CHAIN.search(operation.rest)
+            if not kind or (chain and chain[1] in chains):
                 continue
+            chains |= {chain[1]} if chain else set()
             known = self._by_name(computation)
             given = math.fsum(
                 _bytes(known[name].shape)
@@ -103,9 +117,10 @@ class Program:
                 'reduce-scatter': (n - 1) / n,
                 'all-to-all': (n - 1) / n,
                 'collective-permute': 1,
-            }[match[1]]
-            count, moved = found.get(match[1], (0, 0.0))
-            found[match[1]] = count + times, moved + times * given * each
+                'across slices': 1,
+            }[kind]
+            count, moved = found.get(kind, (0, 0.0))
+            found[kind] = count + times, moved + times * given * each
         return found
 
     def _by_name(self, computation: str) -> dict[str, _Operation]:

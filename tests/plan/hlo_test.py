@@ -144,3 +144,52 @@ def test_a_gather_sends_its_part_to_the_others_of_its_group(groups):
     """8 devices in a group, in each way that XLA writes groups."""
     program = hlo.Program(GATHER.replace('GROUPS', groups))
     assert program.collectives() == {'all-gather': (1, 7 * 4 * 6 * 4)}
+
+
+# What runs beside products, as XLA writes it for TPUs: once where it begins, and once
+# where it ends. A sum of which a part is kept; a message to another slice of 2.
+ON_TPU = """
+%begin (p: f32[4,6]) -> f32[32,6] {
+  %p = f32[4,6]{1,0} parameter(0)
+  ROOT %all-gather.1 = f32[32,6]{1,0} all-gather(%p), channel_id=1, \
+replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}, frontend_attributes={chain_id="3"}
+}
+
+%end (q: f32[4,6]) -> f32[32,6] {
+  %q = f32[4,6]{1,0} parameter(0)
+  ROOT %all-gather.2 = f32[32,6]{1,0} all-gather(%q), channel_id=1, \
+replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}, frontend_attributes={chain_id="3"}
+}
+
+%all-reduce-scatter (r: f32[32,6]) -> f32[32,6] {
+  %r = f32[32,6]{1,0} parameter(0)
+  ROOT %all-reduce.1 = f32[32,6]{1,0} all-reduce(%r), channel_id=2, \
+replica_groups={{0,1,2,3,4,5,6,7}}
+}
+
+ENTRY %main (a: f32[4,6]) -> f32[32,6] {
+  %a = f32[4,6]{1,0} parameter(0)
+  %fusion.1 = f32[32,6]{1,0} fusion(%a), kind=kCustom, calls=%begin
+  %fusion.2 = f32[32,6]{1,0} fusion(%a), kind=kCustom, calls=%end
+  %fusion.3 = f32[32,6]{1,0} fusion(%fusion.2), kind=kCustom, calls=%all-reduce-scatter
+  %after = token[] after-all()
+  %send.1 = (f32[4,6]{1,0}, u32[], token[]) send(%a, %after), channel_id=3, \
+is_host_transfer=true, frontend_attributes={HANDLER}
+  ROOT %copy.1 = f32[32,6]{1,0} copy(%fusion.3)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    'handler', ['_xla_host_transfer_handler_name="xla_megascale_runtime"', 'x="other"']
+)
+def test_what_tpus_send_counts_once_and_by_what_it_is(handler):
+    """Mutations: each product counts its collective; all sends go to other slices."""
+    found = hlo.Program(ON_TPU.replace('HANDLER', handler)).collectives()
+    assert found.pop('across slices', None) == (
+        (1, 4 * 6 * 4) if 'megascale' in handler else None
+    )
+    assert found == {
+        'all-gather': (1, 7 * 4 * 6 * 4),
+        'reduce-scatter': (1, 7 / 8 * 32 * 6 * 4),
+    }
