@@ -147,7 +147,7 @@ def _product(spec: str, x: Array, weight: Array, cast: Array) -> Array:
             cpu=lambda x, weight: native.few(x, weight, *few),
             default=functools.partial(_einsum, spec),
         )
-    return _einsum(spec, x, cast).astype(x.dtype)
+    return _rounded(spec, x, cast)
 
 
 def _product_forward(
@@ -169,9 +169,9 @@ def _product_backward(
     )
     operands, result = spec.split('->')
     left, right = operands.split(',')
-    dx = _einsum(f'{result},{right}->{left}', dy, cast)
+    dx = _rounded(f'{result},{right}->{left}', dy, cast)
     dw = _weight_gradient(left, right, result, x, dy)
-    return dx.astype(x.dtype), dw.astype(like.dtype), None
+    return dx, dw.astype(like.dtype), None
 
 
 _product.defvjp(_product_forward, _product_backward)
@@ -182,7 +182,7 @@ def _quantised(spec: str, x: Array, weight: leaves.Quantised | leaves.Rows) -> A
     """The product with what the codes stand for, which only lives inside it."""
     if isinstance(weight, leaves.Rows) and native.covers(x, weight):
         return native.product(x, weight)
-    return _einsum(spec, x, weight.dense(x.dtype)).astype(x.dtype)
+    return _rounded(spec, x, weight.dense(x.dtype))
 
 
 def _quantised_forward(
@@ -195,8 +195,7 @@ def _quantised_backward(
     spec: str, weight: leaves.Quantised | leaves.Rows, dy: Array
 ) -> tuple[Array, None]:
     left, right, result = spec.replace('->', ',').split(',')
-    dx = _einsum(f'{result},{right}->{left}', dy, weight.dense(dy.dtype))
-    return dx.astype(dy.dtype), None
+    return _rounded(f'{result},{right}->{left}', dy, weight.dense(dy.dtype)), None
 
 
 _quantised.defvjp(_quantised_forward, _quantised_backward)
@@ -216,6 +215,24 @@ def _weight_gradient(left: str, right: str, result: str, x: Array, dy: Array) ->
             product, cpu=lax.optimization_barrier, default=lambda y: y
         )
     return jnp.transpose(product, [letters.index(c) for c in right])
+
+
+def _rounded(spec: str, left: Array, right: Array) -> Array:
+    """The product in the type of its operands, each number a float32 sum on its device.
+
+    Sums over devices are in that type: with float32 ones, a step split over four v5e
+    sent three times as much, as XLA then joins no sums of queries, keys and values.
+    """
+    if left.dtype == jnp.float32:
+        return _einsum(spec, left, right)
+    return lax.platform_dependent(  # CPUs are slower so, and round sums on the way
+        left,
+        right,
+        cpu=lambda left, right: _einsum(spec, left, right).astype(left.dtype),
+        default=lambda *given: jnp.einsum(
+            spec, *given, preferred_element_type=left.dtype
+        ),
+    )
 
 
 def _einsum(spec: str, left: Array, right: Array) -> Array:
