@@ -5,7 +5,9 @@ which mesh axes each is split. Everything else (gradients, optimizer state, chec
 follows from that, through XLA's partitioner.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import contextvars
 import dataclasses
 import functools
 import math
@@ -46,7 +48,23 @@ FORMS: dict[str, dict[str, tuple[str, ...]]] = {
     # The vocabulary as well: stages would all do the same outside the layers.
     'stage': {'layers': ('stage',), 'vocab': ('stage',)},
 }
+# Mesh axes along which all weights are the same: those that split nothing but rows.
+COPIES = ('slice', 'data')
 _AUTO = (AxisType.Auto,) * len(MESH_AXES)
+_one_copy = contextvars.ContextVar('_one_copy', default=False)
+
+
+@contextlib.contextmanager
+def one_copy() -> Iterator[None]:
+    """Inside, arrays are those of one copy of the weights, which `vmap` has all of.
+
+    Places then say nothing of the axes `COPIES`: `vmap` puts them in front.
+    """
+    token = _one_copy.set(True)
+    try:
+        yield
+    finally:
+        _one_copy.reset(token)
 
 
 @functools.cache
@@ -100,7 +118,10 @@ class Sharding:
     def _mesh_axes(self, axis: str | None) -> tuple[str, ...]:
         if axis is not None and axis not in LOGICAL_AXES:
             raise ValueError(f'unknown logical axis {axis!r}')
-        return table(self.rules).get(axis, ()) if axis else ()
+        over = table(self.rules).get(axis, ()) if axis else ()
+        if _one_copy.get():
+            return tuple(name for name in over if name not in COPIES)
+        return over
 
     def _size(self, mesh_axes: Sequence[str]) -> int:
         return math.prod(self.mesh.shape[name] for name in mesh_axes)
@@ -134,9 +155,23 @@ class Sharding:
         place = NamedSharding(self.mesh, self.spec(axes, x.shape))
         return jax.lax.with_sharding_constraint(x, place)
 
+    def each_copy(self, tree: Any) -> Any:
+        """Arrays of all copies of the weights, one after another, each at its own."""
+
+        def placed(x: jax.Array) -> jax.Array:
+            spec = P(COPIES, *(P.UNCONSTRAINED,) * (x.ndim - 1))
+            return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+
+        return jax.tree.map(placed, tree)
+
     @functools.cached_property
     def replicated(self) -> NamedSharding:
         return NamedSharding(self.mesh, P())
+
+    @property
+    def copies(self) -> int:
+        """How many groups of devices have all weights, each with rows of its own."""
+        return self._size(COPIES)
 
     @property
     def batch_shards(self) -> int:

@@ -51,10 +51,12 @@ def make(model: transformer.Model, loss: Any, reference: str) -> core.LossFn:
     name, loss_of = preferences.of(preferences.LOSSES, loss)
     mean = name in preferences.WITHOUT_REFERENCE
     _check_reference(reference, name, ('none',) if mean else tuple(FROZEN))
-    if name == 'aot' and model.compute.accumulate > 1:
+    stages = model.sharding.mesh.shape['stage']
+    if name == 'aot' and (model.compute.accumulate > 1 or stages > 1):
         raise command.UserError(
-            f'compute.accumulate is {model.compute.accumulate}, and the loss aot sorts '
-            'the pairs of the whole batch; set it to 1, or take another objective.loss.'
+            f'compute.accumulate is {model.compute.accumulate} and mesh.stage '
+            f'{stages}, and the loss aot sorts the pairs of the whole batch; set both '
+            'to 1, or take another objective.loss.'
         )
 
     def loss_fn(

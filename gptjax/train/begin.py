@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gptjax import sharding as sharding_lib
+from gptjax.model import transformer
 from gptjax.train import build, checkpoint, reference, source
 from gptjax.train import host as host_lib
 from gptjax.train import state as state_lib
@@ -49,6 +51,18 @@ def begin(
     return Begun(run, host, frozen, state, program(run, places))
 
 
+def _apart(model: transformer.Model) -> sharding_lib.Sharding | None:
+    """The sharding of a model whose gradients are made in a loop, on several copies.
+
+    Not of those that do not map over copies: cuDNN chooses between programs by the
+    rows, and all would run; grouped products of experts have no batch axis.
+    """
+    sharding, compute = model.sharding, model.compute
+    loops = compute.accumulate > 1 or sharding.mesh.shape['stage'] > 1
+    maps = compute.attention != 'cudnn' and model.arch.experts is None
+    return sharding if loops and maps and sharding.copies > 1 else None
+
+
 def program(run: Any, places: state_lib.State) -> jax.stages.Wrapped:
     """The step of a `build.Run`, whose state lies at `places`, as `Begun` has it.
 
@@ -64,6 +78,7 @@ def program(run: Any, places: state_lib.State) -> jax.stages.Wrapped:
             trained=run.trained,
             running=running.update if running else None,
             guard=run.guard,
+            apart=_apart(run.model),
         ),
         out_shardings=(places, run.model.sharding.replicated),
         donate_argnums=0,

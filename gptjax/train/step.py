@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gptjax import core
+from gptjax import sharding as sharding_lib
 from gptjax.train import freeze
 from gptjax.train import guard as guard_lib
 from gptjax.train import state as state_lib
@@ -25,6 +26,7 @@ def train_step(
     trained: freeze.Trained = freeze.EVERYTHING,
     running: Callable[[Any, Any], Any] | None = None,
     guard: guard_lib.Options | None = None,
+    apart: sharding_lib.Sharding | None = None,
 ) -> tuple[state_lib.State, dict[str, jax.Array]]:
     """One update from one batch, in `accumulate` microbatches; pure.
 
@@ -34,6 +36,7 @@ def train_step(
     and means over the batch: `loss`, each term and metric, `gradient_norm`. With
     `running`, the loss reads frozen['running'], which this function of it and the means
     renews. With `guard`, what a bad step changes is the step and the guard's own count.
+    With `apart`, gradients are summed over its data and slices once, at the end.
     """
     if running is not None:
         frozen = {**frozen, 'running': state.extra['running']}
@@ -54,12 +57,16 @@ def train_step(
         parts = [ratio(s, totals[name]) for name, (s, _) in loss.terms.items()]
         return sum(parts[1:], start=parts[0]), loss
 
-    gradient = jax.grad(objective, has_aux=True)
+    gradient: Any = jax.grad(objective, has_aux=True)
     part = trained.take(state.params)
+    if apart is not None:
+        gradient = functools.partial(_of_copies, gradient, apart)
     if accumulate == 1:
         grads, loss = gradient(part, batch, key)
     else:
         grads, loss = _accumulated(gradient, part, batch, key, accumulate)
+    if apart is not None:
+        grads, loss = jax.tree.map(lambda x: jnp.sum(x, 0), (grads, loss))
     with jax.named_scope('optimizer'):
         updates, opt_state = optimizer.update(grads, state.opt_state, part)
         new: dict[str, Any] = {
@@ -111,6 +118,26 @@ def means(loss: core.Loss) -> dict[str, jax.Array]:
 def ratio(total: jax.Array, weight: jax.Array) -> jax.Array:
     """total / weight, and 0 where nothing has weight."""
     return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0.0)
+
+
+def _of_copies(
+    gradient: Any,
+    sharding: sharding_lib.Sharding,
+    params: core.Params,
+    batch: core.Batch,
+    key: jax.Array,
+) -> tuple[core.Params, core.Loss]:
+    """Gradients and losses of each copy of the weights, one after another in axis 0.
+
+    Each copy has its rows and keeps its own gradient: in a loop, XLA would sum them
+    over all copies in every iteration.
+    """
+    copies, axes = sharding.copies, sharding_lib.COPIES
+    rows = jax.tree.map(lambda x: x.reshape(copies, -1, *x.shape[1:]), batch)
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(copies))
+    with sharding_lib.one_copy():
+        run = jax.vmap(gradient, (None, 0, 0), spmd_axis_name=axes)
+        return sharding.each_copy(run(params, rows, keys))
 
 
 def _accumulated(

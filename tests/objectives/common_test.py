@@ -126,6 +126,7 @@ def compiled(name, place, accumulate):
             loss_fn=loss_of(name, place),
             optimizer=optimizer,
             accumulate=accumulate,
+            apart=place if place.copies > 1 else None,
         ),
         out_shardings=(places, place.replicated),
     )
@@ -155,11 +156,11 @@ def reference(name):
 def test_accumulation_changes_nothing(name):
     """A mean of the microbatches' means would differ: their weights do.
 
-    Two of them on a mesh as well, which takes three times as long to compile.
+    Two of them on a mesh as well, which takes three times as long to compile: one that
+    splits all weights, and one of two copies of them, each with its own sums.
     """
-    place = tiny.sharding()
-    if name in ('next_token', 'seq2seq'):
-        place = tiny.sharding(1, 2, 2, 'fsdp_tensor')
+    meshes = {'next_token': (1, 2, 2, 'fsdp_tensor'), 'seq2seq': (2, 2, 1, 'fsdp')}
+    place = tiny.sharding(*meshes.get(name, ()))
     metrics, params = updated(name, place, batch(name), accumulate=4)
     wanted, expected = reference(name)
     # Float32 sums in another order; some are differences of larger ones.

@@ -178,7 +178,7 @@ def test_the_recipe_has_every_loss(name):
         (
             'aot',
             dict(label_smoothing=0.0),
-            r'compute\.accumulate is 2, and the loss aot sorts .* set it to 1',
+            r'compute\.accumulate is 2 and mesh\.stage 1, .* sorts .* set both to 1',
         ),
     ],
 )

@@ -37,6 +37,7 @@ def compiled(place, accumulate, dropout):
             loss_fn=next_token.make(model),
             optimizer=optimizer,
             accumulate=accumulate,
+            apart=place if place.copies > 1 and accumulate > 1 else None,
         ),
         out_shardings=(places, place.replicated),
     )
@@ -81,10 +82,19 @@ def test_meshes_agree_on_twenty_losses(batches, reference, mesh, rules):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize(('accumulate', 'devices'), [(2, 1), (4, 1), (2, 4)])
-def test_accumulation_agrees_on_ragged_masks(batches, reference, accumulate, devices):
-    """A mean of the microbatches' means would differ: their weights do."""
-    losses, _ = train(tiny.sharding(devices), batches[:5], accumulate)
+@pytest.mark.parametrize(
+    ('accumulate', 'mesh', 'rules'),
+    [(2, (), 'data'), (4, (), 'data'), (2, (2, 2), 'fsdp')],
+    ids=str,
+)
+def test_accumulation_agrees_on_ragged_masks(
+    batches, reference, accumulate, mesh, rules
+):
+    """A mean of the microbatches' means would differ: their weights do.
+
+    So would one of the copies' that data parallelism has.
+    """
+    losses, _ = train(tiny.sharding(*mesh, rules=rules), batches[:5], accumulate)
     np.testing.assert_allclose(losses, reference[0][:5], rtol=1e-5)
     per_row = np.asarray(batches[0]['weights']).sum(1)
     assert len(set(per_row)) > 1
