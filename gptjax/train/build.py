@@ -103,7 +103,7 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
             "add 'head' to adapter.train."
         )
     trained = freeze.select(nn.unbox(boxed), settings['optimizer']['freeze'])
-    _check_frozen(trained, model)
+    freeze.check_stages(trained, model.sharding.parts('layers'))
     built = inputs.open(data, workdir, objective)  # may take long, so it comes last
     datasets = built.datasets if isinstance(built, mixture.Mixed) else [built]
     _check_packing(data, datasets)
@@ -172,17 +172,6 @@ def _check_batch(batch_size: int, model: transformer.Model, name: str) -> None:
         )
     rows = batch_size // accumulate
     pipeline.check(model.arch, model.compute, sharding, rows)
-
-
-def _check_frozen(trained: freeze.Trained, model: transformer.Model) -> None:
-    parts = model.sharding.parts('layers')
-    for path, left in trained.layers.items():
-        if len(left) % parts:
-            raise command.UserError(
-                f'optimizer.freeze leaves {len(left)} layers of {path} to train, which '
-                f'mesh.stage of {parts} does not divide; freeze another number of '
-                'layers, or take a mesh without stages.'
-            )
 
 
 def _check_packing(

@@ -90,6 +90,17 @@ def select(shapes: core.Params, patterns: Any) -> Trained:
     return Trained(layers)
 
 
+def check_stages(trained: Trained, stages: int) -> None:
+    """Raises UserError where stages do not divide the layers left of a stack."""
+    for path, left in trained.layers.items():
+        if len(left) % stages:
+            raise command.UserError(
+                f'optimizer.freeze leaves {len(left)} layers of {path} to train, which '
+                f'mesh.stage of {stages} does not divide; freeze another number of '
+                'layers, or take a mesh without stages.'
+            )
+
+
 def matches(
     setting: str, patterns: Any, leaves: Mapping[str, Any]
 ) -> dict[str, dict[str, range | tuple]]:

@@ -38,6 +38,7 @@ def text(config: Any) -> str:
     settings = settings_lib.of(config)
     _, model = build.begin_of(settings)
     trained = build.trained_of(settings, model)
+    freeze.check_stages(trained, model.sharding.parts('layers'))
     full, adapter = transformer.abstract(model), adapter_lib.of(settings)
     boxed = adapter.trained(full) if adapter else full
     held = adapter.held(full) if adapter else {}
