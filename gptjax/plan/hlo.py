@@ -16,6 +16,8 @@ import math
 import re
 from typing import NamedTuple
 
+import numpy as np
+
 _HEAD = re.compile(r'^(ENTRY )?%?([\w.\-]+) .*\{$')
 _LINE = re.compile(r'^\s+(?:ROOT )?%?([\w.\-]+) = (.+?) ([\w\-]+)\((.*)$')
 _SHAPE = re.compile(r'\w+\[([\d,]*)\]')
@@ -28,8 +30,11 @@ _SENDING = re.compile(
     r'(-start)?$'
 )
 _CHAIN = re.compile(r'(channel_id=\d+),.*chain_id=')
-_GROUPS = re.compile(r'replica_groups=(?:\{\{([\d,]+)|\[\d+,(\d+)\])')
-_MESH = re.compile(r'replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}')
+# The ways that devices are told: one by one, as numbers in an order, and by name.
+_PAIRS = re.compile(r'(?:replica_groups|source_target_pairs)=\{\{([\d,]+)')
+_ORDER = re.compile(r'replica_groups=\[\d+,(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?')
+_MESH = re.compile(r'replica_groups=mesh\[([^\]]*)\](.*?)\{([^}]*)\}')
+_IDS = re.compile(r'\[([\d,]+)\](?:T\(([\d,]+)\))?')
 _ARRAY = re.compile(r'(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]')
 _BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
 
@@ -39,6 +44,20 @@ class _Operation(NamedTuple):
     shape: str
     kind: str
     rest: str  # operands and attributes
+
+
+class Message(NamedTuple):
+    """A collective operation; its bytes are those that rings send.
+
+    A gather sends a device's part to the n - 1 others, a scatter and an exchange n - 1
+    of n parts, a sum both; a permutation all that it is given.
+    """
+
+    kind: str
+    group: tuple[int, ...]  # devices of the first group, by their place in the mesh
+    arrays: list[tuple[str, tuple[int, ...]]]  # type and shape of what a device gives
+    times: int
+    bytes: float  # each time
 
 
 class Program:
@@ -52,6 +71,8 @@ class Program:
         self._unknown = unknown
         self._computations: dict[str, list[_Operation]] = {}
         self._entry = ''
+        count = re.search(r'num_partitions=(\d+)', text)
+        self._devices = int(count[1]) if count else 1
         operations: list[_Operation] = []
         for line in text.splitlines():
             if head := _HEAD.match(line):
@@ -83,15 +104,21 @@ class Program:
         return found
 
     def collectives(self) -> dict[str, tuple[int, float]]:
-        """By kind, how often they run and the bytes that a device sends, in rings.
-
-        A gather sends its own part to the n - 1 others, a scatter and an exchange n - 1
-        of n parts, a sum both; a permutation all that it is given. Of TPUs, a sum of
-        which a device keeps a part is a computation of that name, and counts as a
-        scatter; what runs beside products stands in each of them, and counts once;
-        'across slices' are messages of their runtime, after sums within slices.
-        """
+        """By kind, how often they run and the bytes that a device sends: `messages`."""
         found: dict[str, tuple[int, float]] = {}
+        for one in self.messages():
+            count, moved = found.get(one.kind, (0, 0.0))
+            found[one.kind] = count + one.times, moved + one.times * one.bytes
+        return found
+
+    def messages(self) -> Iterator[Message]:
+        """Each collective to more than one device.
+
+        Of TPUs, a sum of which a device keeps a part is a computation of that name, and
+        counts as a scatter; what runs beside products stands in each of them, and
+        counts once; 'across slices' are messages of their runtime, after sums within
+        slices.
+        """
         chains: set[str] = set()
         for computation, operation, times in self._executed():
             match = _SENDING.match(operation.kind)
@@ -105,12 +132,16 @@ class Program:
                 continue
             chains |= {chain[1]} if chain else set()
             known = self._by_name(computation)
-            given = math.fsum(
-                _bytes(known[name].shape)
-                for name in _operands(operation)
-                if name in known
-            )
-            n = _group(operation.rest)
+            shapes = [
+                known[name].shape for name in _operands(operation) if name in known
+            ]
+            arrays = [
+                (type, tuple(int(size) for size in dims.split(',') if size))
+                for shape in shapes
+                for type, _, dims in _ARRAY.findall(shape)
+            ]
+            group = self._group(operation.rest)
+            n = len(group)
             each = {
                 'all-gather': n - 1,
                 'all-reduce': 2 * (n - 1) / n,
@@ -119,9 +150,41 @@ class Program:
                 'collective-permute': 1,
                 'across slices': 1,
             }[kind]
-            count, moved = found.get(kind, (0, 0.0))
-            found[kind] = count + times, moved + times * given * each
-        return found
+            if n > 1:
+                sent = math.fsum(map(_bytes, shapes)) * each
+                yield Message(kind, group, arrays, times, sent)
+
+    def _group(self, rest: str) -> tuple[int, ...]:
+        """The devices of the first group of a collective, by their place in the mesh.
+
+        Of messages across slices, which name none, two of no meaning.
+        """
+        if 'is_host_transfer' in rest:
+            return 0, 1
+        if found := _PAIRS.search(rest):
+            return tuple(int(n) for n in found[1].split(','))
+        if found := _ORDER.search(rest):
+            return tuple(_ordered(found[2], found[3])[: int(found[1])].tolist())
+        if not (named := _MESH.search(rest)):
+            return tuple(range(self._devices))  # {}: all
+        axes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", named[1])}
+        given = _IDS.search(named[2])
+        ids = (
+            _ordered(*given.groups()) if given else np.arange(math.prod(axes.values()))
+        )
+        # An axis, or a part of one: 'axis_0':(before)size.
+        parts = {
+            name: (int(before or 1), int(size or axes[name]))
+            for name, before, size in re.findall(
+                r"'(\w+)'(?::\((\d+)\)(\d+))?", named[3]
+            )
+        }
+        shape: list[int] = []
+        for name, n in axes.items():
+            before, size = parts.get(name, (n, 1))
+            shape += [before, size, n // before // size]
+        first = ids.reshape(shape)[(0, slice(None), 0) * len(axes)]
+        return tuple(first.ravel().tolist())
 
     def _by_name(self, computation: str) -> dict[str, _Operation]:
         return {one.name: one for one in self._computations[computation]}
@@ -167,17 +230,11 @@ class Program:
         raise ValueError(f'how often {operation.name} runs is not in the program')
 
 
-def _group(rest: str) -> int:
-    """Devices that take part in a collective."""
-    if named := _MESH.search(rest):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
-        # An axis, or a part of one: 'axis_0':(before)size.
-        parts = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", named[2])
-        return math.prod(int(size or sizes[axis]) for axis, size in parts)
-    found = _GROUPS.search(rest)
-    if not found:
-        return 2  # a permutation, of which this is not read
-    return len(found[1].split(',')) if found[1] else int(found[2])
+def _ordered(dims: str, axes: str | None) -> np.ndarray:
+    """The numbers of devices, as an array of these dimensions with its axes swapped."""
+    sizes = [int(n) for n in dims.split(',')]
+    ids = np.arange(math.prod(sizes)).reshape(sizes)
+    return (ids.transpose([int(n) for n in axes.split(',')]) if axes else ids).ravel()
 
 
 def _bytes(shape: str) -> float:

@@ -132,18 +132,23 @@ dimensions={0}
 
 
 @pytest.mark.parametrize(
-    'groups',
+    ('groups', 'members'),
     [
-        'replica_groups={{0,1,2,3,4,5,6,7},{8,9,10,11,12,13,14,15}}',
-        'replica_groups=[2,8]<=[16]',
-        "replica_groups=mesh['axis_0'=2,'axis_1'=8] {'axis_1'}",
-        "replica_groups=mesh['a'=4,'b'=4] {'a','b':(1)2}",
+        ('replica_groups={{0,1,2,3,4,5,6,7},{8,9,10,11,12,13,14,15}}', range(8)),
+        ('replica_groups=[2,8]<=[16]', range(8)),
+        ('replica_groups=[2,8]<=[8,2]T(1,0)', range(0, 16, 2)),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=8] {'axis_1'}", range(8)),
+        ("replica_groups=mesh['a'=4,'b'=4] {'a','b':(1)2}", range(0, 16, 2)),
+        ("replica_groups=mesh['a'=8,'b'=2], device_ids=([2,8]T(1,0)) {'a'}", range(8)),
     ],
 )
-def test_a_gather_sends_its_part_to_the_others_of_its_group(groups):
+def test_a_gather_sends_its_part_to_the_others_of_its_group(groups, members):
     """8 devices in a group, in each way that XLA writes groups."""
     program = hlo.Program(GATHER.replace('GROUPS', groups))
     assert program.collectives() == {'all-gather': (1, 7 * 4 * 6 * 4)}
+    (message,) = program.messages()
+    assert message.group == tuple(members)
+    assert message.arrays == [('f32', (4, 6))]
 
 
 # What runs beside products, as XLA writes it for TPUs: once where it begins, and once
