@@ -166,6 +166,18 @@ def _split(weight: Array, sharding: sharding_lib.Sharding) -> Array:
     return lax.with_sharding_constraint(weight, NamedSharding(sharding.mesh, spec))
 
 
+@jax.custom_vjp
+def _handed(x: Array) -> Array:
+    """What each stage gives to the next, and backward to the one before.
+
+    The transpose of `roll` is the sum of two arrays, each of which would be sent.
+    """
+    return jnp.roll(x, 1, axis=0)
+
+
+_handed.defvjp(lambda x: (_handed(x), None), lambda _, dy: (jnp.roll(dy, -1, axis=0),))
+
+
 class _Line(NamedTuple):
     """What does not change from iteration to iteration, but for the weights."""
 
@@ -197,7 +209,7 @@ class _Line(NamedTuple):
         state = lax.with_sharding_constraint(state, self.over)
         real_S = (slot_S >= 0) & (slot_S < rounds * slots) & (slot_S % slots < parts)
         router = jax.tree.map(lambda x_S: jnp.where(real_S, x_S, 0), router)
-        handed = lax.with_sharding_constraint(jnp.roll(state, 1, axis=0), self.over)
+        handed = lax.with_sharding_constraint(_handed(state), self.over)
         return (handed, queue), (state, router)
 
     def _kept(self, primitive: Any, *args: Any, **params: Any) -> Any:
