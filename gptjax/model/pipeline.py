@@ -34,7 +34,8 @@ class Plan(NamedTuple):
     """Which stage does what and when.
 
     In iteration i stage s has slot i - s, which is microbatch (i - s) mod `slots` in
-    round (i - s) // slots; where there is none, it computes for nothing.
+    round (i - s) // slots; where there is none, it computes for nothing, on zeros or on
+    what the stages before it have made of zeros.
     """
 
     stages: int
@@ -199,7 +200,8 @@ class _Line(NamedTuple):
         if len(queue):
             back, queue = queue[i % len(queue)], queue.at[i % len(queue)].set(state)
         first = jnp.arange(S)[:, None, None, None] == 0
-        state = jnp.where(first, jnp.where(i < slots, fed, back), state)
+        again = (i >= slots) & (i < slots * rounds)
+        state = jnp.where(first, jnp.where(again, back, fed), state)
         state = lax.with_sharding_constraint(state, self.over)
         stage = self.stage
         if rounds > 1:
