@@ -10,13 +10,14 @@ from collections.abc import Mapping
 import importlib.util
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 import time
 from typing import Any
 
-from gptjax import platforms
+from gptjax import platforms, sharding
 from gptjax.plan import job, targets
 
 _ALONE = {
@@ -64,7 +65,8 @@ def compile_(
 ) -> dict[str, Any]:
     """What the compiler makes of a layout: bytes, seconds and collectives.
 
-    `error`, one line, stands alone where there is one. `peak` and `alive` are bytes of
+    `error`, one line, stands alone where there is one, but for the `peak` of what is
+    too large. `peak` and `alive` are bytes of
     a device, `resident` those of the compiler, `processor` its seconds on all cores;
     `collectives` has (times, bytes) by kind, loops counted.
     """
@@ -86,7 +88,8 @@ def compile_(
         ]
     elif given['settings']['compute'].get('attention', 'auto') == 'auto':
         # cuDNN asks the GPU what it can.
-        given['settings']['compute']['attention'] = 'triton'
+        split = layout.size('context') > 1
+        given['settings']['compute']['attention'] = 'ring' if split else 'triton'
     try:
         done = subprocess.run(
             [sys.executable, '-m', __name__],
@@ -114,12 +117,39 @@ def laid(settings: Mapping[str, Any], layout: job.Layout) -> dict[str, Any]:
         'remat': layout.remat,
         'accumulate': layout.accumulate,
     }
+    compute |= {
+        name: value
+        for name, value, plain in (
+            ('pipeline_microbatches', layout.pipeline, 0),
+            ('pipeline_rounds', layout.rounds, 1),
+            ('loss_rows', layout.loss_rows, 0),
+        )
+        if name in compute or value != plain
+    }
+    kernel = compute.get('attention')
+    if kernel and (kernel in ('ring', 'gather')) != (layout.size('context') > 1):
+        compute['attention'] = 'auto'
     return {
         **settings,
         'mesh': {**mesh, 'rules': layout.rules},
         'compute': compute,
         'data': {**settings['data'], 'batch_size': layout.rows},
     }
+
+
+def flags(settings: Mapping[str, Any], layout: job.Layout) -> list[str]:
+    """What runs a layout: the command line that makes the config say `laid`."""
+    new, ones = laid(settings, layout), dict.fromkeys(sharding.MESH_AXES, 1)
+    sections = {
+        'mesh': ({**ones, **new['mesh']}, {**ones, **settings['mesh']}),
+        'compute': (new['compute'], settings['compute']),
+    }
+    return [
+        f'--config.{section}.{name}={value}'
+        for section, (mine, given) in sections.items()
+        for name, value in mine.items()
+        if given.get(name) != value
+    ]
 
 
 def _devices(given: Mapping[str, Any]) -> Any:
@@ -179,6 +209,8 @@ def main() -> None:
         found = _compiled(given)
     except Exception as error:  # of a compiler: no list of kinds is complete
         found = {'error': f'{type(error).__name__}: {error}'.splitlines()[0][:300]}
+        if needed := re.search(r'\(([\d.]+)G\) exceeds', found['error']):
+            found['peak'] = float(needed[1]) * targets.GIB
     print(json.dumps(found))
 
 

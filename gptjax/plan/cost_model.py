@@ -34,11 +34,12 @@ FITTED = Constants()
 _WITHIN = ('tensor', 'context')  # whose collectives are in the midst of a layer
 
 # What backward computes again of a layer, by remat policy. The last product of a layer
-# (`down`) nothing needs. What is offloaded to the host is not planned.
+# (`down`) nothing needs.
 AGAIN = {
     'none': frozenset[str](),
     'minimal': frozenset[str](),
     'dots': frozenset({'scores'}),
+    'offload': frozenset({'scores'}),
     'full': frozenset({'qkv', 'scores', 'out', 'up'}),
 }
 
@@ -72,6 +73,7 @@ class Time:
     links: float  # all of them, hidden or not
     network: float
     mfu: float
+    host: float = 0.0  # to and from its memory, hidden or not
 
     @property
     def step(self) -> float:
@@ -85,6 +87,7 @@ class Time:
             'HBM': self.memory,
             'ICI': self.links,
             'DCN': self.network,
+            'host': self.host,
         }
         return max(kinds, key=lambda kind: kinds[kind])
 
@@ -113,7 +116,8 @@ def seconds(
     arch, chip, L = work.arch, target.chip, work.arch.L / work.stages
     layer, head = products(arch), arch.V * arch.D
     again = sum(layer[part] for part in work.again if part in layer)
-    per_token = L * (3 * sum(layer.values()) + again) + 3 * head / work.stages
+    heads = 3 + ('head' in work.again)
+    per_token = L * (3 * sum(layer.values()) + again) + heads * head / work.stages
     dense = 2 * per_token / work.parts * work.tokens
     dense *= _padded(arch.D, chip.lanes) / arch.D
     # The peak is of bfloat16: float32 has half of it (TF32 of an H100), and twice the
@@ -131,13 +135,14 @@ def seconds(
     moved += held * work.parameters
     t_memory = moved / (chip.memory_rate * constants.reached)
     links = {one: one.bytes / rates[one.axis] for one in sent if one.axis != 'slice'}
-    t_links = math.fsum(links.values())
+    t_host = math.fsum(spent for one, spent in links.items() if one.axis == 'host')
+    t_links = math.fsum(links.values()) - t_host
     busy = t_products + t_scores + t_memory
     shown = math.fsum(
         spent * (constants.activations if one.axis in _WITHIN else constants.weights)
         for one, spent in links.items()
     )
-    shown = max(shown, t_links - busy)
+    shown = max(shown, t_links - busy, t_host - busy)
     across = math.fsum(one.bytes for one in sent if one.axis == 'slice')
     t_network = across / rates['slice']
     bubble = (work.stages - 1) / work.pipeline * busy
@@ -147,7 +152,7 @@ def seconds(
     done = work.flops_per_token * work.tokens / (work.parts * work.stages)
     mfu = done / ((busy + shown + waiting) * chip.flops)
     times = t_products, t_scores, t_memory, shown, waiting, t_links, t_network
-    return Time(*times, mfu)
+    return Time(*times, mfu, t_host)
 
 
 def _scores(work: Work, L: float, lanes: int) -> float:

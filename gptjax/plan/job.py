@@ -1,6 +1,7 @@
 """What is trained, and one way to lay it out: what the analytic plan reads of both."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
 import functools
 import math
@@ -14,8 +15,10 @@ from gptjax import command, trees
 from gptjax import sharding as sharding_lib
 from gptjax.model import config as model_config
 from gptjax.model import cost, transformer
-from gptjax.train import build, inputs
+from gptjax.train import build, freeze, inputs
 from gptjax.train import settings as settings_lib
+
+_OF_ADAMW = ('b1', 'b2', 'eps', 'mu_dtype', 'nu_dtype')  # options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,9 @@ class Layout:
     rows: int  # of a step, over all chips
     accumulate: int
     remat: str
+    pipeline: int = 0  # microbatches through the stages; 0: as many as stages
+    rounds: int = 1  # that they go around these
+    loss_rows: int = 0  # tokens of a microbatch whose logits exist at once; 0 is all
 
     def size(self, *axes: str) -> int:
         """Devices along these mesh axes together."""
@@ -36,8 +42,24 @@ class Layout:
         """Into how many parts a logical axis is split."""
         return self.size(*sharding_lib.table(self.rules).get(axis, ()))
 
+    @property
+    def turns(self) -> int:
+        """Iterations of a microbatch in which a stage of a pipeline has work."""
+        return (self.pipeline or self.size('stage')) * self.rounds
+
+    @property
+    def iterations(self) -> int:
+        """All of them: while the pipeline fills, stages compute on zeros."""
+        return self.turns + self.size('stage') - 1
+
+    @property
+    def sequence(self) -> int:
+        """Into how many parts the stream's length is split between products."""
+        return self.size('tensor') if 'sequence' in self.rules.split('_') else 1
+
     def __str__(self) -> str:
-        return ' x '.join(f'{axis} {n}' for axis, n in self.sizes) or 'one device'
+        axes = ' x '.join(f'{axis} {n}' for axis, n in self.sizes) or 'one device'
+        return axes + ', sequence' * (self.sequence > 1)
 
 
 def split(sizes: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
@@ -97,6 +119,8 @@ class Job:
         _, self.optimizer = build.optimizer_of(settings, self.steps, self.arch)
         model = transformer.make(self.arch, self.compute, sharding_lib.single())
         self.boxed = transformer.abstract(model)
+        self.trained = build.trained_of(settings, model)
+        self._held: dict[Any, Held] = {}
 
     @property
     def parameters(self) -> int:
@@ -118,11 +142,6 @@ class Job:
         arch = dataclasses.replace(self.arch, T=self.T)
         return cost.flops_per_token(arch)
 
-    def pipeline(self, stages: int) -> int:
-        """Microbatches that go through the stages, times how often they go round."""
-        compute = self.compute
-        return (compute.pipeline_microbatches or stages) * compute.pipeline_rounds
-
     @functools.cached_property
     def causal(self) -> float:
         """What is left of the operations without the scores that a mask hides."""
@@ -137,23 +156,47 @@ class Job:
         sizes = {
             axis: n if n > 0 else max(1, chips // fixed) for axis, n in mesh.items()
         }
-        return Layout(
-            split(sizes), rules, self.rows, self.compute.accumulate, self.compute.remat
+        one = self.compute
+        own = one.pipeline_microbatches, one.pipeline_rounds, one.loss_rows
+        return Layout(split(sizes), rules, self.rows, one.accumulate, one.remat, *own)
+
+    def spared(self) -> Iterator[tuple[str, 'Job']]:
+        """Settings with which AdamW's moments take less, and the job with them."""
+        section = self.settings['optimizer']
+        if section['name'] != 'adamw':
+            return
+        bf16, names = 'bfloat16', ('mu_dtype', 'nu_dtype')
+        few = {key: section[key] for key in section if key not in _OF_ADAMW}
+        few |= dict(
+            name='adafactor', decay_rate=0.8, threshold=1.0, parameter_scale=True
         )
+        for what, changed in (
+            (f'optimizer.mu_dtype={bf16}', {**section, 'mu_dtype': bf16}),
+            (
+                f'optimizer.mu_dtype={bf16} and optimizer.nu_dtype={bf16}',
+                {**section, **dict.fromkeys(names, bf16)},
+            ),
+            ('optimizer.name=adafactor', few),
+        ):
+            with contextlib.suppress(command.UserError):  # b2 too large, or muP
+                yield what, Job({**self.settings, 'optimizer': changed})
 
     def held(self, layout: Layout) -> Held:
         """Bytes of a device; UserError where a dimension does not divide."""
-        parts = {axis: layout.parts(axis) for axis in sharding_lib.LOGICAL_AXES}
-        weights, moments = (
-            math.fsum(leaf.part(parts) for leaf in leaves) for leaves in self._leaves
-        )
-        return Held(weights, moments, gradients=weights)
+        known = layout.sizes, layout.rules
+        if known not in self._held:
+            freeze.check_stages(self.trained, layout.parts('layers'))
+            parts = {axis: layout.parts(axis) for axis in sharding_lib.LOGICAL_AXES}
+            sums = (math.fsum(leaf.part(parts) for leaf in of) for of in self._leaves)
+            self._held[known] = Held(*sums)
+        return self._held[known]
 
     @functools.cached_property
-    def _leaves(self) -> tuple[list['_Leaf'], list['_Leaf']]:
-        """Arrays of the weights, and of the optimizer, which lie as they do."""
+    def _leaves(self) -> tuple[list['_Leaf'], ...]:
+        """Arrays of weights, optimizer and gradients, which lie as the first do."""
         params = nn.unbox(self.boxed)
-        opt_state = jax.eval_shape(self.optimizer.init, params)
+        grads = jax.eval_shape(self.trained.take, params)
+        opt_state = jax.eval_shape(self.optimizer.init, grads)
         axes = jax.tree.map(
             lambda leaf, spec: _Axes(tuple(spec) + (None,) * (leaf.ndim - len(spec))),
             params,
@@ -170,19 +213,23 @@ class Job:
                 lambda x: own if x.shape == param.shape else whole(x), leaf
             ),
             opt_state,
-            params,
-            axes,
+            grads,
+            self.trained.prune(axes),
             transform_non_params=whole,
             is_leaf=lambda leaf: isinstance(leaf, tuple),
         )
-        return tuple(  # type: ignore[return-value]
+        return tuple(
             [
                 _Leaf(leaf.shape, leaf.dtype.itemsize, named.axes)
                 for leaf, named in zip(
                     jax.tree.leaves(shapes), jax.tree.leaves(names), strict=True
                 )
             ]
-            for shapes, names in ((params, axes), (opt_state, like))
+            for shapes, names in (
+                (params, axes),
+                (opt_state, like),
+                (grads, self.trained.prune(axes)),
+            )
         )
 
     @functools.cached_property

@@ -24,7 +24,7 @@ class Bytes:
 
     @property
     def peak(self) -> float:
-        return sum(dataclasses.astuple(self))
+        return sum(vars(self).values())
 
 
 def estimate(
@@ -34,9 +34,14 @@ def estimate(
     arch, width = planned.arch, planned.width
     tensor, stages = layout.size('tensor'), layout.size('stage')
     L = arch.L / stages
-    per_token = saved(arch, layout.remat, tensor, lanes) * width
-    activations = L * tokens * per_token
-    temporaries = max(_loss(planned, layout, tokens), _layer(planned, layout, tokens))
+    per_token = saved(arch, layout.remat, tensor, lanes, layout.sequence)
+    if stages > 1:  # what goes into the stages in all iterations, and what comes out
+        per_token += 2 * arch.D / layout.sequence / L
+    # Stages find the activations of all iterations, also of those on zeros.
+    fill = layout.iterations / layout.turns
+    activations = L * tokens * per_token * width * fill
+    at_once = tokens * layout.rounds / layout.turns  # of a microbatch of the stages
+    temporaries = max(_loss(planned, layout, tokens), _layer(planned, layout, at_once))
     if width < 4:  # the weights of layers in the type of activations
         temporaries += held.weights / 4 * width
     copies = 2 if layout.accumulate > 1 else 1
@@ -49,34 +54,53 @@ def estimate(
     )
 
 
-def saved(
-    arch: config.Architecture, remat: str, tensor: int, lanes: int = 128
-) -> float:
-    """Numbers of a layer and a token that backward finds.
+def hosted(planned: job.Job, layout: job.Layout, tokens: float) -> float:
+    """Bytes of a microbatch that a device has in the memory of its host."""
+    if layout.remat != 'offload':
+        return 0.0
+    kept, moved = (
+        saved(planned.arch, remat, layout.size('tensor'), 1, layout.sequence)
+        for remat in ('offload', 'dots')
+    )
+    layers = planned.arch.L / layout.size('stage') * layout.iterations / layout.turns
+    return layers * tokens * (moved - kept) * planned.width
 
-    full: the layer's input. dots: the results of products too but the last, which
+
+def saved(
+    arch: config.Architecture,
+    remat: str,
+    tensor: int,
+    lanes: int = 128,
+    sequence: int = 1,
+) -> float:
+    """Numbers of a layer and a token that backward finds on the device.
+
+    full, offload: the layer's input. dots: results of products too but the last, which
     nothing reads again; heads are padded to the lanes of a register, 128 of a TPU.
     minimal: what attention gives, too. none: also what norms and activations leave.
+    tensor, sequence: into how many parts heads and the MLP, and the stream, are split.
     """
     head = math.ceil(arch.H / lanes) * lanes
     heads = (arch.N + 2 * arch.K) * head / tensor
     k = arch.experts.k if arch.experts else 1
     wide = arch.F * k / tensor
-    if remat == 'full':
-        return float(arch.D)
+    D = arch.D / sequence
+    if remat in ('full', 'offload'):
+        return D
     attended = arch.N * head / tensor
     if remat in ('dots', 'minimal'):
         # Splash has its statistics in float32, and in all lanes of a register.
         more = attended + 2 * arch.N * lanes / tensor if remat == 'minimal' else 0.0
-        return 2 * arch.D + heads + (2 if arch.gated else 1) * wide + more
-    return 10 * arch.D + 2 * heads + attended + (5 if arch.gated else 6) * wide
+        return 2 * D + heads + (2 if arch.gated else 1) * wide + more
+    return 10 * D + 2 * heads + attended + (5 if arch.gated else 6) * wide
 
 
 def _loss(planned: job.Job, layout: job.Layout, tokens: float) -> float:
     """Logits, which become their gradient; the head's weight whole, and its own."""
     arch, width = planned.arch, planned.width
-    vocab = arch.V / layout.size('tensor')
-    rows = min(tokens, planned.compute.loss_rows or tokens)
+    vocab = arch.V / layout.parts('vocab')
+    whole = layout.rows * planned.T / layout.accumulate  # tokens of all devices
+    rows = tokens * min(1, (layout.loss_rows or whole) / whole)
     gathered = layout.size('fsdp') > 1
     return rows * vocab * width + gathered * vocab * arch.D * (width + 4)
 
@@ -91,6 +115,9 @@ def _layer(planned: job.Job, layout: job.Layout, tokens: float) -> float:
     tensor = layout.size('tensor')
     k = arch.experts.k if arch.experts else 1
     worked = 5 * tokens * k * arch.F * width / tensor
+    if tensor > 1:  # gradients of what queries, keys and values read, to be summed;
+        # of a split sequence, what is gathered of either branch, too
+        worked += (3 + 2 * (layout.sequence > 1)) * tokens * arch.D * 4
     layer = planned.weights['layers'] / arch.L / tensor
     experts = planned.weights['experts'] / arch.L / tensor / layout.size('expert')
     return worked + (layout.size('fsdp') > 1) * 4 * (layer + experts)

@@ -68,6 +68,7 @@ def _one(plan: plans.Plan | plans.Refused) -> str:
     return (
         f'<h2>{escape(found.target.name)}: {escape(str(found.layout))}</h2>'
         f'<p>{escape(plan.note)}.{escape(paid)}</p>'
+        f'<p><code>{escape(" ".join(report.as_json(plan)["flags"]))}</code></p>'
         + _bar('Memory of a device', kinds, chip.memory)
         + _bar('Time of a step', spent, sum(spent.values()))
     )

@@ -111,6 +111,8 @@ def _plan(planned: job.Job, searched: _Searched, compiled: bool) -> Plan:
     found, known, note = _best(planned, searched, compiled)
     if planned.width == 4 and target.chip.platform != 'cpu':
         note += '; float32 at half the peak'
+    if planned.trained.layers:
+        note += '; frozen weights timed as those that are trained'
     times = (
         steps * search.resized(planned, found, rows, searched.constants).time.step
         for steps, rows in planned.stretches
@@ -134,16 +136,21 @@ def _best(
     for _ in range(_TRIES):
         one, *left = left
         known = ahead.compile_(planned.settings, target, one.layout)
-        if 'error' not in known:
-            if known['peak'] <= limit:
-                note = (
-                    f'compiled ahead of time for {target.chip.kind} in '
-                    f'{known["seconds"]:.0f} s; time by the analytic model'
-                )
-                return one, known, note
-            # Of the others those that fit if they are underestimated alike.
+        if 'error' not in known and known['peak'] <= limit:
+            note = (
+                f'compiled ahead of time for {target.chip.kind} in '
+                f'{known["seconds"]:.0f} s; time by the analytic model'
+            )
+            return one, known, note
+        if 'peak' in known:
+            # Others of these forms are underestimated alike.
             least, scale = min(least, known['peak']), known['peak'] / one.bytes.peak
-            left = [other for other in left if other.bytes.peak * scale <= limit]
+            scales = {one.layout.rules: scale}
+            left = [
+                other
+                for other in left
+                if other.bytes.peak * scales.get(other.layout.rules, 1) <= limit
+            ]
         if not left:
             break
     if math.isfinite(least):

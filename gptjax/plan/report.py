@@ -3,8 +3,9 @@
 import dataclasses
 from typing import Any
 
+from gptjax import sharding
+from gptjax.plan import ahead, search, targets
 from gptjax.plan import plans as plans_lib
-from gptjax.plan import targets
 from gptjax.train import show
 
 _GIB = targets.GIB
@@ -29,6 +30,7 @@ def as_json(plan: plans_lib.Plan | plans_lib.Refused) -> dict[str, Any]:
         'mesh': {**dict(layout.sizes), 'rules': layout.rules},
         'batch': {'rows': layout.rows, 'microbatches': layout.accumulate},
         'remat': layout.remat,
+        'flags': ahead.flags(plan.job.settings, layout),
     }
 
 
@@ -63,7 +65,8 @@ def row(plan: plans_lib.Plan | plans_lib.Refused) -> list[str]:
     """A target's cells under COLUMNS."""
     if isinstance(plan, plans_lib.Refused):
         return [plan.target, '-', 'refused', *'-' * (len(COLUMNS) - 3)]
-    told, chip = as_json(plan), plan.found.target.chip
+    told, chip, layout = as_json(plan), plan.found.target.chip, plan.found.layout
+    stages = f' x {layout.turns}' if layout.size('stage') > 1 else ''
     return [
         told['target'],
         f'{told["chips"]}',
@@ -75,8 +78,8 @@ def row(plan: plans_lib.Plan | plans_lib.Refused) -> list[str]:
         f'{told["days"]:,.2f}',
         'no price' if plan.cost is None else f'${plan.cost:,.0f}',
         told['binding'],
-        str(plan.found.layout),
-        f'{plan.found.layout.rows} / {plan.found.layout.accumulate}',
+        str(layout),
+        f'{layout.rows} / {layout.accumulate}{stages}',
         told['remat'],
     ]
 
@@ -88,7 +91,7 @@ def spent(plan: plans_lib.Plan) -> dict[str, float]:
         'products': time.products,
         'attention': time.attention,
         'HBM': time.memory,
-        'waiting for ICI': time.shown,
+        'waiting for links': time.shown,
         'waiting for DCN and others': time.waiting,
     }
     return {name: seconds for name, seconds in parts.items() if seconds}
@@ -107,6 +110,8 @@ def _one(plan: plans_lib.Plan | plans_lib.Refused) -> str:
     lines = [f'{found.target.name}: {plan.note}']
     if price is not None:
         lines.append(f'${price:.2f} for a chip and an hour: {source}')
+    if flags := ahead.flags(plan.job.settings, found.layout):
+        lines.append(f'to run it: {" ".join(flags)}')
     times = {**spent(plan), 'step': found.time.step}
     shown = [[name, f'{seconds * 1e3:,.1f}'] for name, seconds in times.items()]
     tables = [
@@ -118,12 +123,22 @@ def _one(plan: plans_lib.Plan | plans_lib.Refused) -> str:
     return '\n'.join(lines) + '\n\n' + '\n\n'.join(tables)
 
 
+def _link(found: search.Found, axis: str) -> str:
+    """What joins the devices of a mesh axis; of GPUs, the last axes fill a node."""
+    if axis == 'host':
+        return 'PCIe'
+    inner = sharding.MESH_AXES[sharding.MESH_AXES.index(axis) :]
+    if found.layout.size(*inner) > found.target.slice_chips:
+        return 'DCN'
+    return 'NVLink' if found.target.chip.platform == 'gpu' else 'ICI'
+
+
 def _sent(plan: plans_lib.Plan) -> str:
     rows = [
         [
             one.kind,
             one.axis,
-            'DCN' if one.axis == 'slice' else 'ICI',
+            _link(plan.found, one.axis),
             f'{one.count:,}',
             f'{one.bytes / 1e6:,.1f}',
         ]

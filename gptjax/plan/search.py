@@ -1,15 +1,20 @@
 """Mesh x batch x remat for a target: what fits, and of that the fastest."""
 
 from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
+import itertools
 import math
 
 from gptjax import command
 from gptjax.plan import cost_model, job, memory, targets, wire
 
 FULL = 0.9  # of the memory at most: allocators need some of it
-_REMAT = tuple(cost_model.AGAIN)
-_GROUPS = (1, 2, 4, 8, 16)  # devices that split a layer, or the experts
+# What a form must be faster by that no published row has: see `Found.doubts`.
+DOUBT = 1.02
+_GROUPS = (1, 2, 4, 8, 16)  # devices that split a layer, its experts, or rows
+_PIPELINES = (1, 2, 4)  # microbatches for each stage
+_CHUNKS = (1, 4, 16, 64)  # of the logits, of which one exists at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +31,18 @@ class Found:
     def fits(self) -> bool:
         return self.bytes.peak <= FULL * self.target.chip.memory
 
+    @property
+    def worth(self) -> tuple[float, int, float]:
+        """The least is the best; of equals the fewest mesh axes and the most room."""
+        step = self.time.step * DOUBT ** _doubts(self.layout)
+        return round(step, 4), len(self.layout.sizes), self.bytes.peak
+
+
+def _doubts(layout: job.Layout) -> int:
+    """How many of its forms no published row has."""
+    axes = layout.size('context') > 1, layout.size('stage') > 1, layout.sequence > 1
+    return sum(axes) + (layout.remat == 'offload') + (layout.loss_rows > 0)
+
 
 def evaluate(
     planned: job.Job,
@@ -35,15 +52,18 @@ def evaluate(
 ) -> Found:
     """One layout; UserError where a dimension or the batch does not divide."""
     arch, shards = planned.arch, layout.parts('batch')
-    if layout.rows % (shards * layout.accumulate):
+    parts, stages = layout.turns // layout.rounds, layout.size('stage')
+    if layout.rows % (shards * layout.accumulate * parts):
+        pipelined = f' of {parts} in the pipeline each' if stages > 1 else ''
         raise command.UserError(
-            f'data.batch_size is {layout.rows}, which {layout.accumulate} microbatches '
-            f'on {shards} data shards do not divide; set it to a multiple of '
-            f'{shards * layout.accumulate}.'
+            f'data.batch_size is {layout.rows}, which {layout.accumulate} microbatches'
+            f'{pipelined} on {shards} data shards do not divide; set it to a multiple '
+            f'of {shards * layout.accumulate * parts}.'
         )
-    held, sizes = planned.held(layout), dict(layout.sizes)
-    tokens = layout.rows * planned.T / shards / layout.size('context')
-    again = command.lookup(cost_model.AGAIN, layout.remat, 'remat policy of plans')
+    sizes, again = dict(layout.sizes), _again(layout)
+    held, tokens, taken = _taken(planned, target, layout)
+    # What a stage does in an iteration, it does for each microbatch of a pipeline.
+    times = layout.accumulate * layout.iterations // layout.rounds
     weights = planned.weights
     traffic = wire.Traffic(
         arch,
@@ -51,11 +71,17 @@ def evaluate(
         weights['layers'],
         weights['experts'],
         weights['tables'],
-        tokens / layout.accumulate,
-        layout.accumulate,
+        tokens / layout.accumulate / parts,
+        times,
         again,
+        layout.sequence > 1,
     )
-    sent = tuple(wire.sent(traffic, sizes))
+    sent = [*wire.sent(traffic, sizes)]
+    moved = memory.hosted(planned, layout, tokens / layout.accumulate)
+    if moved:
+        layers = round(arch.L / stages) * times
+        both = 2 * moved * layout.accumulate
+        sent.append(wire.Sent('offload activations', 'host', 2 * layers, both))
     work = cost_model.Work(
         arch,
         planned.T,
@@ -63,21 +89,34 @@ def evaluate(
         planned.flops_per_token,
         held.weights / 4,
         layout.size('tensor'),
-        layout.size('stage'),
-        layout.accumulate,
-        planned.pipeline(layout.size('stage')),
+        stages,
+        times,
+        layout.turns,
         again,
         planned.width,
     )
-    lanes = target.chip.lanes
     rates = wire.rates(target, sizes)
-    return Found(
-        target,
-        layout,
-        memory.estimate(planned, layout, held, tokens / layout.accumulate, lanes),
-        sent,
-        cost_model.seconds(work, target, sent, rates, constants),
-    )
+    time = cost_model.seconds(work, target, sent, rates, constants)
+    return Found(target, layout, taken, tuple(sent), time)
+
+
+def _again(layout: job.Layout) -> frozenset[str]:
+    """What backward computes again; what the ring gives, no policy keeps."""
+    remat = layout.remat
+    if layout.size('context') > 1 and remat == 'minimal':
+        remat = 'dots'
+    again = command.lookup(cost_model.AGAIN, remat, 'remat policy of plans')
+    return again | {'head'} if layout.loss_rows else again
+
+
+def _taken(
+    planned: job.Job, target: targets.Target, layout: job.Layout
+) -> tuple[job.Held, float, memory.Bytes]:
+    """What lies on a device, the tokens of a step there, and the peak."""
+    held, lanes = planned.held(layout), target.chip.lanes
+    tokens = layout.rows * planned.T / layout.parts('batch') / layout.size('context')
+    each = tokens / layout.accumulate
+    return held, tokens, memory.estimate(planned, layout, held, each, lanes)
 
 
 def resized(
@@ -89,83 +128,146 @@ def resized(
 
 
 def ranked(planned: job.Job, target: targets.Target) -> list[Found]:
-    """What fits, the fastest first; UserError that says the smallest slice if nothing.
-
-    Of equals, the one with the fewest mesh axes and the most room.
-    """
-
-    def worth(one: Found) -> tuple[float, int, float]:
-        return round(one.time.step, 4), len(one.layout.sizes), one.bytes.peak
-
-    tried = list(_all(planned, target))
-    if found := [one for one in tried if one.fits]:
-        return sorted(found, key=worth)
-    if not tried:
+    """What fits, the best first; UserError that says what would do if nothing."""
+    if found := sorted(_fitting(planned, target), key=lambda one: one.worth):
+        return found
+    if not any(_first(planned, target)):
         raise command.UserError(
             f'no mesh of {target.chips} chips divides the model and the '
             f'{planned.rows} rows of a step; set data.batch_size to a multiple of '
             f'{target.chips}.'
         )
     kind = target.name.partition('-')[0]
-    never = f'no slice of {kind} would do; take another chip, or a smaller model'
-    if target.chip.platform == 'gpu':
-        never = (
-            f'no single node of {kind} would do, and over several nodes plans shard '
-            'the weights within one node only; take another chip, or a smaller model'
-        )
     needed = next(
         (
             f'the smallest slice of {kind} that would do is {more.name}'
             for more in targets.larger(target)
-            if any(one.fits for one in _all(planned, more))
+            if any(_fitting(planned, more))
         ),
-        never,
+        f'no slice of {kind} would do; take another chip, or a smaller model',
     )
+    if spared := [
+        what for what, less in planned.spared() if any(_fitting(less, target))
+    ]:
+        needed += f'; on {target.name} it fits with {", or with ".join(spared)}'
     raise command.UserError(
         f'{planned.parameters / 1e9:.1f}B parameters do not fit on {target.name} '
         f'({target.chips} x {target.chip.memory / targets.GIB:.0f} GiB); {needed}.'
     )
 
 
-def _all(planned: job.Job, target: targets.Target) -> Iterator[Found]:
-    for sizes, rules in _meshes(planned, target):
-        for accumulate in _powers(planned.rows):
-            for remat in _REMAT:
-                layout = job.Layout(sizes, rules, planned.rows, accumulate, remat)
-                shards = layout.parts('batch') * accumulate
-                if any(rows % shards for _, rows in planned.stretches):
-                    continue
-                try:
-                    yield evaluate(planned, target, layout)
-                except command.UserError:
-                    continue  # something does not divide
+def _fitting(planned: job.Job, target: targets.Target) -> Iterator[Found]:
+    """What fits, with all numbers of microbatches, as a compiler may refuse the best.
+
+    Of forms with doubts, with the two that are fastest, where what no form changes,
+    the work of a device, leaves room for them to be the best.
+    """
+    best, work = math.inf, dict[frozenset[str], float]()
+    for one in _first(planned, target):
+        doubts, again = _doubts(one), _again(one)
+        fill = one.iterations / one.turns
+        least = sum(vars(planned.held(one)).values())
+        if least > FULL * target.chip.memory or (
+            doubts and work.get(again, 0.0) * fill * DOUBT**doubts >= best
+        ):
+            continue
+        counts = [n for n in _powers(planned.rows) if _divides(planned, one, n)]
+        group = [dataclasses.replace(one, accumulate=n) for n in counts]
+        # Whether anything fits: the most microbatches, or one, whose gradients need no
+        # copy to be added to.
+        if not any(_room(planned, target, end) for end in (group[0], group[-1])):
+            continue
+        rooms = (_room(planned, target, layout) for layout in group)
+        fits = (evaluate(planned, target, layout) for layout in rooms if layout)
+        for found in itertools.islice(fits, 2 if doubts else None):
+            time, best = found.time, min(best, found.worth[0])
+            busy = time.products + time.attention + time.memory
+            work[again] = min(busy, work.get(again, math.inf))
+            yield found
+
+
+def _room(
+    planned: job.Job, target: targets.Target, layout: job.Layout
+) -> job.Layout | None:
+    """A layout if it fits, or where a part of its logits at once does; else None."""
+    limit = FULL * target.chip.memory
+    whole = layout.rows * planned.T // layout.accumulate
+    for parts in (1,) if layout.loss_rows else _CHUNKS:
+        rows = whole // parts if parts > 1 else layout.loss_rows
+        one = dataclasses.replace(layout, loss_rows=rows)
+        _, tokens, taken = _taken(planned, target, one)
+        away = memory.hosted(planned, one, tokens / one.accumulate)
+        # Hosts have more memory for a chip than it has itself: 512 GiB for 8 v5e, 1,536
+        # for 8 v6e (Google's page of v6e), 448 for 4 v5p.
+        if taken.peak <= limit and away <= target.chip.memory:
+            return one
+    return None
+
+
+def _first(planned: job.Job, target: targets.Target) -> Iterator[job.Layout]:
+    """Layouts of one microbatch; last those with forms that `_doubts` counts."""
+    loss_rows = planned.compute.loss_rows
+    new = 'context', 'stage', 'sequence'
+    meshes = _meshes(planned, target)
+    for sizes, rules in sorted(meshes, key=lambda mesh: sum(f in mesh[1] for f in new)):
+        stages, ring = dict(sizes).get('stage', 1), 'context' in dict(sizes)
+        parts = [n * stages for n in _PIPELINES] if stages > 1 else [0]
+        for remat, pipeline in itertools.product(cost_model.AGAIN, parts):
+            one = job.Layout(
+                sizes, rules, planned.rows, 1, remat, pipeline, loss_rows=loss_rows
+            )
+            same = ring and remat == 'minimal'  # as 'dots'
+            if _divides(planned, one, 1) and not same:
+                yield one
+
+
+def _divides(planned: job.Job, layout: job.Layout, accumulate: int) -> bool:
+    pieces = layout.parts('batch') * accumulate * (layout.pipeline or 1)
+    return not any(rows % pieces for _, rows in planned.stretches)
 
 
 def _meshes(
     planned: job.Job, target: targets.Target
 ) -> Iterator[tuple[tuple[tuple[str, int], ...], str]]:
-    """Sizes and rules: data, fsdp, tensor and, of a mixture, experts."""
-    arch, chips = planned.arch, target.slice_chips
-    experts = _GROUPS if arch.experts else (1,)
-    for tensor in _GROUPS:
-        for expert in experts:
-            if chips % (tensor * expert) or arch.K % tensor:
-                continue
-            if arch.experts and arch.experts.E % expert:
-                continue
-            rest = chips // tensor // expert
-            for fsdp in _powers(rest):
-                sizes = {
-                    'slice': target.slices, 'data': rest // fsdp, 'fsdp': fsdp,
-                    'expert': expert, 'tensor': tensor,
-                }  # fmt: skip
-                yield job.split(sizes), rules_of(sizes)
+    """Sizes and rules of all forms, which models and rows do not rule out.
+
+    Within a node of GPUs is what is sent in the midst of a layer; data, weights and
+    stages may go on over nodes, where the axis `slice` does not.
+    """
+    arch, T, gpu = planned.arch, planned.T, target.chip.platform == 'gpu'
+    groups = (
+        [n for n in _GROUPS if arch.K % n == 0],
+        [n for n in _GROUPS if arch.experts and arch.experts.E % n == 0] or [1],
+        [n for n in _GROUPS if T % (2 * n) == 0 and not (n > 1 and arch.dropout)],
+        [n for n in _GROUPS if arch.L % n == 0],
+    )
+    several = _powers(target.slices) if gpu else [target.slices]
+    for slices, tensor, expert, context, stage in itertools.product(several, *groups):
+        chips, inner = target.chips // slices, tensor * expert * context
+        if chips % (inner * stage) or (stage > 1 and context > 1):
+            continue
+        if gpu and inner > target.slice_chips:
+            continue
+        rest = chips // inner // stage
+        for fsdp in _powers(rest):
+            if gpu and slices < target.slices and fsdp < rest:
+                continue  # as more slices are
+            found = {
+                'slice': slices, 'stage': stage, 'data': rest // fsdp, 'fsdp': fsdp,
+                'expert': expert, 'context': context, 'tensor': tensor,
+            }  # fmt: skip
+            sizes, rules = job.split(found), rules_of(found)
+            more = tensor > 1 and T % (tensor * context) == 0
+            with contextlib.suppress(command.UserError):  # weights that do not divide
+                planned.held(job.Layout(sizes, rules, planned.rows, 1, 'full'))
+                yield sizes, rules
+                yield from [(sizes, f'{rules}_sequence')] * more
 
 
 def rules_of(sizes: Mapping[str, int]) -> str:
     """The forms that a mesh of these sizes needs."""
-    forms = [axis for axis in ('fsdp', 'tensor', 'expert') if sizes.get(axis, 1) > 1]
-    return '_'.join(forms) or 'data'
+    forms = ('fsdp', 'tensor', 'expert', 'context', 'stage')
+    return '_'.join(axis for axis in forms if sizes.get(axis, 1) > 1) or 'data'
 
 
 def _powers(n: int) -> list[int]:

@@ -14,7 +14,7 @@ from gptjax.model import config as model_config
 from gptjax.model import kernels, transformer
 from gptjax.objectives import next_token
 from gptjax.objectives import table as objective_table
-from gptjax.train import begin, build, freeze, inputs
+from gptjax.train import begin, build, inputs
 from gptjax.train import guard as guard_lib
 from gptjax.train import settings as settings_lib
 from gptjax.train import state as state_lib
@@ -40,19 +40,20 @@ def of(config: Any, devices: Sequence[Any] = ()) -> Program:
     compute = dataclasses.replace(compute, attention=chosen)
     model = transformer.make(arch, compute, sharding)
     _, optimizer = build.optimizer_of(settings, settings['steps'], arch)
+    trained = build.trained_of(settings, model)
     guard: guard_lib.Options = settings_lib.of_loop(settings)['guard']
     run: Any = types.SimpleNamespace(  # what `begin.program` reads of a run
         model=model,
         objective=objective_table.OBJECTIVES['next_token'],
         loss_fn=next_token.make(model),
         optimizer=optimizer,
-        trained=freeze.EVERYTHING,
+        trained=trained,
         guard=guard,
     )
     boxed = transformer.abstract(model)
     extra = jax.eval_shape(lambda: {'guard': guard_lib.start(guard)})
     extra = _placed(extra, sharding.replicated)
-    shapes, places = state_lib.shardings_of(boxed, optimizer, sharding, extra=extra)
+    shapes, places = state_lib.shardings_of(boxed, optimizer, sharding, trained, extra)
     state = jax.tree.map(_placed, shapes, places)
     rows = jax.ShapeDtypeStruct((settings['data']['batch_size'], T), jnp.int32)
     rows = _placed(rows, sharding.named(('batch',)))
@@ -62,7 +63,7 @@ def of(config: Any, devices: Sequence[Any] = ()) -> Program:
     def start(params: core.Params) -> state_lib.State:
         own = {'guard': jax.device_put(guard_lib.start(guard), sharding.replicated)}
         seed = settings['seed']
-        return state_lib.create(params, optimizer, seed, places, extra=own)
+        return state_lib.create(params, optimizer, seed, places, trained, own)
 
     return Program(model, begin.program(run, places), (state, {}, batch), start)
 

@@ -1,8 +1,10 @@
 """What can be rented: chips, slices of them and prices. Imports no JAX.
 
 Rates are the vendors': Google's pages of v4, v5e, v5p and v6e, NVIDIA's data sheets of
-the H100 and H200; of one link, in one direction, "How to Scale Your Model" (Austin et
-al., 2025, part 2).
+the H100 and H200; of one link, in one direction, and of a TPU's way to its host, "How
+to Scale Your Model" (Austin et al., 2025, part 2). The memory of GPUs is what CUDA
+gives to a program, as out-of-memory errors of PyTorch tell it (vllm issue 27508 for the
+H100); nvidia-smi counts 0.5 GiB more.
 """
 
 import dataclasses
@@ -30,6 +32,11 @@ class Chip:
     names: int = 1  # what a slice is called by, for each chip: v5p counts cores
 
     @property
+    def host_rate(self) -> float:
+        """Bytes/s to the memory of the host; as many come back at the same time."""
+        return {'v6e': 32e9, 'H100': 64e9, 'H200': 64e9}.get(self.kind, 16e9)
+
+    @property
     def lanes(self) -> int:
         """What a dimension is padded to a multiple of: TPUs' units have 128 lanes."""
         return 128 if self.platform == 'tpu' else 1
@@ -53,8 +60,8 @@ CHIPS = {
     ),
     'v6e': Chip('v6e', 'tpu', 918e12, 32 * GIB, 1640e9, 90e9, 6.25e9, _FLAT),
     # 450 GB/s of NVLink and 50 GB/s of InfiniBand in each direction.
-    'h100': Chip('H100', 'gpu', 989.4e12, 80e9, 3350e9, 225e9, 50e9, _NODE, 2),
-    'h200': Chip('H200', 'gpu', 989.4e12, 141e9, 4800e9, 225e9, 50e9, _NODE, 2),
+    'h100': Chip('H100', 'gpu', 989.4e12, 79.1 * GIB, 3350e9, 225e9, 50e9, _NODE, 2),
+    'h200': Chip('H200', 'gpu', 989.4e12, 139.8 * GIB, 4800e9, 225e9, 50e9, _NODE, 2),
 }
 
 
@@ -106,12 +113,12 @@ def parse(name: str) -> Target:
 
 
 def larger(target: Target) -> list[Target]:
-    """The slices of the same chip that have more chips, smallest first."""
-    kind = target.name.partition('-')[0]
-    shapes = [
-        shape for shape in target.chip.shapes if math.prod(shape) > target.slice_chips
-    ]
-    return [parse(f'{kind}-{math.prod(shape) * target.chip.names}') for shape in shapes]
+    """Slices of the same chip with more chips, or nodes, the smallest first."""
+    kind, chip = target.name.partition('-')[0], target.chip
+    sizes = [math.prod(shape) for shape in chip.shapes]
+    if chip.platform == 'gpu':
+        sizes += [8 * 2**n for n in range(1, 10)]
+    return [parse(f'{kind}-{n * chip.names}') for n in sizes if n > target.chips]
 
 
 def price(target: Target) -> tuple[float | None, str]:

@@ -34,6 +34,7 @@ class Traffic:
     tokens: float  # of one device in a microbatch
     accumulate: int
     again: frozenset[str]  # what backward computes again
+    sequence: bool = False  # the stream's length is split over `tensor`
 
 
 _ROOM = 1.25  # what a round of `experts` can send, of the even share
@@ -45,7 +46,7 @@ def sent(traffic: Traffic, sizes: Mapping[str, int]) -> Iterator[Sent]:
     arch, times, width = traffic.arch, traffic.accumulate, traffic.width
     L = arch.L / n['stage']
     dense = traffic.layer_weights / n['tensor'] / n['stage']
-    table = traffic.table_weights / n['tensor']
+    table = traffic.table_weights / n['tensor'] / n['stage']
     expert = traffic.expert_weights / n['tensor'] / n['expert'] / n['stage']
     whole = dense + expert + table
     stream = traffic.tokens * arch.D * width  # the residual stream of a device
@@ -68,7 +69,12 @@ def sent(traffic: Traffic, sizes: Mapping[str, int]) -> Iterator[Sent]:
     if n['tensor'] > 1:
         passes = 4 + ('out' in traffic.again)
         summed = 2 * ring['tensor'] * stream * passes * L * times
-        yield Sent('sum activations', 'tensor', passes * layers * times, summed)
+        # A sum in its two halves, and two gathers of what products read, in backward.
+        more = (2 if 'out' not in traffic.again else 1) * traffic.sequence
+        summed += ring['tensor'] * stream * more * L * times
+        count = (passes * (1 + traffic.sequence) + more) * layers * times
+        kind = 'gather and scatter' if traffic.sequence else 'sum'
+        yield Sent(f'{kind} activations', 'tensor', count, summed)
     if n['context'] > 1:
         keys = traffic.tokens * 2 * arch.K * arch.H * width
         passes = 3 + ('scores' in traffic.again)  # backward sends gradients as well
@@ -90,14 +96,16 @@ def rates(target: targets.Target, sizes: Mapping[str, int]) -> dict[str, float]:
 
     Mesh axes take dimensions of the slice from the last one on, as they lie closest
     together. A ring sends both ways; a line, and a part of a dimension, one way. Slices
-    of three dimensions have rings where all of them are multiples of 4, or none.
+    of three dimensions have rings where all of them are multiples of 4, or none. What
+    is left of an axis of GPUs goes on over nodes: each GPU of it that a node has brings
+    a network card, and the slower of both binds. `host` is the way to its memory.
     """
     chip, left = target.chip, sorted(target.shape)
     rings = len(left) < 3 or not any(dim % chip.wrap for dim in left)
-    found = {'slice': chip.network_rate}
+    found = {'slice': chip.network_rate, 'host': chip.host_rate}
     for axis in reversed(_AXES[1:]):
         size, rate = sizes.get(axis, 1), 0.0
-        while size > 1 and left:
+        while size > 1 and max(left, default=1) > 1:
             fits = [dim for dim in left if size % dim == 0 and dim > 1]
             if fits:
                 dim = max(fits)
@@ -109,5 +117,8 @@ def rates(target: targets.Target, sizes: Mapping[str, int]) -> dict[str, float]:
                 left.remove(part)
                 left.append(max(1, part // size))
                 rate, size = rate + chip.link_rate, 1
+        if size > 1:
+            cards = sizes[axis] // size * chip.network_rate
+            rate = min(rate or cards, cards)
         found[axis] = rate or chip.link_rate
     return found

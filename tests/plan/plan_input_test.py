@@ -4,6 +4,7 @@ import json
 import subprocess
 import types
 
+import planning
 import pytest
 
 from configs import gpt2
@@ -58,11 +59,7 @@ def test_the_optimizer_of_a_plan_is_that_of_the_model():
     """muP scales updates, of some optimizers alone. Mutation: no arch is passed."""
     config = gpt2.get_config('small')
     config.model.base_D = 256
-    assert job.Job(settings_lib.of(config)).own(1).rows == 512
-    config.optimizer = dict(
-        name='adafactor', decay_rate=0.8, threshold=1.0, parameter_scale=True,
-        learning_rate=1e-3, warmup_steps=0, final_learning_rate=0.0,
-        weight_decay=0.0, clip_norm=1.0, freeze=(),
-    )  # fmt: skip
+    assert planning.job_of(config).own(1).rows == 512
+    config.optimizer = planning.ADAFACTOR
     with pytest.raises(command.UserError, match='muP'):
-        job.Job(settings_lib.of(config))
+        planning.job_of(config)

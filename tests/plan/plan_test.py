@@ -5,6 +5,7 @@ import json
 import math
 
 import jax
+import planning
 import pytest
 
 from configs import gpt2, pretrain
@@ -23,13 +24,12 @@ from gptjax.plan import (
     targets,
 )
 from gptjax.train import log
-from gptjax.train import settings as settings_lib
 from gptjax.train import state as state_lib
 
 
 @pytest.fixture(scope='module')
 def xl():
-    return job.Job(settings_lib.of(gpt2.get_config('xl')))
+    return planning.job_of(gpt2.get_config('xl'))
 
 
 @pytest.fixture(scope='module')
@@ -60,13 +60,9 @@ def test_weights_and_moments_are_exact(xl):
 def test_moments_of_another_shape_lie_everywhere():
     """Adafactor has m + n numbers for a matrix of m x n: a hundredth of AdamW's."""
     config = gpt2.get_config('small')
-    adamw = job.Job(settings_lib.of(config)).held(FSDP).optimizer
-    config.optimizer = dict(
-        name='adafactor', decay_rate=0.8, threshold=1.0, parameter_scale=True,
-        learning_rate=1e-3, warmup_steps=0, final_learning_rate=0.0,
-        weight_decay=0.0, clip_norm=1.0, freeze=(),
-    )  # fmt: skip
-    assert job.Job(settings_lib.of(config)).held(FSDP).optimizer < adamw / 20
+    adamw = planning.job_of(config).held(FSDP).optimizer
+    config.optimizer = planning.ADAFACTOR
+    assert planning.job_of(config).held(FSDP).optimizer < adamw / 20
 
 
 FSDP = job.Layout((('fsdp', 4),), 'fsdp', 512, 1, 'full')
@@ -79,7 +75,7 @@ def test_what_backward_finds():
     what attention gives, and two results of F. Mutation: heads of 8 numbers.
     """
     arch = pretrain.get_config('llama-nano')
-    made = job.Job(settings_lib.of(arch)).arch
+    made = planning.job_of(arch).arch
     made = dataclasses.replace(made, D=32, N=4, K=2, H=8, F=64)
     assert memory.saved(made, 'full', 1) == 32
     assert memory.saved(made, 'dots', 1) == 32 + 8 * 128 + 32 + 2 * 64
@@ -104,6 +100,7 @@ def test_the_fields_of_json(made):
     assert list(told[0]) == [
         'target', 'chips', 'peak_bytes_per_device', 'step_seconds', 'mfu',
         'tokens_per_second', 'days', 'cost_usd', 'binding', 'mesh', 'batch', 'remat',
+        'flags',
     ]  # fmt: skip
     json.dumps(told)
     one, plan = told[0], made.plans[0]
@@ -115,7 +112,7 @@ def test_the_fields_of_json(made):
 
 GOLDEN = """
 v5e-16 16 13.4_of_16 3.21_s 53.2% 50.7% 163,102 0.71 $327 compute fsdp_16 minimal
-h100-8 8 54.5_of_75 1.05_s 64.5% 61.6% 497,052 0.23 $483 compute fsdp_8 minimal
+h100-8 8 54.5_of_79 1.05_s 64.5% 61.6% 497,052 0.23 $483 compute fsdp_8 minimal
 """
 
 
@@ -140,11 +137,9 @@ def test_text_and_page_tell_the_same(made):
 
 
 def test_what_fits_nowhere_is_told_the_smallest_slice_that_would_do():
-    config = pretrain.get_config('llama-2-70b')
-    with pytest.raises(command.UserError, match=r'do not fit on v5e-16 .* is v5e-256'):
-        plans.make(config, ['v5e-16'], compiled=False)
-    with pytest.raises(command.UserError, match='no single node of h100'):
-        plans.make(config, ['h100-1'], compiled=False)
+    config = pretrain.get_config('llama-2-7b')
+    with pytest.raises(command.UserError, match=r'do not fit on v5e-4 .* is v5e-16\.'):
+        plans.make(config, ['v5e-4'], compiled=False)
 
 
 def test_what_is_no_pretraining_is_refused():
@@ -153,7 +148,7 @@ def test_what_is_no_pretraining_is_refused():
     with pytest.raises(command.UserError, match='plans are of pretraining'):
         plans.make(config, ['v5e-16'], compiled=False)
     config = gpt2.get_config('small')
-    config.data.batch_size = 1
+    config.data.batch_size, config.model.T = 1, 1023  # nor are rows split
     with pytest.raises(command.UserError, match='multiple of 16'):
         plans.make(config, ['v5e-16'], compiled=False)
 
@@ -168,7 +163,7 @@ def test_a_calibrated_plan_gives_back_its_calibration(monkeypatch):
     """A step that took 3 s is forecast to take 3 s. Mutation: one rate not scaled."""
     config = pretrain.get_config('llama-nano')
     config.data.batch_size = 16  # of 256 tokens, as the calibration has them
-    made = job.Job(settings_lib.of(config))
+    made = planning.job_of(config)
     chip = targets.Chip('cpu', 'cpu', 1e11, 1e10, 1e10, 1e10, 1e10, ((1,),))
     here = targets.Target('cpu', chip, (1,))
     monkeypatch.setattr(cpu, 'measured', lambda program: 3.0)

@@ -4,9 +4,10 @@ import dataclasses
 import json
 import math
 
+import planning
 import pytest
 
-from configs import gpt2, pretrain
+from configs import gpt2
 from gptjax import command
 from gptjax.plan import (
     ahead,
@@ -19,18 +20,21 @@ from gptjax.plan import (
     search,
     targets,
 )
-from gptjax.train import settings as settings_lib
 
 GIB = targets.GIB
 
 
-def compiler(monkeypatch, peaks):
-    """`ahead.compile_` that says these peaks, in turn; the layouts that it saw."""
-    seen, left = [], iter(peaks)
+def compiler(monkeypatch, peaks, more=()):
+    """`ahead.compile_` that says these peaks, in turn; the layouts that it saw.
+
+    more: what it says besides of the first ones.
+    """
+    seen, left, said = [], iter(peaks), iter(more)
 
     def compile_(settings, target, layout):
         seen.append(layout)
-        return {'peak': next(left), 'seconds': 1.0, 'collectives': {}}
+        told = {'peak': next(left), 'seconds': 1.0, 'collectives': {}}
+        return {**told, **next(said, {})}
 
     monkeypatch.setattr(ahead, 'missing', lambda target: '')
     monkeypatch.setattr(ahead, 'compile_', compile_)
@@ -65,6 +69,10 @@ def test_a_compiled_peak_above_the_memory_is_not_the_best(monkeypatch):
     (plan,) = plans.make(config, ['v5e-16'], compiled=True).plans
     assert plan.compiled['peak'] == 12 * GIB
     assert plan.found.layout == seen[1] != seen[0]
+    seen = compiler(monkeypatch, [27 * GIB, 12 * GIB], [{'error': 'too large'}])
+    (plan,) = plans.make(config, ['v5e-16'], compiled=True).plans
+    assert plan.found.layout == seen[1] != seen[0]
+    assert plan.found.bytes.peak * 27 / 13.4 < 0.9 * 16 * GIB
     compiler(monkeypatch, [15 * GIB] * 3)
     with pytest.raises(command.UserError, match=r'15\.0 GiB and more on v5e-16'):
         plans.make(config, ['v5e-16'], compiled=True)
@@ -90,7 +98,7 @@ def test_batches_that_grow():
 
 def test_lanes_are_of_tpus():
     """Heads of 64 take their 64 numbers on a GPU. Mutation: 128 everywhere."""
-    arch = job.Job(settings_lib.of(gpt2.get_config('small'))).arch
+    arch = planning.job_of(gpt2.get_config('small')).arch
     heads = 3 * arch.N * 64
     assert memory.saved(arch, 'dots', 1, 1) == 2 * arch.D + heads + arch.F
     chips = [targets.CHIPS[kind].lanes for kind in ('v5p', 'v6e', 'h100', 'h200')]
@@ -109,14 +117,14 @@ def test_float32_has_half_the_peak_of_bfloat16():
     """Mutation: one peak for all."""
     config = gpt2.get_config('small')
     config.compute.dtype = 'float32'
-    made = job.Job(settings_lib.of(config))
+    made = planning.job_of(config)
     target, layout = (
         targets.parse('h100-8'),
         job.Layout((('data', 8),), 'data', 512, 4, 'full'),
     )
     single = search.evaluate(made, target, layout).time
     config.compute.dtype = 'bfloat16'
-    half = search.evaluate(job.Job(settings_lib.of(config)), target, layout).time
+    half = search.evaluate(planning.job_of(config), target, layout).time
     assert single.products == pytest.approx(2 * half.products)
     assert single.attention == pytest.approx(2 * half.attention)
     assert half.memory < single.memory <= 2 * half.memory
@@ -124,10 +132,3 @@ def test_float32_has_half_the_peak_of_bfloat16():
     config.compute.dtype = 'float32'
     (plan,) = plans.make(config, ['h100-8'], compiled=False).plans
     assert plan.note.endswith('float32 at half the peak')
-
-
-def test_several_nodes_are_told_that_weights_stay_within_one():
-    """Mutation: what says that no GPUs of this kind would do."""
-    config = pretrain.get_config('llama-2-70b')
-    with pytest.raises(command.UserError, match='shard the weights within one node'):
-        plans.make(config, ['h100-64'], compiled=False)

@@ -1,0 +1,282 @@
+"""Each form that plans search against closed forms worked by hand."""
+
+import dataclasses
+
+import planning
+import pytest
+
+from configs import gpt2
+from gptjax import command
+from gptjax.model.families import llama
+from gptjax.plan import (
+    ahead,
+    cost_model,
+    job,
+    memory,
+    plans,
+    report,
+    search,
+    targets,
+    wire,
+)
+from gptjax.train import freeze, show
+from gptjax.train import settings as settings_lib
+
+V5E = targets.parse('v5e-16')
+
+
+def config_of(rows=64, T=1024, **changes):
+    """4 layers of width 512, F of 2048, 4 heads of 128, V of 4096."""
+    config = gpt2.get_config('small')
+    config.model.update(L=4, D=512, F=2048, N=4, K=4, H=128, V=4096, T=T)
+    config.data.batch_size = rows
+    config.update(changes)
+    return config
+
+
+@pytest.fixture(scope='module')
+def small():
+    return planning.job_of(config_of())
+
+
+def found(planned, sizes, remat='full', accumulate=1, **changes):
+    sequence = '_sequence' * changes.pop('sequence', False)
+    layout = job.Layout(
+        job.split(sizes), search.rules_of(sizes) + sequence, planned.rows, accumulate,
+        remat, **changes,
+    )  # fmt: skip
+    one = search.evaluate(planned, V5E, layout)
+    return one, {sent.kind: sent for sent in one.sent}
+
+
+def test_rows_over_devices_pass_keys_and_values(small):
+    """Of 4 x 4 devices each has 16 rows of 256 tokens, and sends its keys 3 times.
+
+    Mutations: tokens of whole rows; `minimal` that keeps what the ring gives.
+    """
+    one, sent = found(small, {'data': 4, 'context': 4})
+    keys = 16 * 256 * 2 * 512 * 2  # bytes of a layer's
+    passed = sent['pass keys and values']
+    assert passed.bytes == 4 * 3 * keys * 4  # scores again, shifts, layers
+    assert one.bytes.activations == 4 * 16 * 256 * 512 * 2
+    minimal, dots = (
+        found(small, {'data': 4, 'context': 4}, remat)[0].time
+        for remat in ('minimal', 'dots')
+    )
+    assert minimal == dots
+    assert minimal != found(small, {'data': 4, 'context': 4}, 'none')[0].time
+
+
+def test_stages_compute_on_zeros_while_they_fill(small):
+    """8 microbatches of 4 stages are 11 iterations: 3 / 8 more, and 11 / 8 is kept.
+
+    Mutations: what is kept of 8 iterations; a bubble of the whole batch.
+    """
+    one, sent = found(small, {'data': 4, 'stage': 4}, pipeline=8)
+    stream = 16 * 1024 * 512 * 2  # of a device's 16 rows, of which 2 are a microbatch
+    assert sent['pass activations'].bytes == 2 * 11 / 8 * stream
+    # A stage's one layer finds its input; all that goes in, and comes out, is there.
+    assert one.bytes.activations == (1 + 2) * 11 / 8 * stream
+    time = one.time
+    busy = time.products + time.attention + time.memory
+    assert time.waiting == pytest.approx(3 / 8 * busy)
+    more = found(small, {'data': 4, 'stage': 4}, pipeline=16)[0].time
+    assert more.waiting < time.waiting
+
+
+def test_weights_are_gathered_in_each_iteration_of_stages(small):
+    """19 of 16 microbatches. Mutation: once a step."""
+    _, sent = found(small, {'fsdp': 4, 'stage': 4}, pipeline=16)
+    weights = small.weights['layers'] + small.weights['tables']
+    expected = 19 * 2 * 3 / 4 * weights / 4 * 2
+    assert sent['gather weights'].bytes == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(('remat', 'halves'), [('minimal', 10), ('full', 11)])
+def test_a_split_sequence_gathers_and_scatters(small, remat, halves):
+    """Half a sum is a gather, or a scatter: 4 forward, 6 backward; `full` 2 + 1 again,
+    and none of backward's two gathers more. What is kept of the stream is a fourth.
+
+    Mutation: as many bytes as the sums of `tensor`.
+    """
+    _, sent = found(small, {'data': 4, 'tensor': 4}, remat, sequence=True)
+    stream = 16 * 1024 * 512 * 2
+    assert sent['gather and scatter activations'].bytes == halves * 4 * 3 / 4 * stream
+    assert sent['gather and scatter activations'].count == halves * 4
+    arch = llama.SIZES['2-7b']
+    whole, split = (memory.saved(arch, 'dots', 4, 128, n) for n in (1, 4))
+    assert whole - split == 2 * arch.D * 3 / 4
+
+
+def test_what_is_offloaded_goes_over_the_host(small):
+    """On the device lies a layer's input, as of `full`; the rest goes there and back.
+
+    Mutations: one way; the rate of a chip's links.
+    """
+    one, sent = found(small, {'data': 16}, 'offload')
+    tokens, layers = 4 * 1024, 4
+    # The results of queries, keys and values, of the output, and of `up`.
+    kept = (3 + 1 + 4) * 512 * 2
+    assert sent['offload activations'].bytes == 2 * layers * tokens * kept
+    full = found(small, {'data': 16})[0]
+    assert one.bytes.activations == full.bytes.activations
+    assert one.time.host == sent['offload activations'].bytes / 16e9
+    assert one.time.binding == 'host'
+    time = one.time
+    busy = time.products + time.attention + time.memory
+    assert time.shown == pytest.approx(time.host - busy)
+    assert targets.parse('v6e-8').chip.host_rate == 32e9
+
+
+def test_logits_in_parts_take_less_and_compute_the_head_again(small):
+    """An eighth of the logits; 8 in place of 6 operations of the head's weights.
+
+    Mutation: parts of a device's tokens, where `loss_rows` counts those of all.
+    """
+    plain, _ = found(small, {'data': 16})
+    parts, _ = found(small, {'data': 16}, loss_rows=64 * 1024 // 8)
+    layout = plain.layout
+    split = dataclasses.replace(layout, loss_rows=64 * 1024 // 8)
+    tokens = 4 * 1024.0
+    assert memory._loss(small, layout, tokens) == tokens * 4096 * 2
+    assert memory._loss(small, split, tokens) == tokens * 4096 * 2 / 8
+    more = parts.time.products - plain.time.products
+    head = 2 * 4096 * 512 * tokens
+    assert more * V5E.chip.flops * 0.95 == pytest.approx(head)
+
+
+def test_long_rows_of_small_batches_are_split():
+    """4 rows on 16 chips. Mutation: a search of data, fsdp and tensor alone."""
+    planned = planning.job_of(config_of(rows=4, T=16_384))
+    best = search.ranked(planned, V5E)[0].layout
+    assert best.size('context') * best.size('tensor') == 4
+    assert best.size('context') > 1
+    assert best.rules.startswith('fsdp') == (best.size('fsdp') > 1)
+
+
+def test_a_form_that_no_published_row_has_must_be_2_percent_faster(small):
+    simple, _ = found(small, {'fsdp': 16})
+    offload = dataclasses.replace(simple.layout, remat='offload')
+    same = dataclasses.replace(simple, layout=offload)
+    assert same.worth[0] == pytest.approx(1.02 * simple.time.step, abs=1e-4)
+    assert simple.worth < same.worth
+
+
+@pytest.mark.parametrize('forms', [
+    {'fsdp': 4, 'context': 4}, {'data': 2, 'stage': 8}, {'fsdp': 8, 'tensor': 2},
+])  # fmt: skip
+def test_flags_make_a_run_of_the_layout(forms):
+    """What `--config` says with them is what is compiled. Mutation: a flag left out."""
+    config = gpt2.get_config('xl')
+    config.model.L = 8
+    planned = planning.job_of(config)
+    pipeline = 16 if 'stage' in forms else 0
+    rules = search.rules_of(forms) + '_sequence' * ('tensor' in forms)
+    layout = job.Layout(
+        job.split(forms), rules, 512, 2, 'offload', pipeline, loss_rows=4096
+    )
+    flags = ahead.flags(planned.settings, layout)
+    overrides = [*flags, '--config.model.L=8']
+    ran = settings_lib.of(command.load_config('configs/gpt2.py:xl', overrides))
+    laid = ahead.laid(planned.settings, layout)
+    assert ran['compute'] == laid['compute']
+    ones = dict.fromkeys(ran['mesh'], 1)
+    assert ran['mesh'] == {**ones, **laid['mesh']}
+    assert planning.job_of(command.load_config('configs/gpt2.py:xl', overrides)).own(
+        16
+    ) == dataclasses.replace(layout, rows=512)
+
+
+def test_a_kernel_of_whole_rows_gives_way_to_the_ring():
+    """And the ring to another. Mutation: the config's own."""
+    settings = dict(planning.job_of(config_of()).settings)
+    ring = job.Layout((('context', 4),), 'context', 64, 1, 'full')
+    plain = job.Layout((('data', 4),), 'data', 64, 1, 'full')
+    for kernel, layout, expected in (
+        ('splash', ring, 'auto'), ('ring', ring, 'ring'), ('ring', plain, 'auto'),
+        ('splash', plain, 'splash'),
+    ):  # fmt: skip
+        settings['compute'] = {**settings['compute'], 'attention': kernel}
+        assert ahead.laid(settings, layout)['compute']['attention'] == expected
+
+
+def test_weights_go_over_nodes_at_the_rate_of_their_network_cards():
+    """8 GPUs of a node have 8 x 50 GB/s, less than 450 of NVLink; 4 of them 200.
+
+    Mutation: the rate of NVLink, or of one card.
+    """
+    target = targets.parse('h100-64')
+    assert wire.rates(target, {'fsdp': 8})['fsdp'] == 450e9
+    assert wire.rates(target, {'fsdp': 64})['fsdp'] == 400e9
+    assert wire.rates(target, {'fsdp': 32, 'tensor': 2})['fsdp'] == 200e9
+    assert wire.rates(target, {'fsdp': 8, 'tensor': 8})['fsdp'] == 50e9
+    larger = [one.name for one in targets.larger(targets.parse('h100-4'))]
+    assert larger[:3] == ['h100-8', 'h100-16', 'h100-32']
+
+
+def test_a_refusal_names_the_optimizers_that_would_fit():
+    """8, 6, 4 and about 0 bytes for each weight. Mutation: any of them."""
+    config = gpt2.get_config('xl')
+    config.model.L = 30
+    job_ = planning.job_of(config)
+    with pytest.raises(
+        command.UserError, match=r'on v5e-1 it fits with .*optimizer.name=ad'
+    ):
+        search.ranked(job_, targets.parse('v5e-1'))
+    held = [less.held(ON_16).optimizer for _, less in job_.spared()]
+    first = job_.held(ON_16).optimizer
+    assert held[0] == pytest.approx(first * 6 / 8)
+    assert held[1] == pytest.approx(first * 4 / 8)
+    assert held[2] < first / 20
+
+
+ON_16 = job.Layout((('fsdp', 16),), 'fsdp', 512, 1, 'full')
+
+
+ALONE = job.Layout((), 'data', 512, 1, 'full')
+
+
+def test_frozen_weights_have_no_moments_and_no_gradients():
+    """3 of 4 layers. Mutation: moments of all."""
+    config = config_of()
+    whole = planning.job_of(config).held(ALONE)
+    config.optimizer.freeze = ('blocks[:3]',)
+    part = planning.job_of(config)
+    assert part.held(ALONE).weights == whole.weights
+    layers = part.weights['layers']
+    assert part.held(ALONE).gradients == whole.weights - layers * 3 / 4 * 4
+    assert part.held(ALONE).optimizer < whole.optimizer - layers * 3 / 4 * 7
+
+
+def test_plans_and_show_refuse_frozen_stacks_of_stages_alike():
+    config = config_of()
+    config.optimizer.freeze = ('blocks[:3]',)
+    stages = job.Layout((('stage', 2),), 'stage', 64, 1, 'full')
+    with pytest.raises(command.UserError) as planned:
+        planning.job_of(config).held(stages)
+    show.remesh(config, 'stage=2')
+    with pytest.raises(command.UserError) as shown:
+        show.text(config)
+    assert str(planned.value) == str(shown.value)
+    assert 'leaves 1 layers' in str(shown.value)
+    freeze.check_stages(freeze.EVERYTHING, 2)
+
+
+def test_policies_of_plans_are_those_of_models():
+    from gptjax.model import config as model_config
+
+    assert set(cost_model.AGAIN) == set(model_config.REMAT)
+
+
+def test_links_are_told_by_what_they_cross():
+    """Mutation: the links of TPUs for all."""
+    config = gpt2.get_config('xl')
+    made = plans.make(config, ['h100-16', 'v5e-16x2'], compiled=False)
+    nodes, slices = made.plans
+    assert nodes.found.layout.sizes == (('fsdp', 16),)
+    assert [report._link(nodes.found, axis) for axis in ('fsdp', 'tensor', 'host')] == [
+        'DCN', 'NVLink', 'PCIe',
+    ]  # fmt: skip
+    links = [report._link(slices.found, axis) for axis in ('slice', 'fsdp')]
+    assert links == ['DCN', 'ICI']
+    assert '--config.mesh.slice=2 --config.mesh.fsdp=16' in report.text(made)
