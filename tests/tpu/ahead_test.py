@@ -7,12 +7,16 @@ from gptjax.plan import ahead, job, search, targets
 from gptjax.train import settings as settings_lib
 
 
-@pytest.fixture(scope='module')
-def planned():
+def config_of():
     config = gpt2.get_config('small')
     config.model.update(L=3, D=512, F=2048, N=4, K=4, H=128, V=2048)
     config.data.batch_size = 32
-    return job.Job(settings_lib.of(config))
+    return config
+
+
+@pytest.fixture(scope='module')
+def planned():
+    return job.Job(settings_lib.of(config_of()))
 
 
 def test_the_estimate_is_near_what_the_compiler_has(planned):
@@ -39,3 +43,23 @@ def test_what_does_not_fit_is_an_error_of_one_line(planned):
     compiled = ahead.compile_(planned.settings, target, layout)
     assert 'RESOURCE_EXHAUSTED' in compiled['error']
     assert '\n' not in compiled['error']
+
+
+def test_two_slices_sum_their_gradients_over_the_network():
+    """Each chip sends its part of the gradients once: a sum of two is half a ring's.
+
+    Compiled, sums are done within a slice first. Mutation: a mesh whose `fsdp` crosses
+    slices sends weights too.
+    """
+    config = config_of()
+    config.model.T, config.compute.attention = 128, 'reference'  # compiles in 40 s
+    planned = job.Job(settings_lib.of(config))
+    target = targets.parse('v5e-4x2')
+    layout = job.Layout((('slice', 2), ('fsdp', 4)), 'fsdp', 32, 1, 'full')
+    found = search.evaluate(planned, target, layout)
+    compiled = ahead.compile_(planned.settings, target, layout)
+    assert 'error' not in compiled, compiled
+    (expected,) = (one.bytes for one in found.sent if one.axis == 'slice')
+    assert expected == pytest.approx(4 * planned.parameters / 4)
+    _, moved = compiled['collectives']['across slices']
+    assert 0.95 * expected < moved < 1.4 * expected
