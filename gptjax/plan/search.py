@@ -78,7 +78,7 @@ def evaluate(
     )
     sent = [*wire.sent(traffic, sizes)]
     moved = memory.hosted(planned, layout, tokens / layout.accumulate)
-    if moved:
+    if moved and target.chip.platform != 'cpu':  # which has one memory
         layers = round(arch.L / stages) * times
         both = 2 * moved * layout.accumulate
         sent.append(wire.Sent('offload activations', 'host', 2 * layers, both))
@@ -257,7 +257,7 @@ def _meshes(
                 'expert': expert, 'context': context, 'tensor': tensor,
             }  # fmt: skip
             sizes, rules = job.split(found), rules_of(found)
-            more = tensor > 1 and T % (tensor * context) == 0
+            more = tensor > 1 and T % (2 * tensor * context) == 0
             with contextlib.suppress(command.UserError):  # weights that do not divide
                 planned.held(job.Layout(sizes, rules, planned.rows, 1, 'full'))
                 yield sizes, rules

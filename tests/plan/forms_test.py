@@ -7,6 +7,7 @@ import pytest
 
 from configs import gpt2
 from gptjax import command
+from gptjax.model import kernels, pipeline
 from gptjax.model.families import llama
 from gptjax.plan import (
     ahead,
@@ -19,7 +20,7 @@ from gptjax.plan import (
     targets,
     wire,
 )
-from gptjax.train import freeze, show
+from gptjax.train import build, freeze, show
 from gptjax.train import settings as settings_lib
 
 V5E = targets.parse('v5e-16')
@@ -170,10 +171,10 @@ def test_flags_make_a_run_of_the_layout(forms):
     config = gpt2.get_config('xl')
     config.model.L = 8
     planned = planning.job_of(config)
-    pipeline = 16 if 'stage' in forms else 0
+    parts = 16 if 'stage' in forms else 0
     rules = search.rules_of(forms) + '_sequence' * ('tensor' in forms)
     layout = job.Layout(
-        job.split(forms), rules, 512, 2, 'offload', pipeline, loss_rows=4096
+        job.split(forms), rules, 512, 2, 'offload', parts, loss_rows=4096
     )
     flags = ahead.flags(planned.settings, layout)
     overrides = [*flags, '--config.model.L=8']
@@ -185,6 +186,31 @@ def test_flags_make_a_run_of_the_layout(forms):
     assert planning.job_of(command.load_config('configs/gpt2.py:xl', overrides)).own(
         16
     ) == dataclasses.replace(layout, rows=512)
+
+
+def test_what_is_searched_is_what_training_takes(monkeypatch):
+    """One layout of each set of forms on 8 devices, checked as a run is.
+
+    Mutation: `sequence` beside `context` in rows that their parts do not divide.
+    """
+    monkeypatch.setattr(search, 'DOUBT', 0.5)  # which leaves none out
+    config = config_of(rows=16, T=8)
+    config.model.update(K=2)
+    planned = planning.job_of(config)
+    layouts = {}
+    for one in search.ranked(planned, targets.parse('v5e-8')):
+        layouts.setdefault(one.layout.rules, one.layout)
+    assert len(layouts) > 10
+    assert {'data', 'fsdp_tensor_sequence', 'fsdp_context', 'stage'} <= set(layouts)
+    for layout in layouts.values():
+        laid = ahead.laid(planned.settings, layout)
+        _, model = build.begin_of(laid)
+        model.sharding.check_batch(16 // layout.accumulate, 'a microbatch')
+        model.sharding.check_length(8, 'a row')
+        rows = 16 // layout.accumulate
+        pipeline.check(model.arch, model.compute, model.sharding, rows)
+        model.sharding.of_boxed(planned.boxed)
+        kernels.choose(model.arch, model.compute, model.sharding, 8)
 
 
 def test_a_kernel_of_whole_rows_gives_way_to_the_ring():
