@@ -4,7 +4,10 @@ from collections import Counter
 import dataclasses
 import functools
 import itertools
+import math
+import re
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
@@ -197,6 +200,31 @@ def trained(arch, over, name):
         current, metrics = run(current, {}, batch)
         losses.append(float(metrics['loss']))
     return np.array(losses), gradients
+
+
+def test_what_is_seen_is_there_for_one_block_at_once(monkeypatch):
+    """The largest mask of a gradient is of 8 queries and a piece of 16 keys.
+
+    Mutation: without the barrier, those of all blocks and heads are made before the
+    first layer, and kept: their memory grows with the square of T.
+    """
+    monkeypatch.setattr(ring, '_BLOCK', 8)
+    over = place('context', context=2)
+    arch = dataclasses.replace(tiny.ARCH, T=64)
+    how = dataclasses.replace(compute('ring'), remat='full')
+    model = tiny.model(arch, how, over)
+    loss_fn = next_token.make(model)
+    batch = tiny.packed_batch(1, arch)
+
+    def loss(params):
+        return step.means(loss_fn(params, {}, batch, None))['loss']
+
+    text = (
+        jax.jit(jax.grad(loss)).lower(nn.unbox(transformer.abstract(model))).as_text()
+    )
+    masks = re.findall(r'tensor<([\dx]+)x16xi1>', text)
+    sizes = [math.prod(map(int, mask.split('x'))) * 16 for mask in masks]
+    assert max(sizes) == arch.N * 8 * 16
 
 
 @pytest.mark.long
