@@ -40,7 +40,7 @@ class Mixture(nn.Module):
         self.sharding.named(('experts',), (E,))  # says so where they do not divide
         hidden, wide = layers.hidden(arch), ('experts', 'embed', 'mlp')
         router = layers.weight(
-            self, 'router', (D, E), ('embed', 'experts'), layers.output(arch)
+            self, 'router', (D, E), ('embed', None), layers.output(arch)
         )
         weights = {'up': layers.weight(self, 'up', (E, D, F), wide, hidden)}
         if arch.gated:
@@ -51,10 +51,20 @@ class Mixture(nn.Module):
         logits_BTE = layers.einsum('BTD,DE->BTE', x_BTD.astype(jnp.float32), router)
         logits_BTE = self.sharding.constrain(logits_BTE, 'batch', 'length', None)
         shares_BTE = jax.nn.softmax(logits_BTE, axis=-1)
-        share_BTk, chosen_BTk = jax.lax.top_k(shares_BTE, arch.experts.k)
+        share_BTk, chosen_BTk = self._best(shares_BTE, arch.experts.k)
         share_BTk /= jnp.sum(share_BTk, -1, keepdims=True)
         y_BTD = self._apply(x_BTD, chosen_BTk, share_BTk.astype(x_BTD.dtype), weights)
         return y_BTD, _losses(arch, logits_BTE, shares_BTE, chosen_BTk, real_BT)
+
+    def _best(self, shares_BTE: Array, k: int) -> tuple[Array, Array]:
+        """`top_k` of each device's own tokens: XLA brings those of all to each."""
+        rows = self.sharding.spec(('batch', 'length', None), shares_BTE.shape)
+        return jax.shard_map(
+            lambda x_BTE: jax.lax.top_k(x_BTE, k),
+            mesh=self.sharding.mesh,
+            in_specs=rows,
+            out_specs=rows,
+        )(shares_BTE)
 
     def _apply(
         self, x_BTD: Array, chosen_BTk: Array, share_BTk: Array, weights: dict
