@@ -22,7 +22,7 @@ def weight(
     module: nn.Module,
     name: str,
     shape: Sequence[int],
-    axes: Sequence[str],
+    axes: Sequence[str | None],
     init: nn.initializers.Initializer,
 ) -> Any:
     """Declares a float32 weight of `module` with its logical axes.
@@ -82,10 +82,12 @@ def lookup(
         return table[index_BT]
     if sharding.parts('vocab') == 1:
         # Rows of a width that is split become whole by an exchange along that axis
-        # alone; on its own XLA has no way for that where others split the batch too.
-        x_BTD = table[index_BT]
-        place = NamedSharding(sharding.mesh, sharding.by_width(x_BTD.shape))
-        return lax.with_sharding_constraint(x_BTD, place)
+        # alone, and tokens go where parts of their rows are: where others split the
+        # batch too, XLA on its own has no such way, and gathers the whole table.
+        spec = sharding.by_width((*index_BT.shape, table.shape[-1]))
+        whole, split = (NamedSharding(sharding.mesh, s) for s in (P(*spec[:2]), spec))
+        x_BTD = table[lax.with_sharding_constraint(index_BT, whole)]
+        return lax.with_sharding_constraint(x_BTD, split)
     x_BTD = sharding.constrain(table, axis, None)[index_BT]
     batch, length, _ = sharding.spec(('batch', 'length', 'vocab'), x_BTD.shape)
     place = NamedSharding(sharding.mesh, P(batch, length))
