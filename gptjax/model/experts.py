@@ -60,7 +60,7 @@ class Mixture(nn.Module):
         """`top_k` of each device's own tokens: XLA brings those of all to each."""
         rows = self.sharding.spec(('batch', 'length', None), shares_BTE.shape)
         return jax.shard_map(
-            lambda x_BTE: jax.lax.top_k(x_BTE, k),
+            lambda x_BTE: tuple(jax.lax.top_k(x_BTE, k)),
             mesh=self.sharding.mesh,
             in_specs=rows,
             out_specs=rows,

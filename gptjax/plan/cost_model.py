@@ -33,14 +33,14 @@ FITTED = Constants()
 
 _WITHIN = ('tensor', 'context')  # whose collectives are in the midst of a layer
 
-# What backward computes again of a layer, by remat policy. The last product of a layer
-# (`down`) nothing needs.
+# What backward does again of a layer, by remat policy. The last product of a layer
+# (`down`) nothing needs; `experts` is their gather, and the way of tokens to them.
 AGAIN = {
     'none': frozenset[str](),
-    'minimal': frozenset[str](),
-    'dots': frozenset({'scores'}),
-    'offload': frozenset({'scores'}),
-    'full': frozenset({'qkv', 'scores', 'out', 'up'}),
+    'minimal': frozenset({'experts'}),
+    'dots': frozenset({'scores', 'experts'}),
+    'offload': frozenset({'scores', 'experts'}),
+    'full': frozenset({'qkv', 'scores', 'out', 'up', 'experts'}),
 }
 
 

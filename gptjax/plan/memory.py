@@ -40,6 +40,9 @@ def estimate(
     # Stages find the activations of all iterations, also of those on zeros.
     fill = layout.iterations / layout.turns
     activations = L * tokens * per_token * width * fill
+    if layout.remat == 'none' and layout.size('fsdp') > 1:  # experts stay, gathered
+        experts = planned.weights['experts'] / tensor / stages
+        activations += experts / layout.size('expert') * 4
     at_once = tokens * layout.rounds / layout.turns  # of a microbatch of the stages
     temporaries = max(_loss(planned, layout, tokens), _layer(planned, layout, at_once))
     if width < 4:  # the weights of layers in the type of activations

@@ -71,10 +71,12 @@ def evaluate(
         weights['layers'],
         weights['experts'],
         weights['tables'],
-        tokens / layout.accumulate / parts,
-        times,
+        tokens / layout.accumulate,
+        layout.accumulate,
         again,
         layout.sequence > 1,
+        parts,
+        layout.iterations // layout.rounds,
     )
     sent = [*wire.sent(traffic, sizes)]
     moved = memory.hosted(planned, layout, tokens / layout.accumulate)

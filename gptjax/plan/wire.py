@@ -14,12 +14,13 @@ from gptjax.plan import targets
 
 @dataclasses.dataclass(frozen=True)
 class Sent:
-    """One kind of collective of a step."""
+    """One kind of message of a step."""
 
     kind: str
     axis: str  # of the mesh
-    count: int
+    count: int  # for layers: how many times any of them sends so
     bytes: float  # of one device in a step
+    by: str = 'all-reduce'  # the collective, as compilers call it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,60 +33,120 @@ class Traffic:
     expert_weights: float  # and in them
     table_weights: float  # and of embeddings and the head
     tokens: float  # of one device in a microbatch
-    accumulate: int
+    accumulate: int  # microbatches of a step
     again: frozenset[str]  # what backward computes again
     sequence: bool = False  # the stream's length is split over `tensor`
+    parts: int = 1  # into which a pipeline cuts a microbatch
+    uses: int = 1  # how often a pipeline takes a layer for a microbatch, bubble and all
 
 
 _ROOM = 1.25  # what a round of `experts` can send, of the even share
 
 
 def sent(traffic: Traffic, sizes: Mapping[str, int]) -> Iterator[Sent]:
-    """All collectives of a step on a mesh of these sizes, where they are above 1."""
+    """All messages of a step on a mesh of these sizes, where they are above 1.
+
+    What is small beside the stream is left out: statistics of the loss and of routers,
+    numbers of tokens. Scales of norms count as other weights do.
+    """
     n = {axis: sizes.get(axis, 1) for axis in _AXES}
-    arch, times, width = traffic.arch, traffic.accumulate, traffic.width
-    L = arch.L / n['stage']
-    dense = traffic.layer_weights / n['tensor'] / n['stage']
-    table = traffic.table_weights / n['tensor'] / n['stage']
-    expert = traffic.expert_weights / n['tensor'] / n['expert'] / n['stage']
-    whole = dense + expert + table
-    stream = traffic.tokens * arch.D * width  # the residual stream of a device
     ring = {axis: (size - 1) / size for axis, size in n.items()}
-    layers = round(L)
+    arch, calls, width = traffic.arch, traffic.accumulate, traffic.width
+    layers, times = round(arch.L / n['stage']), calls * traffic.uses
+    # Of a device, along `fsdp`.
+    dense = traffic.layer_weights / n['tensor'] / n['stage']
+    expert = traffic.expert_weights / n['tensor'] / n['expert'] / n['stage']
+    split = n['tensor'] * n['stage']  # of the vocabulary
+    tables = traffic.table_weights / split
+    stream = traffic.tokens * arch.D * width  # of all layers, in a call
+    part = stream / traffic.parts  # of one
     if n['fsdp'] > 1:
-        one = ring['fsdp'] * whole * times
-        yield Sent('gather weights', 'fsdp', 2 * layers * times, 2 * one * width)
+        # Of a vocabulary that is whole, an embedding's rows travel, not its weights.
+        head = tables if split > 1 else arch.V * arch.D
+        one = ring['fsdp'] * (dense + expert) * times
+        once = ring['fsdp'] * head * calls
+        moved = (2 * one + once) * width
+        if 'experts' not in traffic.again:  # they stay, gathered
+            moved -= ring['fsdp'] * expert * times * width
+        yield Sent('gather weights', 'fsdp', 2 * layers * times, moved, 'all-gather')
         # The weight gradient is a float32 sum.
-        yield Sent('scatter gradients', 'fsdp', layers * times, one * 4)
-    mine = whole / n['fsdp']
-    if n['expert'] > 1:  # what is not in experts is the same along this axis
-        summed = 2 * ring['expert'] * (dense + table) / n['fsdp'] * 4
-        yield Sent('sum gradients', 'expert', layers, summed)
+        moved = (one + once) * 4
+        count = layers * times
+        yield Sent('scatter gradients', 'fsdp', count, moved, 'reduce-scatter')
+        if split == 1:
+            moved = 2 * ring['fsdp'] * stream * calls
+            yield Sent('exchange embeddings', 'fsdp', 2 * calls, moved, 'all-to-all')
+            if n['expert'] > 1:  # whose rows lie in another order
+                kind, by = 'exchange embeddings', 'collective-permute'
+                yield Sent(kind, 'expert', 2 * calls, 2 * stream * calls, by)
+    if n['expert'] > 1:
         chosen = arch.experts.k if arch.experts else 1
-        moved = 4 * _ROOM * ring['expert'] * chosen * stream * L * times
-        yield Sent('tokens to experts', 'expert', 4 * layers * times, moved)
-    if n['data'] > 1:
-        yield Sent('sum gradients', 'data', layers, 2 * ring['data'] * mine * 4)
+        count = (6 if 'experts' in traffic.again else 4) * layers * times
+        moved = count * _ROOM * ring['expert'] * chosen * part
+        yield Sent('tokens to experts', 'expert', count, moved, 'all-to-all')
     if n['tensor'] > 1:
-        passes = 4 + ('out' in traffic.again)
-        summed = 2 * ring['tensor'] * stream * passes * L * times
-        # A sum in its two halves, and two gathers of what products read, in backward.
-        more = (2 if 'out' not in traffic.again else 1) * traffic.sequence
-        summed += ring['tensor'] * stream * more * L * times
-        count = (passes * (1 + traffic.sequence) + more) * layers * times
-        kind = 'gather and scatter' if traffic.sequence else 'sum'
-        yield Sent(f'{kind} activations', 'tensor', count, summed)
+        yield from _split_layers(traffic, ring['tensor'], layers)
     if n['context'] > 1:
-        keys = traffic.tokens * 2 * arch.K * arch.H * width
-        passes = 3 + ('scores' in traffic.again)  # backward sends gradients as well
-        moved = passes * (n['context'] - 1) * keys * L * times
-        yield Sent('pass keys and values', 'context', passes * layers * times, moved)
-        summed = 2 * ring['context'] * mine * 4
-        yield Sent('sum gradients', 'context', layers, summed)
+        C, keys = n['context'], traffic.tokens / traffic.parts * 2 * arch.K * arch.H
+        keys *= layers * times / n['tensor']
+        passes = 2 + ('scores' in traffic.again)
+        # Their gradients are float32 sums; and the order of a row is undone, twice.
+        moved = (passes * (C - 1) * width + C * 4) * keys + 2 * stream * calls
+        count = (passes * (C - 1) + C) * layers * times
+        yield Sent(
+            'pass keys and values', 'context', count, moved, 'collective-permute'
+        )
     if n['stage'] > 1:
-        yield Sent('pass activations', 'stage', 2 * times, 2 * stream * times)
-    if n['slice'] > 1:
-        yield Sent('sum gradients', 'slice', layers, 2 * ring['slice'] * mine * 4)
+        # From stage to stage and back; at the end from the last one, and back.
+        moved = 2 * part * times + 2 * stream * calls
+        yield Sent('pass activations', 'stage', 2 * times, moved, 'collective-permute')
+        # Of the vocabulary, as in `_split_layers`; what the last stage has; the input.
+        moved = 4 * 2 * ring['stage'] * stream * calls
+        yield Sent('sum activations', 'stage', 4 * calls, moved)
+    yield from _copies(n, (dense + tables) / n['fsdp'], expert / n['fsdp'], traffic)
+
+
+def _split_layers(traffic: Traffic, ring: float, layers: int) -> Iterator[Sent]:
+    """Sums of the stream where layers are split: two each way, and of the vocabulary.
+
+    Where the stream is split as well, a sum is a scatter and a gather; and backward
+    gathers again what products read.
+    """
+    arch, times = traffic.arch, traffic.accumulate * traffic.uses
+    stream = traffic.tokens * arch.D * traffic.width
+    part = stream / traffic.parts
+    passes = 4 + ('out' in traffic.again)
+    one = ring * (passes * layers * part * times + 2 * stream * traffic.accumulate)
+    if not traffic.sequence:
+        yield Sent('sum activations', 'tensor', passes * layers * times, 2 * one)
+        return
+    count, more = passes * layers * times, 1 if 'out' in traffic.again else 2
+    yield Sent('scatter activations', 'tensor', count, one, 'reduce-scatter')
+    count += more * layers * times
+    one += ring * more * layers * part * times
+    yield Sent('gather activations', 'tensor', count, one, 'all-gather')
+
+
+def _copies(
+    n: Mapping[str, int], dense: float, expert: float, traffic: Traffic
+) -> Iterator[Sent]:
+    """Sums of the gradients of what lies whole along an axis, bytes of a device.
+
+    In the order of the mesh, the fastest axis first: the next sends what one device of
+    it has of the sum. Copies of the weights sum at the end of a step; the others do for
+    each microbatch, and mixtures of experts all.
+    """
+    arch, times = traffic.arch, traffic.accumulate * traffic.uses
+    layers, at_end = round(arch.L / n['stage']), times > 1 and arch.experts is None
+    mine = dense, expert
+    for axis in ('context', 'expert', 'data', 'slice'):
+        if axis == 'data' and at_end:
+            mine, times = (dense, expert), 1
+        if n[axis] > 1:
+            summed = mine[0], mine[1] * (axis != 'expert')
+            moved = 2 * (n[axis] - 1) / n[axis] * sum(summed) * 4 * times
+            yield Sent('sum gradients', axis, layers * times, moved)
+            mine = mine[0] / n[axis], mine[1] / (n[axis] if summed[1] else 1)
 
 
 _AXES = ('slice', 'stage', 'data', 'fsdp', 'expert', 'context', 'tensor')

@@ -79,24 +79,35 @@ def bytes_of(arch, sizes, **changes):
 def test_collectives_by_hand():
     """26e6 weights in 4 parts; two gathers in 2 bytes, one scatter in 4; each twice.
 
-    Mutations: rings of n in place of n - 1; gradients in 2 bytes; one gather.
+    Of the 2e6 of the vocabulary the head's are gathered once, and rows of the embedding
+    travel. Compiled programs are counted in wire_test. Mutations: rings of n in place
+    of n - 1; gradients in 2 bytes; one gather; copies that sum in each microbatch.
     """
-    arch = mixtral.SIZES['nano']
-    sent = bytes_of(arch, {'fsdp': 4, 'data': 2}, accumulate=2)
-    assert sent['gather weights', 'fsdp'] == 2 * 2 * 2 * 26e6 * 3 / 4
-    assert sent['scatter gradients', 'fsdp'] == 2 * 4 * 26e6 * 3 / 4
+    arch, again = mixtral.SIZES['nano'], cost_model.AGAIN['minimal']
+    stream, head = 64 * arch.D * 2, arch.V * arch.D
+    sent = bytes_of(arch, {'fsdp': 4, 'data': 2}, accumulate=2, again=again)
+    gathered = 2 * (2 * 24e6 + head) * 3 / 4
+    assert sent['gather weights', 'fsdp'] == pytest.approx(2 * gathered)
+    scattered = 2 * 4 * (24e6 + head) * 3 / 4
+    assert sent['scatter gradients', 'fsdp'] == pytest.approx(scattered)
+    assert sent['exchange embeddings', 'fsdp'] == 2 * 2 * 3 / 4 * stream
+    # A mixture of experts sums in each microbatch.
+    assert sent['sum gradients', 'data'] == 2 * (2 * (1 / 2) * 4 * 26e6 / 4)
+    dense = gpt2.SIZES['small']
+    sent = bytes_of(dense, {'fsdp': 4, 'data': 2, 'slice': 2}, accumulate=2)
     assert sent['sum gradients', 'data'] == 2 * (1 / 2) * 4 * 26e6 / 4
+    assert sent['sum gradients', 'slice'] == 2 * (1 / 2) * 4 * 26e6 / 8
     # Of 8 parts of experts each device has one; attention is the same on all of them.
-    sent = bytes_of(arch, {'expert': 4})
+    sent = bytes_of(arch, {'expert': 4}, again=again)
     assert sent['sum gradients', 'expert'] == 2 * (3 / 4) * 4 * 10e6
-    stream = 64 * arch.D * 2
-    assert (
-        sent['tokens to experts', 'expert'] == 4 * 1.25 * (3 / 4) * 2 * stream * arch.L
-    )
-    # Two sums a layer forward and two backward; `full` does the first again.
+    moved = 6 * 1.25 * (3 / 4) * 2 * stream * arch.L
+    assert sent['tokens to experts', 'expert'] == moved
+    # Two sums a layer forward and two backward, of which `full` does one again; and the
+    # vocabulary's.
     full = cost_model.AGAIN['full']
     sent = bytes_of(arch, {'tensor': 2}, again=full)
-    assert sent == {('sum activations', 'tensor'): 2 * (1 / 2) * stream * 5 * arch.L}
+    summed = 2 * (1 / 2) * stream * (5 * arch.L + 2)
+    assert sent == {('sum activations', 'tensor'): summed}
     assert not bytes_of(arch, {})
 
 

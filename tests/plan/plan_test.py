@@ -111,8 +111,8 @@ def test_the_fields_of_json(made):
 
 
 GOLDEN = """
-v5e-16 16 13.4_of_16 3.21_s 53.2% 50.7% 163,102 0.71 $327 compute fsdp_16 minimal
-h100-8 8 54.5_of_79 1.05_s 64.5% 61.6% 497,052 0.23 $483 compute fsdp_8 minimal
+v5e-16 16 13.4_of_16 3.21_s 53.2% 50.8% 163,258 0.71 $327 compute fsdp_16 minimal
+h100-8 8 54.5_of_79 1.05_s 64.5% 61.6% 497,035 0.23 $483 compute fsdp_8 minimal
 """
 
 
