@@ -56,7 +56,7 @@ class Mixture(nn.Module):
         y_BTD = self._apply(x_BTD, chosen_BTk, share_BTk.astype(x_BTD.dtype), weights)
         return y_BTD, _losses(arch, logits_BTE, shares_BTE, chosen_BTk, real_BT)
 
-    def _best(self, shares_BTE: Array, k: int) -> tuple[Array, Array]:
+    def _best(self, shares_BTE: Array, k: int) -> tuple[Array, ...]:
         """`top_k` of each device's own tokens: XLA brings those of all to each."""
         rows = self.sharding.spec(('batch', 'length', None), shares_BTE.shape)
         return jax.shard_map(
