@@ -101,7 +101,9 @@ def _search(planned: job.Job, name: str) -> _Searched:
     target, constants = place(planned, name)
     if target.chip.platform != 'cpu':
         return _Searched(target, constants, search.ranked(planned, target))
-    layout = dataclasses.replace(planned.own(1), sizes=(), rules='data')
+    layout = dataclasses.replace(
+        planned.own(1), sizes=(), rules='data', pipeline=0, rounds=1
+    )
     own = search.evaluate(planned, target, layout, constants)
     return _Searched(target, constants, [own])
 

@@ -10,7 +10,7 @@ from gptjax import command
 from gptjax.plan import cost_model, job, memory, targets, wire
 
 FULL = 0.9  # of the memory at most: allocators need some of it
-# What a form must be faster by that no published row has: see `Found.doubts`.
+# What a form must be faster by that no published row has: see `_doubts`.
 DOUBT = 1.02
 _GROUPS = (1, 2, 4, 8, 16)  # devices that split a layer, its experts, or rows
 _PIPELINES = (1, 2, 4)  # microbatches for each stage
@@ -26,10 +26,6 @@ class Found:
     bytes: memory.Bytes
     sent: tuple[wire.Sent, ...]
     time: cost_model.Time
-
-    @property
-    def fits(self) -> bool:
-        return self.bytes.peak <= FULL * self.target.chip.memory
 
     @property
     def worth(self) -> tuple[float, int, float]:
@@ -252,7 +248,7 @@ def _meshes(
             continue
         rest = chips // inner // stage
         for fsdp in _powers(rest):
-            if gpu and slices < target.slices and fsdp < rest:
+            if gpu and slices < target.slices and fsdp < rest and stage == 1:
                 continue  # as more slices are
             found = {
                 'slice': slices, 'stage': stage, 'data': rest // fsdp, 'fsdp': fsdp,
