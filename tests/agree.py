@@ -28,7 +28,7 @@ def once(model, batch, change=lambda params: params):
     return *jax.tree.map(np.asarray, compiled(params)), compiled.as_text()
 
 
-def train(model, batches, accumulate: int = 1, seed: int = 0):
+def train(model, batches, accumulate: int = 1, seed: int = 0, apart=None):
     """(losses, gradients of the first step, text of the compiled step).
 
     AdamW from random weights, which leave no branch silent. Arrays are NumPy's.
@@ -47,7 +47,7 @@ def train(model, batches, accumulate: int = 1, seed: int = 0):
         loss_fn = next_token.make(model)
         return step_lib.train_step(
             state, {}, batch, loss_fn=loss_fn, optimizer=optimizer,
-            accumulate=accumulate,
+            accumulate=accumulate, apart=apart,
         )  # fmt: skip
 
     batches = [jax.device_put(batch, place) for batch in batches]

@@ -252,13 +252,8 @@ def grouped(x_MD: Array, weight_EDF: Array, sizes_E: Array) -> Array:
 
 @jax.custom_vjp
 def _grouped(x_MD: Array, weight_EDF: Array, sizes_E: Array) -> Array:
-    y_MF = lax.ragged_dot(
-        x_MD,
-        weight_EDF.astype(x_MD.dtype),
-        sizes_E,
-        preferred_element_type=jnp.float32,
-    )
-    return y_MF.astype(x_MD.dtype)
+    weight_EDF = weight_EDF.astype(x_MD.dtype)
+    return _ragged((1, 1), [0], x_MD, weight_EDF, sizes_E).astype(x_MD.dtype)
 
 
 def _grouped_forward(x_MD: Array, weight_EDF: Array, sizes_E: Array) -> Any:
@@ -268,15 +263,26 @@ def _grouped_forward(x_MD: Array, weight_EDF: Array, sizes_E: Array) -> Any:
 def _grouped_backward(saved: Any, dy_MF: Array) -> tuple[Array, Array, None]:
     x_MD, weight_EDF, sizes_E = saved
     dx_MD = _grouped(dy_MF, jnp.swapaxes(weight_EDF, 1, 2), sizes_E)
-    rows = lax.RaggedDotDimensionNumbers(
-        dot_dimension_numbers=(((0,), (0,)), ((), ())),
-        lhs_ragged_dimensions=[0],
-        rhs_group_dimensions=[],
-    )
-    dw_EDF = lax.ragged_dot_general(
-        x_MD, dy_MF, sizes_E, rows, preferred_element_type=jnp.float32
-    )
+    dw_EDF = _ragged((0, 0), [], x_MD, dy_MF, sizes_E)
     return dx_MD, dw_EDF.astype(weight_EDF.dtype), None
+
+
+def _ragged(
+    summed: tuple[int, int], groups: list[int], x: Array, other: Array, sizes_E: Array
+) -> Array:
+    """In float32; what `vmap` maps, of which a device has one copy, in turn.
+
+    XLA for TPUs has no grouped product with a batch axis (libtpu 0.0.42).
+    """
+    dims = lax.RaggedDotDimensionNumbers(
+        (tuple((axis,) for axis in summed), ((), ())), [0], groups
+    )
+    run = functools.partial(
+        lax.ragged_dot_general,
+        ragged_dot_dimension_numbers=dims,
+        preferred_element_type=jnp.float32,
+    )
+    return jax.custom_batching.sequential_vmap(run)(x, other, sizes_E)
 
 
 _grouped.defvjp(_grouped_forward, _grouped_backward)

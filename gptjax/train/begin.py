@@ -55,11 +55,12 @@ def _apart(model: transformer.Model) -> sharding_lib.Sharding | None:
     """The sharding of a model whose gradients are made in a loop, on several copies.
 
     Not of those that do not map over copies: cuDNN chooses between programs by the
-    rows, and all would run; grouped products of experts have no batch axis.
+    rows, and all would run; rounds of experts over devices end by what they find.
     """
     sharding, compute = model.sharding, model.compute
     loops = compute.accumulate > 1 or sharding.mesh.shape['stage'] > 1
-    maps = compute.attention != 'cudnn' and model.arch.experts is None
+    rounds = model.arch.experts is not None and sharding.mesh.shape['expert'] > 1
+    maps = compute.attention != 'cudnn' and not rounds
     return sharding if loops and maps and sharding.copies > 1 else None
 
 

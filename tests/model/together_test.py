@@ -74,6 +74,21 @@ def test_experts_agree_in_other_forms(rules, sizes):
     agree.check(agree.once(model, BATCHES[0]), once('mixtral'))
 
 
+@pytest.mark.parametrize(
+    ('rules', 'sizes', 'accumulate'),
+    [
+        ('fsdp', dict(data=2, fsdp=2), 2),
+        ('stage_tensor', dict(slice=2, stage=2, tensor=2), 1),
+    ],
+    ids=str,
+)
+def test_copies_of_experts_keep_their_gradients(rules, sizes, accumulate):
+    """Grouped products are mapped twice. Mutation: a mean over copies, for the sum."""
+    model, one = make('mixtral', rules, sizes), make('mixtral')
+    found = agree.train(model, BATCHES[:3], accumulate, apart=model.sharding)
+    agree.check(found, agree.train(one, BATCHES[:3], accumulate))
+
+
 def far(ours, truth):
     """The distance of all gradients, of the length of the true ones."""
     pairs = list(
