@@ -8,7 +8,7 @@ Within 10 % of the compiler on ten configs (experiments/benchmarks/_scale_plan.p
 import dataclasses
 import math
 
-from gptjax.model import config
+from gptjax.model import config, experts
 from gptjax.plan import job
 
 
@@ -34,15 +34,16 @@ def estimate(
     arch, width = planned.arch, planned.width
     tensor, stages = layout.size('tensor'), layout.size('stage')
     L = arch.L / stages
-    per_token = saved(arch, layout.remat, tensor, lanes, layout.sequence)
+    room = _room(layout)
+    per_token = saved(arch, layout.remat, tensor, lanes, layout.sequence, room)
     if stages > 1:  # what goes into the stages in all iterations, and what comes out
         per_token += 2 * arch.D / layout.sequence / L
     # Stages find the activations of all iterations, also of those on zeros.
     fill = layout.iterations / layout.turns
     activations = L * tokens * per_token * width * fill
     if layout.remat == 'none' and layout.size('fsdp') > 1:  # experts stay, gathered
-        experts = planned.weights['experts'] / tensor / stages
-        activations += experts / layout.size('expert') * 4
+        inside = planned.weights['experts'] / tensor / stages
+        activations += inside / layout.size('expert') * 4
     at_once = tokens * layout.rounds / layout.turns  # of a microbatch of the stages
     temporaries = max(_loss(planned, layout, tokens), _layer(planned, layout, at_once))
     if width < 4:  # the weights of layers in the type of activations
@@ -62,9 +63,12 @@ def hosted(planned: job.Job, layout: job.Layout, tokens: float) -> float:
     if layout.remat != 'offload':
         return 0.0
     kept, moved = (
-        saved(planned.arch, remat, layout.size('tensor'), 1, layout.sequence)
+        saved(
+            planned.arch, remat, layout.size('tensor'), 1, layout.sequence,
+            _room(layout),
+        )
         for remat in ('offload', 'dots')
-    )
+    )  # fmt: skip
     layers = planned.arch.L / layout.size('stage') * layout.iterations / layout.turns
     return layers * tokens * (moved - kept) * planned.width
 
@@ -75,6 +79,7 @@ def saved(
     tensor: int,
     lanes: int = 128,
     sequence: int = 1,
+    room: float = 1.0,
 ) -> float:
     """Numbers of a layer and a token that backward finds on the device.
 
@@ -82,11 +87,13 @@ def saved(
     nothing reads again; heads are padded to the lanes of a register, 128 of a TPU.
     minimal: what attention gives, too. none: also what norms and activations leave.
     tensor, sequence: into how many parts heads and the MLP, and the stream, are split.
+    room: rows of experts for each that a token has. Their last product the router
+    reads, to weigh it.
     """
     head = math.ceil(arch.H / lanes) * lanes
     heads = (arch.N + 2 * arch.K) * head / tensor
-    k = arch.experts.k if arch.experts else 1
-    wide = arch.F * k / tensor
+    rows = room * (arch.experts.k if arch.experts else 1)
+    wide, weighed = arch.F * rows / tensor, arch.D * rows * (arch.experts is not None)
     D = arch.D / sequence
     if remat in ('full', 'offload'):
         return D
@@ -94,8 +101,13 @@ def saved(
     if remat in ('dots', 'minimal'):
         # Splash has its statistics in float32, and in all lanes of a register.
         more = attended + 2 * arch.N * lanes / tensor if remat == 'minimal' else 0.0
-        return 2 * D + heads + (2 if arch.gated else 1) * wide + more
-    return 10 * D + 2 * heads + attended + (5 if arch.gated else 6) * wide
+        return 2 * D + heads + (2 if arch.gated else 1) * wide + more + weighed
+    return 10 * D + 2 * heads + attended + (5 if arch.gated else 6) * wide + weighed
+
+
+def _room(layout: job.Layout) -> float:
+    """Of experts on other devices, rounds have more rows than tokens need."""
+    return experts.SPARE if layout.size('expert') > 1 else 1.0
 
 
 def _loss(planned: job.Job, layout: job.Layout, tokens: float) -> float:
@@ -116,11 +128,11 @@ def _layer(planned: job.Job, layout: job.Layout, tokens: float) -> float:
     """
     arch, width = planned.arch, planned.width
     tensor = layout.size('tensor')
-    k = arch.experts.k if arch.experts else 1
-    worked = 5 * tokens * k * arch.F * width / tensor
+    rows = _room(layout) * tokens * (arch.experts.k if arch.experts else 1)
+    worked = 5 * rows * arch.F * width / tensor
     if tensor > 1:  # gradients of what queries, keys and values read, to be summed;
         # of a split sequence, what is gathered of either branch, too
         worked += (3 + 2 * (layout.sequence > 1)) * tokens * arch.D * 4
     layer = planned.weights['layers'] / arch.L / tensor
-    experts = planned.weights['experts'] / arch.L / tensor / layout.size('expert')
-    return worked + (layout.size('fsdp') > 1) * 4 * (layer + experts)
+    inside = planned.weights['experts'] / arch.L / tensor / layout.size('expert')
+    return worked + (layout.size('fsdp') > 1) * 4 * (layer + inside)

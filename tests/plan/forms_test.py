@@ -8,7 +8,7 @@ import pytest
 from configs import gpt2
 from gptjax import command
 from gptjax.model import kernels, pipeline
-from gptjax.model.families import llama
+from gptjax.model.families import llama, mixtral
 from gptjax.plan import (
     ahead,
     cost_model,
@@ -297,6 +297,20 @@ def test_policies_of_plans_are_those_of_models():
     from gptjax.model import config as model_config
 
     assert set(cost_model.AGAIN) == set(model_config.REMAT)
+
+
+def test_experts_keep_what_the_router_weighs_and_room_in_rounds():
+    """By hand, of a token for 2 of 8 experts: 1.25 times as many rows, over devices.
+
+    Mutation: a last product that nothing reads, as of an MLP.
+    """
+    arch = mixtral.SIZES['8x7b']
+    dense = dataclasses.replace(arch, experts=None)
+    least = memory.saved(dense, 'dots', 1) - 2 * arch.F
+    for room in (1.0, 1.25):
+        rows = 2 * room
+        expected = least + rows * (2 * arch.F + arch.D)
+        assert memory.saved(arch, 'dots', 1, room=room) == expected
 
 
 def test_links_are_told_by_what_they_cross():
