@@ -134,13 +134,13 @@ def _copies(
 
     In the order of the mesh, the fastest axis first: the next sends what one device of
     it has of the sum. Copies of the weights sum at the end of a step; the others do for
-    each microbatch, and mixtures of experts all.
+    each microbatch, and all do where experts are split.
     """
     arch, times = traffic.arch, traffic.accumulate * traffic.uses
-    layers, at_end = round(arch.L / n['stage']), times > 1 and arch.experts is None
+    layers, rounds = round(arch.L / n['stage']), arch.experts and n['expert'] > 1
     mine = dense, expert
     for axis in ('context', 'expert', 'data', 'slice'):
-        if axis == 'data' and at_end:
+        if axis == 'data' and times > 1 and not rounds:
             mine, times = (dense, expert), 1
         if n[axis] > 1:
             summed = mine[0], mine[1] * (axis != 'expert')

@@ -91,12 +91,12 @@ def test_collectives_by_hand():
     scattered = 2 * 4 * (24e6 + head) * 3 / 4
     assert sent['scatter gradients', 'fsdp'] == pytest.approx(scattered)
     assert sent['exchange embeddings', 'fsdp'] == 2 * 2 * 3 / 4 * stream
-    # A mixture of experts sums in each microbatch.
-    assert sent['sum gradients', 'data'] == 2 * (2 * (1 / 2) * 4 * 26e6 / 4)
-    dense = gpt2.SIZES['small']
-    sent = bytes_of(dense, {'fsdp': 4, 'data': 2, 'slice': 2}, accumulate=2)
+    # Copies sum at the end, or where experts are split in each microbatch.
+    sent = bytes_of(arch, {'fsdp': 4, 'data': 2, 'slice': 2}, accumulate=2)
     assert sent['sum gradients', 'data'] == 2 * (1 / 2) * 4 * 26e6 / 4
     assert sent['sum gradients', 'slice'] == 2 * (1 / 2) * 4 * 26e6 / 8
+    sent = bytes_of(arch, {'expert': 2, 'data': 2}, accumulate=2)
+    assert sent['sum gradients', 'data'] == 2 * (2 * (1 / 2) * 4 * (10e6 / 2 + 8e6))
     # Of 8 parts of experts each device has one; attention is the same on all of them.
     sent = bytes_of(arch, {'expert': 4}, again=again)
     assert sent['sum gradients', 'expert'] == 2 * (3 / 4) * 4 * 10e6
