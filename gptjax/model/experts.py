@@ -76,7 +76,7 @@ class Mixture(nn.Module):
         """
         run: Any = functools.partial(self._over, ())
         if self.sharding.mesh.shape[pipeline.AXIS] > 1:
-            # Batched by vmap, XLA for TPUs refuses grouped products (libtpu 0.0.42).
+            # A loop of rounds that vmap batches has types that do not fit (JAX 0.10.2).
             run = jax.custom_batching.custom_vmap(run)
             stages = functools.partial(self._over, (pipeline.AXIS,))
             run.def_vmap(lambda size, batched, *inputs: (stages(*inputs), True))

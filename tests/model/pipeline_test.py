@@ -167,7 +167,7 @@ def backward(model, batch):
 def test_grouped_products_of_a_stage_have_no_axis_of_stages():
     """XLA for TPUs refuses those that have one (libtpu 0.0.42, for v5e).
 
-    Mutation: vmap in place of an axis in front of what `shard_map` is given.
+    Mutation: vmap alone, in `experts._apply` and in `layers._ragged`.
     """
     model = make((1, 1, 1), 'stage', 2, 'mixtral')
     found = [
