@@ -4,7 +4,7 @@ Each section goes to the constructor that it names; an option that no constructo
 or one that is missing, is an error with the nearest name.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 from pathlib import Path
@@ -16,7 +16,7 @@ import optax
 
 from gptjax import command, core
 from gptjax import sharding as sharding_lib
-from gptjax.data import dataset, lineage, mixture, prompts, storage
+from gptjax.data import dataset, mixture, prompts, storage
 from gptjax.data import rows as rows_lib
 from gptjax.model import config as model_config
 from gptjax.model import kernels, pipeline, transformer
@@ -83,25 +83,15 @@ def build(config: Any, workdir: Path, allow_config_change: bool = False) -> Run:
     loop = settings_lib.of_loop(settings)
     begin, plain = begin_of(settings)
     data = settings_lib.data_of(settings)
-    T = inputs.length(data, plain.arch)
-    if 'rollout' in settings:
-        T = settings_lib.rollout_of(settings).T
-    which = 'rollout.prompt_tokens + rollout.max_tokens - 1'
-    plain.sharding.check_length(T, which if 'rollout' in settings else 'data.T')
+    T = _length(settings, data, plain)
     model, attention = kernels.attending(plain, T)
     _check_batch(data.batch_size, model, 'data.batch_size')
     for _, rows in data.batch_ramp:
         _check_batch(rows, model, 'data.batch_ramp')
     made = losses.of(settings, model, plain.compute, T)
     objective, rollout = made.objective, made.rollout
-    adapter = adapter_lib.of(settings)
-    full = transformer.abstract(model)
-    boxed = adapter.trained(full) if adapter else full
-    if adapter and begin.new_head and not start.outputs(full) <= start.outputs(boxed):
-        raise command.UserError(
-            'the head is a new one, and adapters would leave it as it is drawn; '
-            "add 'head' to adapter.train."
-        )
+    adapter, full = adapter_lib.of(settings), transformer.abstract(model)
+    boxed = _saved(adapter, full, begin.new_head)
     trained = freeze.select(nn.unbox(boxed), settings['optimizer']['freeze'])
     freeze.check_stages(trained, model.sharding.parts('layers'))
     built = inputs.open(data, workdir, objective)  # may take long, so it comes last
@@ -158,6 +148,31 @@ def _check_workdir(workdir: Path) -> None:
             f'--workdir={workdir} is an address; mount the bucket, and name its '
             'folder, which all hosts see.'
         )
+
+
+def _length(
+    settings: Mapping[str, Any], data: settings_lib.Data, model: transformer.Model
+) -> int:
+    """Tokens in a row; UserError where the mesh does not divide them."""
+    T, which = inputs.length(data, model.arch), 'data.T'
+    if 'rollout' in settings:
+        T = settings_lib.rollout_of(settings).T
+        which = 'rollout.prompt_tokens + rollout.max_tokens - 1'
+    model.sharding.check_length(T, which)
+    return T
+
+
+def _saved(
+    adapter: adapter_lib.Adapter | None, full: core.Params, new_head: bool
+) -> core.Params:
+    """What is trained and saved; UserError for a new head that adapters leave."""
+    boxed = adapter.trained(full) if adapter else full
+    if adapter and new_head and not start.outputs(full) <= start.outputs(boxed):
+        raise command.UserError(
+            'the head is a new one, and adapters would leave it as it is drawn; '
+            "add 'head' to adapter.train."
+        )
+    return boxed
 
 
 def _check_batch(batch_size: int, model: transformer.Model, name: str) -> None:
@@ -226,57 +241,6 @@ def _adapted(
         loss_fn=adapter.loss(made.loss_fn),
         joined=adapter.joined,
     )
-
-
-def record(run: Run, step: int, row: int, skips: Sequence[Sequence[int]] = ()) -> None:
-    """Writes what the workdir needs besides checkpoints, once the run can begin.
-
-    config.json, tokenizer/ and data.json, and for a classifier the names of its
-    classes. step, row: where the run goes on, in steps and in the stream of rows, of
-    which it never reads the `skips`.
-    """
-    if jax.process_index() == 0:
-        begun = settings_lib.begun_from(run.settings)
-        began_with = (Path(begun), run.start_step) if begun else None
-        part: dict[str, Any] = {
-            'step': step,
-            'row': row,
-            'batch_size': run.data.batch_size,
-            'T': run.T,
-            'seed': run.seed,
-            'packing': run.data.packing,
-            'longer': run.data.longer,
-            'feedback': run.objective.feedback,
-            'counts': inputs.counts(run.rows),
-            'mixture': run.data.mixture,
-        }
-        if skips:
-            part['skips'] = [list(one) for one in skips]
-        if run.rollout:  # rows are prompts
-            updates = run.rollout.updates(run.data.batch_size)
-            asked = {'prompt_tokens': run.rollout.prompt_tokens, 'updates': updates}
-            part |= {'batch_size': run.rollout.prompts, 'rollout': asked}
-        for where in _stretches(run.data, step, row, skips):
-            lineage.record(run.workdir, began_with, run.datasets, {**part, **where})
-        if run.labels:
-            storage.write_json(run.workdir / LABELS, run.labels)
-        run.tokenizer.save(run.workdir / 'tokenizer')
-        storage.write_json(run.workdir / 'config.json', run.settings)
-
-
-def _stretches(
-    data: settings_lib.Data, step: int, row: int, skips: Sequence[Sequence[int]]
-) -> Iterator[dict[str, int]]:
-    """Where batches of a ramp change their size, in steps and rows, from here on."""
-    if not data.batch_ramp:
-        yield {}
-        return
-    for first, _ in ((step, 0), *(one for one in data.batch_ramp if one[0] > step)):
-        size = data.rows_at(step)
-        for _, begin, batches in lineage.stretches(row, size, first - step, skips):
-            row = begin + batches * size
-        step = first
-        yield {'step': step, 'row': row, 'batch_size': data.rows_at(step)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ from gptjax.train import (
     log,
     maintenance,
     profile,
+    record,
     replicas,
     source,
     watchdog,
@@ -63,7 +64,7 @@ def train(
 
 
 def _train(loop: '_Loop') -> bool:
-    build.record(loop.run, loop.step, loop.host.row, loop.host.skips)
+    record.write(loop.run, loop.step, loop.host.row, loop.host.skips)
     with (
         contextlib.closing(loop.checkpoints),
         contextlib.closing(loop.log),

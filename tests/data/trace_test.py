@@ -27,7 +27,7 @@ from gptjax.data import (
 from gptjax.data import rows as rows_lib
 from gptjax.exchange import card
 from gptjax.train import build as train_build
-from gptjax.train import evaluate, flops, loop, step
+from gptjax.train import evaluate, flops, loop, record, step
 
 
 def streams(folder, lengths, mask=False):
@@ -168,7 +168,7 @@ def _trained(many, folder, patch):
     train(8, 14, data=other)
     (folder / 'second').mkdir()
     begun = dict(init_from=str(folder / 'first'), dropout=0.0)
-    train_build.record(run('second', 4, model=begun), 0, 0)
+    record.write(run('second', 4, model=begun), 0, 0)
     (folder / 'second' / 'metrics.jsonl').write_text('{"step": 4}\n')
     return folder, steps
 

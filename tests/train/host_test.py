@@ -11,7 +11,7 @@ import pytest
 import tiny_config
 
 from gptjax import command
-from gptjax.train import begin, build, checkpoint, loop
+from gptjax.train import begin, build, checkpoint, loop, record
 from gptjax.train import host as host_lib
 from gptjax.train import settings as settings_lib
 
@@ -94,7 +94,7 @@ def test_a_checkpoint_from_before_all_that_goes_on(folder, straight, capsys):
     old = {name: manifest['host'][name] for name in manifest['host'].keys() - NEW}
     state = begin.begin(straight, saved, manifest).state
     workdir = folder / 'old'
-    build.record(straight, 8, old['row'])
+    record.write(straight, 8, old['row'])
     (workdir / 'checkpoints').mkdir(parents=True)
     (workdir / 'config.json').write_text((straight.workdir / 'config.json').read_text())
     writer = checkpoint.Checkpoints(workdir, keep=1, owner=True)

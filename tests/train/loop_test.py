@@ -22,6 +22,7 @@ from gptjax.train import (
     host,
     log,
     loop,
+    record,
     replicas,
 )
 from gptjax.train import settings as settings_lib
@@ -353,7 +354,7 @@ def test_what_is_cut_is_counted_in_the_lineage(tmp_path):
     config.data.build.held_out = dict(fraction=0.2, by='document')
     config.data.longer = 'drop'
     made = build.build(config, tmp_path / 'run')
-    build.record(made, step=0, row=0)
+    record.write(made, step=0, row=0)
     (part,) = lineage.read(tmp_path / 'run')['trained_on']
     counts = part['counts']['']
     assert (part['longer'], counts) == ('drop', made.rows.counts)

@@ -9,7 +9,7 @@ import tiny_config
 
 from gptjax import command
 from gptjax.data import lineage, pipeline
-from gptjax.train import build, checkpoint, log, loop, source
+from gptjax.train import build, checkpoint, log, loop, record, source
 from gptjax.train import phases as phases_lib
 from gptjax.train import settings as settings_lib
 from gptjax.train import state as state_lib
@@ -50,11 +50,11 @@ def test_batches_of_a_ramp_are_the_rows_in_order(run):
 
 def test_a_lineage_says_where_sizes_change(run):
     """Past rows that were skipped, too."""
-    build.record(run, 0, 0, skips=[(12, 20)])
+    record.write(run, 0, 0, skips=[(12, 20)])
     parts = lineage.read(run.workdir)['trained_on']
     found = [tuple(part[k] for k in ('step', 'row', 'batch_size')) for part in parts]
     assert found == [(0, 0, 4), (3, 12, 8), (6, 44, 16)]
-    build.record(run, 5, 60)
+    record.write(run, 5, 60)
     parts = lineage.read(run.workdir)['trained_on']
     assert [part['row'] for part in parts] == [0, 12, 60, 68]
 
