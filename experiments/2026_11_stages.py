@@ -20,6 +20,7 @@ Verdict:  neither is kept. XLA casts before it gathers by itself: all gathers of
 """
 
 import dataclasses
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -53,7 +54,9 @@ def compiled(family: str, **sizes: int) -> dict[str, float]:
     place = sharding.make(
         1, tensor=1, rules='_'.join(sizes), devices=chips.devices, **sizes
     )
-    changes = dict(L=4, D=512, F=1024, H=128, N=4, K=4, T=512, V=1024, windows=(0,))
+    changes: dict[str, Any] = dict(
+        L=4, D=512, F=1024, H=128, N=4, K=4, T=512, V=1024, windows=(0,)
+    )  # fmt: skip
     if family == 'mixtral':
         changes['experts'] = config.Experts(E=8, k=2, balance=0.1, z=0.1)
     arch = dataclasses.replace(table.FAMILIES[family]['nano'], **changes)
