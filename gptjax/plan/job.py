@@ -106,6 +106,11 @@ class Job:
         self.steps = settings['steps']
         # (steps, rows of each), as the batch grows.
         edges = [(0, data.batch_size), *data.batch_ramp]
+        if min(self.steps, *(rows for _, rows in edges)) < 1:
+            raise command.UserError(
+                f'steps is {self.steps} and data.batch_size {data.batch_size}; a plan '
+                'needs at least 1 of each, and of the rows of data.batch_ramp.'
+            )
         ends = [first for first, _ in edges[1:]] + [self.steps]
         self.stretches = [
             (min(end, self.steps) - first, rows)
