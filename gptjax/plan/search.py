@@ -129,29 +129,57 @@ def ranked(planned: job.Job, target: targets.Target) -> list[Found]:
     """What fits, the best first; UserError that says what would do if nothing."""
     if found := sorted(_fitting(planned, target), key=lambda one: one.worth):
         return found
+    raise command.UserError(_refusal(planned, target) + '.')
+
+
+def _refusal(planned: job.Job, target: targets.Target) -> str:
+    """What does not fit, or does not divide, and what would do."""
+    counts = sorted({rows for _, rows in planned.stretches})
+    rows = f'{" and ".join(map(str, counts))} rows'
+    section = 'data.batch_size' + ' and data.batch_ramp' * (len(counts) > 1)
+    multiple = f'set {section} to a multiple of {target.chips}'
     if not any(_first(planned, target)):
-        raise command.UserError(
-            f'no mesh of {target.chips} chips divides the model and the '
-            f'{planned.rows} rows of a step; set data.batch_size to a multiple of '
-            f'{target.chips}.'
+        return (
+            f'no mesh of {target.chips} chips divides the model and the {rows} of a '
+            f'step; {multiple}'
         )
-    kind = target.name.partition('-')[0]
-    needed = next(
-        (
-            f'the smallest slice of {kind} that would do is {more.name}'
-            for more in targets.larger(target)
-            if any(_fitting(planned, more))
-        ),
-        f'no slice of {kind} would do; take another chip, or a smaller model',
-    )
+    kind, least = target.name.partition('-')[0], f'lower T, {planned.T} tokens'
+    if any(count % target.chips for count in counts):
+        least = f'{multiple}, or {least}'
+    larger = targets.larger(target)
+    some = next((one.name for one in larger if any(_fitting(planned, one))), '')
+    needed = f'the smallest slice of {kind} that would do is {some}'
+    holding = next((one for one in (target, *larger) if _holds(planned, one)), None)
+    if holding == target:
+        needed = least + f'; or {needed}' * bool(some)
+    elif not some and holding:
+        needed = f'{holding.name} holds the weights, but not the activations; {least}'
+    elif not some:
+        needed = f'no slice of {kind} would do; take another chip, or a smaller model'
     if spared := [
         what for what, less in planned.spared() if any(_fitting(less, target))
     ]:
         needed += f'; on {target.name} it fits with {", or with ".join(spared)}'
-    raise command.UserError(
+    size = f'{target.chips} x {target.chip.memory / targets.GIB:.0f} GiB'
+    if holding == target:
+        return (
+            f'no microbatch of a step of {rows} ({section}) is small enough for '
+            f'{target.name} ({size}); {needed}'
+        )
+    return (
         f'{planned.parameters / 1e9:.1f}B parameters do not fit on {target.name} '
-        f'({target.chips} x {target.chip.memory / targets.GIB:.0f} GiB); {needed}.'
+        f'({size}); {needed}'
     )
+
+
+def _holds(planned: job.Job, target: targets.Target) -> bool:
+    """Whether a mesh has room for what lies on a device between steps."""
+    held = (
+        planned.held(job.Layout(*mesh, planned.rows, 1, 'full'))
+        for mesh in _meshes(planned, target)
+    )
+    limit = FULL * target.chip.memory
+    return any(sum(vars(one).values()) <= limit for one in held)
 
 
 def _fitting(planned: job.Job, target: targets.Target) -> Iterator[Found]:
@@ -169,7 +197,7 @@ def _fitting(planned: job.Job, target: targets.Target) -> Iterator[Found]:
             doubts and work.get(again, 0.0) * fill * DOUBT**doubts >= best
         ):
             continue
-        counts = [n for n in _powers(planned.rows) if _divides(planned, one, n)]
+        counts = [n for n in _divisors(planned.rows) if _divides(planned, one, n)]
         group = [dataclasses.replace(one, accumulate=n) for n in counts]
         # Whether anything fits: the most microbatches, or one, whose gradients need no
         # copy to be added to.
@@ -266,6 +294,12 @@ def rules_of(sizes: Mapping[str, int]) -> str:
     """The forms that a mesh of these sizes needs."""
     forms = ('fsdp', 'tensor', 'expert', 'context', 'stage')
     return '_'.join(axis for axis in forms if sizes.get(axis, 1) > 1) or 'data'
+
+
+def _divisors(n: int) -> list[int]:
+    """All of them, the least first."""
+    small = [i for i in range(1, math.isqrt(n) + 1) if n % i == 0]
+    return small + [n // i for i in reversed(small) if i * i < n]
 
 
 def _powers(n: int) -> list[int]:

@@ -7,11 +7,11 @@ import types
 import planning
 import pytest
 
-from configs import gpt2
+from configs import gpt2, pretrain
 from configs.demo import pretrain as demo
 from gptjax import command
 from gptjax.plan import __main__ as plan_main
-from gptjax.plan import ahead, job, page, plans, report, targets
+from gptjax.plan import ahead, cpu, job, page, plans, report, search, targets
 from gptjax.train import settings as settings_lib
 
 
@@ -63,3 +63,82 @@ def test_the_optimizer_of_a_plan_is_that_of_the_model():
     config.optimizer = planning.ADAFACTOR
     with pytest.raises(command.UserError, match='muP'):
         planning.job_of(config)
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [{'steps': 0}, {'data.batch_size': 0}, {'data.batch_ramp': ((5, 0),)}],
+    ids=str,
+)
+def test_no_steps_and_no_rows_are_refused(changes):
+    config = gpt2.get_config('small')
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(command.UserError, match='at least 1 of each'):
+        planning.job_of(config)
+
+
+def test_a_batch_of_480_rows_is_cut_into_ten():
+    """Mutation: powers of two alone, of which none leaves room for `minimal`."""
+    config = gpt2.get_config('xl')
+    config.data.batch_size = 480
+    best = search.ranked(planning.job_of(config), targets.parse('v5e-16'))[0]
+    assert (best.layout.accumulate, best.layout.remat) == (10, 'minimal')
+    assert search._divisors(480)[-3:] == [160, 240, 480]
+
+
+@pytest.mark.parametrize(
+    ('rows', 'ramp', 'says'),
+    [
+        (512, ((20, 513),), r'step of 512 and 513 rows .* multiple of 16, or lower T'),
+        (1, (), r'no microbatch of a step of 1 rows \(data.batch_size\)'),
+    ],
+)
+def test_rows_that_do_not_divide_are_not_told_as_a_model_too_large(rows, ramp, says):
+    """Mutation: the message of weights that do not fit."""
+    config = gpt2.get_config('xl')
+    config.data.update(batch_size=rows, batch_ramp=ramp)
+    with pytest.raises(command.UserError, match=says):
+        search.ranked(planning.job_of(config), targets.parse('v5e-16'))
+
+
+def test_rows_too_long_are_not_told_as_a_model_too_large(monkeypatch):
+    """Mutation: a smaller model, where T is 131,072."""
+    monkeypatch.setattr(search, '_fitting', lambda *given: iter(()))  # as it finds
+    planned = planning.job_of(pretrain.get_config('llama-3.1-70b'))
+    says = 'v5e-128 holds the weights, but not the activations; lower T'
+    with pytest.raises(command.UserError, match=says):
+        search.ranked(planned, targets.parse('v5e-16'))
+
+
+def test_rows_that_chips_do_not_divide_are_noted():
+    config = gpt2.get_config('xl')
+    config.data.batch_ramp = ((2000, 520),)
+    (plan,) = plans.make(config, ['v5e-16'], compiled=False).plans
+    assert plan.note.endswith('steps of 512 and 520 rows are no multiples of 16')
+
+
+def test_a_step_too_large_for_this_machine_is_refused_before_it_is_run(monkeypatch):
+    """Mutation: layers of it run first; no comparison."""
+    chip = targets.Chip('cpu', 'cpu', 1e11, 1e10, 1e10, 1e10, 1e10, ((1,),))
+    monkeypatch.setattr(cpu, 'target', lambda dtype: targets.Target('cpu', chip, (1,)))
+    monkeypatch.setattr(cpu, 'calibrate', lambda *given: pytest.fail('has run'))
+    with pytest.raises(plans.NothingFits, match='of this machine'):
+        plans.make(gpt2.get_config('xl'), ['cpu'], compiled=False)
+
+
+def test_json_of_targets_that_are_all_refused(monkeypatch, capsys):
+    """And names are stripped, empty ones dropped. Mutation: nothing is printed."""
+
+    def ranked(planned, target):
+        raise command.UserError(f'{target.name} is too small.')
+
+    monkeypatch.setattr(search, 'ranked', ranked)
+    argv = ['plan', '--config=configs/gpt2.py', '--analytic', '--json']
+    monkeypatch.setattr('sys.argv', [*argv, '--target=v5e-1, v5e-4,'])
+    with pytest.raises(command.UserError, match='v5e-1 is too small'):
+        plan_main.main()
+    told = json.loads(capsys.readouterr().out)
+    assert told == [
+        {'target': name, 'error': f'{name} is too small.'}
+        for name in ('v5e-1', 'v5e-4')
+    ]
