@@ -33,7 +33,13 @@ def main() -> None:
 
     from gptjax.plan import page, plans, report
 
-    made = plans.make(flags.config, flags.target.split(','), not flags.analytic)
+    names = [name for name in map(str.strip, flags.target.split(',')) if name]
+    try:
+        made = plans.make(flags.config, names, not flags.analytic)
+    except plans.NothingFits as none:
+        if flags.json:
+            print(json.dumps(list(map(report.as_json, none.plans))))
+        raise
     if flags.json:
         print(json.dumps(list(map(report.as_json, made.plans))))
     else:

@@ -52,8 +52,16 @@ class Plans:
     plans: list[Plan | Refused]
 
 
+class NothingFits(command.UserError):
+    """No target is left; `plans` says why for each."""
+
+    def __init__(self, plans: list[Refused]):
+        super().__init__(' '.join(one.why for one in plans))
+        self.plans = plans
+
+
 def make(config: Any, names: Sequence[str], compiled: bool) -> Plans:
-    """A plan for each target; UserError for one that is unknown, or if none fits.
+    """A plan for each target; UserError for an unknown one, NothingFits if none fits.
 
     All are searched before the first is compiled.
     """
@@ -70,8 +78,9 @@ def make(config: Any, names: Sequence[str], compiled: bool) -> Plans:
         else _tried(known, _plan, planned, one, compiled)
         for known, one in zip(names, searched, strict=True)
     ]
-    if all(isinstance(one, Refused) for one in made):
-        raise command.UserError(' '.join(one.why for one in made))
+    refused = [one for one in made if isinstance(one, Refused)]
+    if len(refused) == len(made):
+        raise NothingFits(refused)
     return Plans(name, planned, made)
 
 
@@ -98,14 +107,25 @@ class _Searched:
 
 
 def _search(planned: job.Job, name: str) -> _Searched:
-    target, constants = place(planned, name)
-    if target.chip.platform != 'cpu':
-        return _Searched(target, constants, search.ranked(planned, target))
+    if name != 'cpu':
+        target = targets.parse(name)
+        found = search.ranked(planned, target)
+        return _Searched(target, cost_model.FITTED, found)
+    here = cpu.target(planned.compute.dtype)
     layout = dataclasses.replace(
         planned.own(1), sizes=(), rules='data', pipeline=0, rounds=1
     )
-    own = search.evaluate(planned, target, layout, constants)
-    return _Searched(target, constants, [own])
+    # Before layers of it run.
+    peak = search.evaluate(planned, here, layout).bytes.peak
+    if peak > search.FULL * here.chip.memory:
+        raise command.UserError(
+            f'a step takes {peak / targets.GIB:,.1f} GiB, above {search.FULL:.0%} of '
+            f'the {here.chip.memory / targets.GIB:.0f} GiB of this machine; take more '
+            'microbatches (compute.accumulate), a smaller model, or another target.'
+        )
+    constants = cpu.calibrate(planned, here)
+    own = search.evaluate(planned, here, layout, constants)
+    return _Searched(here, constants, [own])
 
 
 def _plan(planned: job.Job, searched: _Searched, compiled: bool) -> Plan:
@@ -115,6 +135,10 @@ def _plan(planned: job.Job, searched: _Searched, compiled: bool) -> Plan:
         note += '; float32 at half the peak'
     if planned.trained.layers:
         note += '; frozen weights timed as those that are trained'
+    chips, counts = target.chips, {rows for _, rows in planned.stretches}
+    if any(rows % chips for rows in counts):
+        told = ' and '.join(map(str, sorted(counts)))
+        note += f'; steps of {told} rows are no multiples of {chips}'
     times = (
         steps * search.resized(planned, found, rows, searched.constants).time.step
         for steps, rows in planned.stretches

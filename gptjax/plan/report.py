@@ -30,6 +30,8 @@ def as_json(plan: plans_lib.Plan | plans_lib.Refused) -> dict[str, Any]:
         'mesh': {**dict(layout.sizes), 'rules': layout.rules},
         'batch': {'rows': layout.rows, 'microbatches': layout.accumulate},
         'remat': layout.remat,
+        'note': plan.note,
+        'compiled': plan.compiled is not None,  # of the step, on the target's compiler
         'flags': ahead.flags(plan.job.settings, layout),
     }
 

@@ -100,8 +100,9 @@ def test_the_fields_of_json(made):
     assert list(told[0]) == [
         'target', 'chips', 'peak_bytes_per_device', 'step_seconds', 'mfu',
         'tokens_per_second', 'days', 'cost_usd', 'binding', 'mesh', 'batch', 'remat',
-        'flags',
+        'note', 'compiled', 'flags',
     ]  # fmt: skip
+    assert (told[0]['note'], told[0]['compiled']) == (made.plans[0].note, False)
     json.dumps(told)
     one, plan = told[0], made.plans[0]
     assert one['days'] == pytest.approx(19_073 * one['step_seconds'] / 86_400)
