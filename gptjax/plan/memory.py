@@ -51,11 +51,11 @@ def estimate(
     temporaries = max(_loss(planned, layout, tokens), _layer(planned, layout, at_once))
     if width < 4:  # the weights of layers in the type of activations
         temporaries += held.weights / 4 * width
-    copies = 2 if layout.accumulate > 1 else 1
+    sums = 2 if layout.accumulate > 1 else 1  # of a microbatch, and of the step
     return Bytes(
         held.weights,
         held.optimizer,
-        held.gradients * copies,
+        held.gradients * sums,
         activations,
         temporaries,
     )

@@ -31,7 +31,7 @@ class Found:
     def worth(self) -> tuple[float, int, float]:
         """The least is the best; of equals the fewest mesh axes and the most room."""
         step = self.time.step * DOUBT ** _doubts(self.layout)
-        return round(step, 4), len(self.layout.sizes), self.bytes.peak
+        return float(f'{step:.4g}'), len(self.layout.sizes), self.bytes.peak
 
 
 def _doubts(layout: job.Layout) -> int:
@@ -72,7 +72,9 @@ def evaluate(
         again,
         layout.sequence > 1,
         parts,
-        layout.iterations // layout.rounds,
+        layout.iterations / layout.rounds,
+        layout.iterations,
+        _each(planned, target, layout),
     )
     sent = [*wire.sent(traffic, sizes)]
     moved = memory.hosted(planned, layout, tokens / layout.accumulate)
@@ -96,6 +98,12 @@ def evaluate(
     rates = wire.rates(target, sizes)
     time = cost_model.seconds(work, target, sent, rates, constants)
     return Found(target, layout, taken, tuple(sent), time)
+
+
+def _each(planned: job.Job, target: targets.Target, layout: job.Layout) -> bool:
+    """Whether gradients are summed in each microbatch, as `begin.program` has it."""
+    cudnn = planned.compute.attention in ('auto', 'cudnn') and not planned.arch.dropout
+    return target.chip.platform == 'gpu' and cudnn and layout.size('context') == 1
 
 
 def _again(layout: job.Layout) -> frozenset[str]:

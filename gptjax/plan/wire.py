@@ -37,9 +37,14 @@ class Traffic:
     again: frozenset[str]  # what backward computes again
     sequence: bool = False  # the stream's length is split over `tensor`
     parts: int = 1  # into which a pipeline cuts a microbatch
-    uses: int = 1  # how often a pipeline takes a layer for a microbatch, bubble and all
+    uses: float = (
+        1.0  # how often a pipeline takes a layer for a microbatch, with bubble
+    )
+    passes: int = 1  # and hands on a part of one: for each of its rounds
+    each: bool = False  # copies of the weights sum their gradients in each microbatch
 
 
+_PERMUTE = 'collective-permute'
 _ROOM = 1.25  # what a round of `experts` can send, of the even share
 
 
@@ -53,6 +58,7 @@ def sent(traffic: Traffic, sizes: Mapping[str, int]) -> Iterator[Sent]:
     ring = {axis: (size - 1) / size for axis, size in n.items()}
     arch, calls, width = traffic.arch, traffic.accumulate, traffic.width
     layers, times = round(arch.L / n['stage']), calls * traffic.uses
+    runs = round(layers * times)
     # Of a device, along `fsdp`.
     dense = traffic.layer_weights / n['tensor'] / n['stage']
     expert = traffic.expert_weights / n['tensor'] / n['expert'] / n['stage']
@@ -68,62 +74,60 @@ def sent(traffic: Traffic, sizes: Mapping[str, int]) -> Iterator[Sent]:
         moved = (2 * one + once) * width
         if 'experts' not in traffic.again:  # they stay, gathered
             moved -= ring['fsdp'] * expert * times * width
-        yield Sent('gather weights', 'fsdp', 2 * layers * times, moved, 'all-gather')
+        yield Sent('gather weights', 'fsdp', 2 * runs, moved, 'all-gather')
         # The weight gradient is a float32 sum.
         moved = (one + once) * 4
-        count = layers * times
-        yield Sent('scatter gradients', 'fsdp', count, moved, 'reduce-scatter')
+        yield Sent('scatter gradients', 'fsdp', runs, moved, 'reduce-scatter')
         if split == 1:
             moved = 2 * ring['fsdp'] * stream * calls
             yield Sent('exchange embeddings', 'fsdp', 2 * calls, moved, 'all-to-all')
             if n['expert'] > 1:  # whose rows lie in another order
-                kind, by = 'exchange embeddings', 'collective-permute'
-                yield Sent(kind, 'expert', 2 * calls, 2 * stream * calls, by)
+                moved = 2 * stream * calls
+                yield Sent('exchange embeddings', 'expert', 2 * calls, moved, _PERMUTE)
     if n['expert'] > 1:
-        chosen = arch.experts.k if arch.experts else 1
-        count = (6 if 'experts' in traffic.again else 4) * layers * times
-        moved = count * _ROOM * ring['expert'] * chosen * part
+        k = arch.experts.k if arch.experts else 1
+        count = (6 if 'experts' in traffic.again else 4) * runs
+        moved = count * _ROOM * ring['expert'] * k * part
         yield Sent('tokens to experts', 'expert', count, moved, 'all-to-all')
     if n['tensor'] > 1:
-        yield from _split_layers(traffic, ring['tensor'], layers)
+        yield from _split_layers(traffic, ring['tensor'], runs)
     if n['context'] > 1:
         C, keys = n['context'], traffic.tokens / traffic.parts * 2 * arch.K * arch.H
-        keys *= layers * times / n['tensor']
+        keys *= runs / n['tensor']
         passes = 2 + ('scores' in traffic.again)
         # Their gradients are float32 sums; and the order of a row is undone, twice.
         moved = (passes * (C - 1) * width + C * 4) * keys + 2 * stream * calls
-        count = (passes * (C - 1) + C) * layers * times
-        yield Sent(
-            'pass keys and values', 'context', count, moved, 'collective-permute'
-        )
+        count = (passes * (C - 1) + C) * runs
+        yield Sent('pass keys and values', 'context', count, moved, _PERMUTE)
     if n['stage'] > 1:
         # From stage to stage and back; at the end from the last one, and back.
-        moved = 2 * part * times + 2 * stream * calls
-        yield Sent('pass activations', 'stage', 2 * times, moved, 'collective-permute')
+        count = 2 * calls * traffic.passes
+        moved = count * part + 2 * stream * calls
+        yield Sent('pass activations', 'stage', count, moved, _PERMUTE)
         # Of the vocabulary, as in `_split_layers`; what the last stage has; the input.
         moved = 4 * 2 * ring['stage'] * stream * calls
         yield Sent('sum activations', 'stage', 4 * calls, moved)
     yield from _copies(n, (dense + tables) / n['fsdp'], expert / n['fsdp'], traffic)
 
 
-def _split_layers(traffic: Traffic, ring: float, layers: int) -> Iterator[Sent]:
+def _split_layers(traffic: Traffic, ring: float, runs: int) -> Iterator[Sent]:
     """Sums of the stream where layers are split: two each way, and of the vocabulary.
 
     Where the stream is split as well, a sum is a scatter and a gather; and backward
     gathers again what products read.
     """
-    arch, times = traffic.arch, traffic.accumulate * traffic.uses
+    arch = traffic.arch
     stream = traffic.tokens * arch.D * traffic.width
     part = stream / traffic.parts
     passes = 4 + ('out' in traffic.again)
-    one = ring * (passes * layers * part * times + 2 * stream * traffic.accumulate)
+    one = ring * (passes * part * runs + 2 * stream * traffic.accumulate)
     if not traffic.sequence:
-        yield Sent('sum activations', 'tensor', passes * layers * times, 2 * one)
+        yield Sent('sum activations', 'tensor', passes * runs, 2 * one)
         return
-    count, more = passes * layers * times, 1 if 'out' in traffic.again else 2
+    count, more = passes * runs, 1 if 'out' in traffic.again else 2
     yield Sent('scatter activations', 'tensor', count, one, 'reduce-scatter')
-    count += more * layers * times
-    one += ring * more * layers * part * times
+    count += more * runs
+    one += ring * more * part * runs
     yield Sent('gather activations', 'tensor', count, one, 'all-gather')
 
 
@@ -134,18 +138,19 @@ def _copies(
 
     In the order of the mesh, the fastest axis first: the next sends what one device of
     it has of the sum. Copies of the weights sum at the end of a step; the others do for
-    each microbatch, and all do where experts are split.
+    each microbatch, and all do where experts are split, or `each` says so.
     """
     arch, times = traffic.arch, traffic.accumulate * traffic.uses
-    layers, rounds = round(arch.L / n['stage']), arch.experts and n['expert'] > 1
+    layers = round(arch.L / n['stage'])
+    each = traffic.each or (arch.experts and n['expert'] > 1)
     mine = dense, expert
     for axis in ('context', 'expert', 'data', 'slice'):
-        if axis == 'data' and times > 1 and not rounds:
+        if axis == 'data' and times > 1 and not each:
             mine, times = (dense, expert), 1
         if n[axis] > 1:
             summed = mine[0], mine[1] * (axis != 'expert')
             moved = 2 * (n[axis] - 1) / n[axis] * sum(summed) * 4 * times
-            yield Sent('sum gradients', axis, layers * times, moved)
+            yield Sent('sum gradients', axis, round(layers * times), moved)
             mine = mine[0] / n[axis], mine[1] / (n[axis] if summed[1] else 1)
 
 

@@ -6,8 +6,9 @@ import planning
 import pytest
 
 from configs import gpt2
+from experiments.benchmarks import _scale_wire
 from gptjax import command
-from gptjax.model import kernels, pipeline
+from gptjax.model import experts, kernels, pipeline
 from gptjax.model.families import llama, mixtral
 from gptjax.plan import (
     ahead,
@@ -88,6 +89,59 @@ def test_stages_compute_on_zeros_while_they_fill(small):
     assert more.waiting < time.waiting
 
 
+def test_rounds_of_a_pipeline_pass_more_and_use_weights_less(small):
+    """Twice around 2 stages: 2 x 4 + 1 iterations, 4.5 times a layer.
+
+    Mutations: 9 // 2 of both; messages once for both rounds.
+    """
+    sizes = {'fsdp': 8, 'stage': 2}
+    _, sent = found(small, sizes, pipeline=4, rounds=2)
+    stream = 8 * 1024 * 512 * 2
+    assert sent['pass activations'].bytes == 9 * 2 / 4 * stream + 2 * stream
+    assert sent['pass activations'].count == 2 * 9
+    weights = 2 * 4.5 * small.weights['layers'] + small.weights['tables']
+    expected = 7 / 8 * weights / 2 * 2
+    assert sent['gather weights'].bytes == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ('name', 'attention', 'dropout', 'times'),
+    [
+        ('h100-4', 'auto', 0.0, 2),
+        ('h100-4', 'cudnn', 0.0, 2),
+        ('h100-4', 'triton', 0.0, 1),
+        ('h100-4', 'auto', 0.1, 1),
+        ('v5e-4', 'auto', 0.0, 1),
+    ],
+)
+def test_copies_with_attention_of_cudnn_sum_in_each_microbatch(
+    name, attention, dropout, times
+):
+    """As `begin.program` has it. Mutation: once a step on GPUs."""
+    config = config_of()
+    config.compute.attention = attention
+    config.model.dropout = dropout
+    planned = planning.job_of(config)
+    layout = job.Layout((('data', 4),), 'data', 64, 2, 'full')
+    (sent,) = search.evaluate(planned, targets.parse(name), layout).sent
+    assert sent.bytes == times * 2 * 3 / 4 * 4 * planned.parameters
+
+
+def test_steps_compare_by_their_first_digits(small):
+    """Of 3.11 and 3.14 ms the former is faster. Mutation: rounding to 0.1 ms."""
+    one, _ = found(small, {'fsdp': 16})
+    worths = [
+        dataclasses.replace(one, time=cost_model.Time(seconds, *[0.0] * 7)).worth[0]
+        for seconds in (3.11e-3, 3.14e-3)
+    ]
+    assert worths == [3.11e-3, 3.14e-3]
+
+
+def test_one_number_for_the_room_of_experts():
+    """Which is written again where no JAX is, and where a test counts operations."""
+    assert experts.SPARE == wire._ROOM == _scale_wire.ROOM
+
+
 def test_weights_are_gathered_in_each_iteration_of_stages(small):
     """19 of 16 microbatches. Mutation: once a step."""
     _, sent = found(small, {'fsdp': 4, 'stage': 4}, pipeline=16)
@@ -165,7 +219,7 @@ def test_a_form_that_no_published_row_has_must_be_2_percent_faster(small):
     simple, _ = found(small, {'fsdp': 16})
     offload = dataclasses.replace(simple.layout, remat='offload')
     same = dataclasses.replace(simple, layout=offload)
-    assert same.worth[0] == pytest.approx(1.02 * simple.time.step, abs=1e-4)
+    assert same.worth[0] == pytest.approx(1.02 * simple.time.step, rel=5e-4)
     assert simple.worth < same.worth
 
 
