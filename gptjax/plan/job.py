@@ -122,7 +122,9 @@ class Job:
             model_config.Compute, 'compute', settings['compute']
         )
         _, self.optimizer = build.optimizer_of(settings, self.steps, self.arch)
-        model = transformer.make(self.arch, self.compute, sharding_lib.single())
+        # Of attention shapes are no matter; cuDNN's and others need what is not here.
+        plain = dataclasses.replace(self.compute, attention='reference')
+        model = transformer.make(self.arch, plain, sharding_lib.single())
         self.boxed = transformer.abstract(model)
         self.trained = build.trained_of(settings, model)
         self._held: dict[Any, Held] = {}

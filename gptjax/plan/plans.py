@@ -66,6 +66,10 @@ def make(config: Any, names: Sequence[str], compiled: bool) -> Plans:
     All are searched before the first is compiled.
     """
     planned = job.Job(settings_lib.of(config))
+    if not names:
+        raise command.UserError(
+            '--target names none; give one or more, such as v5e-16,h100-8.'
+        )
     for name in names:
         if name != 'cpu':
             targets.parse(name)  # a wrong one is told before anything takes long
@@ -171,11 +175,11 @@ def _best(
         if 'peak' in known:
             # Others of these forms are underestimated alike.
             least, scale = min(least, known['peak']), known['peak'] / one.bytes.peak
-            scales = {one.layout.rules: scale}
+            rules = one.layout.rules
             left = [
                 other
                 for other in left
-                if other.bytes.peak * scales.get(other.layout.rules, 1) <= limit
+                if other.layout.rules != rules or other.bytes.peak * scale <= limit
             ]
         if not left:
             break

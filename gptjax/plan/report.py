@@ -68,12 +68,13 @@ def row(plan: plans_lib.Plan | plans_lib.Refused) -> list[str]:
     if isinstance(plan, plans_lib.Refused):
         return [plan.target, '-', 'refused', *'-' * (len(COLUMNS) - 3)]
     told, chip, layout = as_json(plan), plan.found.target.chip, plan.found.layout
+    step = plan.found.time.step
     stages = f' x {layout.turns}' if layout.size('stage') > 1 else ''
     return [
         told['target'],
         f'{told["chips"]}',
         f'{plan.peak / _GIB:.1f} of {chip.memory / _GIB:.0f}',
-        f'{told["step_seconds"]:.2f} s',
+        f'{step:.2f} s' if step >= 0.01 else f'{step * 1e3:.3g} ms',
         f'{told["mfu"]:.1%}',
         f'{told["mfu"] * plan.job.causal:.1%}',
         f'{told["tokens_per_second"]:,.0f}',

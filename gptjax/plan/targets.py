@@ -88,11 +88,13 @@ def parse(name: str) -> Target:
 
     Of GPUs, more than 8 are several nodes. Raises UserError for a name that is none.
     """
-    kind, dash, size = name.partition('-')
+    kind, _, size = name.partition('-')
     count, cross, slices = size.partition('x')
-    if kind == 'cpu' and not dash:
-        raise ValueError('cpu is measured: see `cpu.target`')
-    chip = command.lookup(CHIPS, kind, 'target')
+    if kind == 'cpu':
+        raise command.UserError(
+            f'target {name!r} is no size; cpu is this machine, and measured.'
+        )
+    chip = command.lookup({**CHIPS, 'cpu': None}, kind, 'target')
     sizes = {math.prod(shape) * chip.names: shape for shape in chip.shapes}
     numbers = [count, slices] if cross else [count]
     if not all(n.isascii() and n.isdigit() and int(n) for n in numbers):

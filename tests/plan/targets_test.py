@@ -29,6 +29,8 @@ def test_names(name, chips, shape, slices):
     ('name', 'says'),
     [
         ('v5x-16', "did you mean 'v5"),
+        ('a-16', 'known: cpu, h100, '),
+        ('cpu-4', 'cpu is this machine'),
         ('v5e-17', '1, 4, 8, 16, 32'),
         ('v5e', 'v5e-16'),
         ('v5e-16x0', 'v5e-16'),
