@@ -174,6 +174,11 @@ class Sharding:
         return self._size(COPIES)
 
     @property
+    def mapped(self) -> int:
+        """The copies whose arrays `vmap` has: all inside `one_copy`, else 1."""
+        return self._size(COPIES) if _one_copy.get() else 1
+
+    @property
     def batch_shards(self) -> int:
         """Into how many parts the rows of a batch are split."""
         return self.parts('batch')

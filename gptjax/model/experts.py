@@ -79,7 +79,14 @@ class Mixture(nn.Module):
             # A loop of rounds that vmap batches has types that do not fit (JAX 0.10.2).
             run = jax.custom_batching.custom_vmap(run)
             stages = functools.partial(self._over, (pipeline.AXIS,))
-            run.def_vmap(lambda size, batched, *inputs: (stages(*inputs), True))
+
+            @run.def_vmap
+            def _(size: int, batched: Any, *inputs: Any) -> tuple[Array, bool]:
+                # Copies of the weights, outside of the stages, do not get here.
+                assert size == self.sharding.mesh.shape[pipeline.AXIS]
+                assert all(jax.tree.leaves(batched))
+                return stages(*inputs), True
+
         return run(x_BTD, chosen_BTk, share_BTk, weights)
 
     def _over(

@@ -97,9 +97,9 @@ def lookup(
 def einsum(spec: str, x: Array, weight: Any) -> Array:
     """`jnp.einsum(spec, x, weight)`: the one place where a weight is multiplied.
 
-    weight: an array, or one of `leaves`. Computes in the type of `x` with float32 sums,
-    and returns the type of `x`; the gradient of the weight is float32. Each letter
-    stands in two of the three operands.
+    weight: an array, or one of `leaves`. Computes in the type of `x`, with float32 sums
+    on a device and those over devices in its type, and returns that; the gradient of
+    the weight is float32. Each letter stands in two of the three operands.
     """
     if isinstance(weight, leaves.Adapted):
         return einsum(spec, x, weight.base) + _low_rank(spec, x, weight)

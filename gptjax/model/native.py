@@ -54,7 +54,8 @@ def product(x: Array, weight: leaves.Rows) -> Array:
     x_MI = x.astype(jnp.float32).reshape(-1, math.prod(inner))
     x_MI = jnp.pad(x_MI, [(0, 0), (0, blocks * 32 - x_MI.shape[1])])
     shape = jax.ShapeDtypeStruct((x_MI.shape[0], tiles * 4), jnp.float32)
-    y_MO = jax.ffi.ffi_call('gptjax_rows', shape)(x_MI, weight.codes, weight.scale)
+    call = jax.ffi.ffi_call('gptjax_rows', shape, vmap_method='sequential')
+    y_MO = call(x_MI, weight.codes, weight.scale)
     return y_MO[:, : math.prod(outer)].reshape(*lead, *outer).astype(x.dtype)
 
 

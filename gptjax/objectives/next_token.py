@@ -62,8 +62,8 @@ def of_targets(
 ) -> Float[Array, 'B T']:
     """`log_likelihood` of targets given hidden states.
 
-    With `compute.loss_rows`, logits of at most so many tokens exist at once, and are
-    computed again for backward.
+    With `compute.loss_rows`, logits of at most so many tokens exist at once, of all
+    copies of the weights together, and are computed again for backward.
     """
 
     def of(part: tuple[Array, Array]) -> Array:
@@ -71,7 +71,7 @@ def of_targets(
         return log_likelihood(scores_BtW, part[1], model.arch.V)
 
     B, T = targets_BT.shape
-    rows = model.compute.loss_rows or B * T
+    rows = model.compute.loss_rows // model.sharding.mapped or B * T
     # The batch axis stays whole, as it lies over the devices.
     parts = next(
         n for n in range(1, T + 1) if T % n == 0 and B * T // n <= max(rows, B)

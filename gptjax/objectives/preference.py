@@ -51,12 +51,13 @@ def make(model: transformer.Model, loss: Any, reference: str) -> core.LossFn:
     name, loss_of = preferences.of(preferences.LOSSES, loss)
     mean = name in preferences.WITHOUT_REFERENCE
     _check_reference(reference, name, ('none',) if mean else tuple(FROZEN))
-    stages = model.sharding.mesh.shape['stage']
-    if name == 'aot' and (model.compute.accumulate > 1 or stages > 1):
+    stages, copies = model.sharding.mesh.shape['stage'], model.sharding.copies
+    if name == 'aot' and (model.compute.accumulate > 1 or (stages > 1 and copies > 1)):
         raise command.UserError(
-            f'compute.accumulate is {model.compute.accumulate} and mesh.stage '
-            f'{stages}, and the loss aot sorts the pairs of the whole batch; set both '
-            'to 1, or take another objective.loss.'
+            f'compute.accumulate is {model.compute.accumulate}, mesh.stage {stages} '
+            f'and mesh.data x mesh.slice {copies}, and the loss aot sorts the pairs of '
+            'the whole batch; set the first to 1 and one of the others, or take '
+            'another objective.loss.'
         )
 
     def loss_fn(

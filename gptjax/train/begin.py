@@ -8,6 +8,7 @@ import jax
 
 from gptjax import sharding as sharding_lib
 from gptjax.model import transformer
+from gptjax.objectives import table as objective_table
 from gptjax.train import build, checkpoint, reference, source
 from gptjax.train import host as host_lib
 from gptjax.train import state as state_lib
@@ -51,16 +52,20 @@ def begin(
     return Begun(run, host, frozen, state, program(run, places))
 
 
-def _apart(model: transformer.Model) -> sharding_lib.Sharding | None:
+def _apart(
+    model: transformer.Model, objective: objective_table.Objective
+) -> sharding_lib.Sharding | None:
     """The sharding of a model whose gradients are made in a loop, on several copies.
 
     Not of those that do not map over copies: cuDNN chooses between programs by the
-    rows, and all would run; rounds of experts over devices end by what they find.
+    rows, and all would run; rounds of experts over devices end by what they find; and a
+    teacher may have either.
     """
     sharding, compute = model.sharding, model.compute
     loops = compute.accumulate > 1 or sharding.mesh.shape['stage'] > 1
     rounds = model.arch.experts is not None and sharding.mesh.shape['expert'] > 1
-    maps = compute.attention != 'cudnn' and not rounds
+    teacher = 'teacher' in objective.frozen
+    maps = compute.attention != 'cudnn' and not rounds and not teacher
     return sharding if loops and maps and sharding.copies > 1 else None
 
 
@@ -79,7 +84,7 @@ def program(run: Any, places: state_lib.State) -> jax.stages.Wrapped:
             trained=run.trained,
             running=running.update if running else None,
             guard=run.guard,
-            apart=_apart(run.model),
+            apart=_apart(run.model, run.objective),
         ),
         out_shardings=(places, run.model.sharding.replicated),
         donate_argnums=0,

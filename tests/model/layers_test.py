@@ -39,3 +39,31 @@ def test_the_gradient_of_a_bias_is_a_sum_in_float32():
         return jnp.sum(biased_BTD, dtype=jnp.float32)
 
     np.testing.assert_array_equal(jax.grad(total)(jnp.ones(5)), np.full(5, 903.0))
+
+
+def test_products_of_accelerators_are_rounded_sums(monkeypatch):
+    """Forward and backward, of what is not for CPUs. Mutation: a sum in bfloat16."""
+    only = layers.lax.platform_dependent
+
+    def other(*given, default, **_):
+        return only(*given, default=default)
+
+    monkeypatch.setattr(layers.lax, 'platform_dependent', other)
+    x, w = (
+        jax.random.normal(jax.random.key(i), shape).astype(jnp.bfloat16)
+        for i, shape in enumerate([(2, 3, 1024), (1024, 5)])
+    )
+
+    def run(x, w):
+        return layers.einsum('BTD,DF->BTF', x, w)
+
+    y, back = jax.vjp(run, x, w)
+    dx, _ = back(jnp.ones_like(y))
+    exact = (np.asarray(a, np.float64) for a in (x, w))
+    wide_x, wide_w = exact
+    assert y.dtype == dx.dtype == jnp.bfloat16
+    # Half of a unit in the last of 8 places.
+    np.testing.assert_allclose(y, wide_x @ wide_w, rtol=2**-8, atol=1e-3)
+    np.testing.assert_allclose(
+        dx, np.broadcast_to(wide_w.sum(1), x.shape), rtol=2**-8, atol=1e-3
+    )

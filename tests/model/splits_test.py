@@ -1,6 +1,7 @@
 """What is split over devices stays so: from compiled programs."""
 
 from collections import Counter
+import contextlib
 import dataclasses
 
 from flax import linen as nn
@@ -126,3 +127,25 @@ def test_an_embedding_has_a_way_from_split_widths_to_split_rows(capfd):
     assert 'rematerialization' not in capfd.readouterr().err
     exchanged = [m.shape for m in messages.of(text) if m.kind == 'all-to-all']
     assert exchanged
+
+
+@pytest.mark.parametrize('copies', [1, 4])
+def test_logits_that_exist_at_once_are_those_of_all_copies(copies, monkeypatch):
+    """32 of 128 tokens. Mutation: as many for each copy."""
+    place = over('data', data=4)
+    compute = dataclasses.replace(tiny.COMPUTE, loss_rows=32)
+    model, shapes = tiny.model(tiny.ARCH, compute, place), []
+
+    def scores(model, params, x_BTD):
+        shapes.append(x_BTD.shape[:2])
+        return x_BTD
+
+    monkeypatch.setattr(next_token.transformer, 'scores', scores)
+    rows, T = 8 // copies, 16
+    with sharding_lib.one_copy() if copies > 1 else contextlib.nullcontext():
+        jax.eval_shape(
+            lambda x, targets: next_token.of_targets(model, {}, x, targets),
+            jnp.zeros((rows, T, tiny.ARCH.V)),
+            jnp.zeros((rows, T), jnp.int32),
+        )
+    assert set(shapes) == {(rows, 4)}

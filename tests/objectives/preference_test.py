@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from gptjax import command
+from gptjax import command, sharding
 from gptjax.model import transformer
 from gptjax.objectives import preference, preferences, table
 from gptjax.train import step
@@ -178,7 +178,7 @@ def test_the_recipe_has_every_loss(name):
         (
             'aot',
             dict(label_smoothing=0.0),
-            r'compute\.accumulate is 2 and mesh\.stage 1, .* sorts .* set both to 1',
+            r'compute\.accumulate is 2, mesh\.stage 1 .* sorts .* set the first',
         ),
     ],
 )
@@ -187,6 +187,16 @@ def test_what_a_loss_cannot_have_is_refused(name, options, message):
     loss = dict(name=name, beta=1.0, **options)
     with pytest.raises(command.UserError, match=message):
         preference.make(tiny.model(compute=compute), loss, 'live')
+
+
+def test_aot_sorts_the_batch_of_a_pipeline_and_not_that_of_copies():
+    """Mutations: refused with stages alone; taken with copies."""
+    loss = dict(name='aot', beta=1.0, label_smoothing=0.0)
+    alone = sharding.make(1, 2, 1, 'stage_fsdp', stage=2)
+    preference.make(tiny.model(place=alone), loss, 'live')
+    copies = sharding.make(2, 1, 1, 'stage', stage=2)
+    with pytest.raises(command.UserError, match=r'mesh\.data x mesh\.slice 2'):
+        preference.make(tiny.model(place=copies), loss, 'live')
 
 
 def test_kto_needs_a_reference():

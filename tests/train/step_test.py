@@ -10,6 +10,7 @@ import optax
 import pytest
 import tiny
 
+from gptjax import core
 from gptjax.model import transformer
 from gptjax.objectives import next_token
 from gptjax.train import optim, schedules, state, step
@@ -135,6 +136,19 @@ def test_dropout_repeats_by_seed_and_step(batches):
     again, _ = train(tiny.sharding(), same, dropout=0.3)
     np.testing.assert_array_equal(first, again)
     assert first[0] != first[1]
+
+
+def test_copies_have_rows_and_dropout_keys_of_their_own():
+    """Mutations: one key for all; every fourth row."""
+
+    def gradient(params, batch, key):
+        return (jax.random.uniform(key, (3,)), batch['tokens']), core.Loss({}, {})
+
+    run = functools.partial(step._of_copies, gradient, tiny.sharding(4))
+    found, _ = jax.jit(run)({}, {'tokens': jnp.arange(8)}, jax.random.key(0))
+    drawn, rows = (np.asarray(x) for x in found)
+    assert len(np.unique(drawn)) == 4 * 3
+    assert rows.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
 def test_a_batch_without_weight_changes_nothing_but_decay():
