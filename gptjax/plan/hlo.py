@@ -58,6 +58,7 @@ class Message(NamedTuple):
     arrays: list[tuple[str, tuple[int, ...]]]  # type and shape of what a device gives
     times: int
     bytes: float  # each time
+    pairs: tuple[tuple[int, ...], ...] = ()  # of a permutation: all (from, to)
 
 
 class Program:
@@ -152,7 +153,8 @@ class Program:
             }[kind]
             if n > 1:
                 sent = math.fsum(map(_bytes, shapes)) * each
-                yield Message(kind, group, arrays, times, sent)
+                pairs = _pairs(operation.rest)
+                yield Message(kind, group, arrays, times, sent, pairs)
 
     def _group(self, rest: str) -> tuple[int, ...]:
         """The devices of the first group of a collective, by their place in the mesh.
@@ -228,6 +230,14 @@ class Program:
         if self._unknown is not None:
             return self._unknown
         raise ValueError(f'how often {operation.name} runs is not in the program')
+
+
+def _pairs(rest: str) -> tuple[tuple[int, ...], ...]:
+    found = re.search(r'source_target_pairs=\{(\{.*?\})\}', rest)
+    return tuple(
+        tuple(int(n) for n in pair.split(','))
+        for pair in re.findall(r'\{([\d,]+)\}', found[1] if found else '')
+    )
 
 
 def _ordered(dims: str, axes: str | None) -> np.ndarray:

@@ -198,3 +198,12 @@ def test_what_tpus_send_counts_once_and_by_what_it_is(handler):
         'all-gather': (1, 7 * 4 * 6 * 4),
         'reduce-scatter': (1, 7 / 8 * 32 * 6 * 4),
     }
+
+
+def test_a_permutation_has_all_its_pairs():
+    """Mutation: the first alone, which may be of a device with itself."""
+    pairs = 'source_target_pairs={{0,0},{1,2},{2,1},{3,3}}'
+    text = GATHER.replace('all-gather', 'collective-permute').replace('GROUPS', pairs)
+    (message,) = hlo.Program(text).messages()
+    assert message.pairs == ((0, 0), (1, 2), (2, 1), (3, 3))
+    assert message.bytes == 4 * 6 * 4
