@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import jax
 import planning
@@ -127,6 +128,17 @@ def test_golden_plan_of_gpt2_xl(made):
         'purpose, `make benchmark AREA=scale.plan` says whether they are nearer to '
         'compilers and published rows; then change this, README.md and docs/scale.md.'
     )
+
+
+def test_the_examples_of_the_docs_are_what_is_printed():
+    """The table of README.md, and the table and one target of docs/scale.md."""
+    names = ['v5e-16', 'v5p-128', 'v6e-256', 'h100-8']
+    text = report.text(plans.make(gpt2.get_config('xl'), names, compiled=False))
+    for file in ('README.md', 'docs/scale.md'):
+        page_ = (Path(__file__).parents[2] / file).read_text()
+        _, asked, after = page_.partition(f'--target={",".join(names)}\n')
+        assert asked
+        assert after.split('```\n')[1].rstrip() in text, file
 
 
 def test_text_and_page_tell_the_same(made):
