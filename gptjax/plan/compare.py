@@ -34,11 +34,23 @@ def compare(workdir: Path, name: str) -> dict[str, Any]:
             f'the mesh of {workdir} ({layout}) is not of the {here.chips} chips of '
             f'{name}; give --target, what it ran on.'
         )
-    found = search.evaluate(planned, here, layout, constants)
+    try:
+        found = search.evaluate(planned, here, layout, constants)
+    except command.UserError as error:  # which training would have refused, too
+        raise command.UserError(
+            f'{workdir} has not run on {name}, as {error} Give --target, what it ran '
+            'on.'
+        ) from None
     # The first line has the compilation of an evaluation, or a cold cache.
     actual = statistics.median(speeds[1:] or speeds)
     forecast = planned.tokens / found.time.step
     peak = here.chip.flops * here.chips
+    mfu = planned.flops_per_token * actual / peak
+    if mfu > 1:
+        raise command.UserError(
+            f'{workdir} has not run on {name}: it did {mfu:.1f} times what its '
+            f'{here.chips} chips do at most; give --target, what it ran on.'
+        )
     return {
         'target': here.name,
         'layout': str(found.layout),
@@ -49,7 +61,7 @@ def compare(workdir: Path, name: str) -> dict[str, Any]:
         },
         'mfu': {
             'plan': found.time.mfu,
-            'actual': planned.flops_per_token * actual / peak,
+            'actual': mfu,
         },
     }
 

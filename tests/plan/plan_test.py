@@ -200,3 +200,8 @@ def test_plan_against_actual(tmp_path):
     ratio = found['mfu']['plan'] / found['mfu']['actual']
     assert ratio == pytest.approx(step / found['step_seconds']['plan'])
     assert 'step_seconds' in compare.text(found)
+    # Mutations: an MFU of 1.9; a word on the batch, which training has taken.
+    with pytest.raises(command.UserError, match=r'v5e-1: it did 8.7 times'):
+        compare.compare(tmp_path, 'v5e-1')
+    with pytest.raises(command.UserError, match='has not run on h100-24, as'):
+        compare.compare(tmp_path, 'h100-24')
