@@ -74,6 +74,7 @@ class Time:
     network: float
     mfu: float
     host: float = 0.0  # to and from its memory, hidden or not
+    link: str = 'ICI'  # what joins the chips of a slice, or a node
 
     @property
     def step(self) -> float:
@@ -85,7 +86,7 @@ class Time:
         kinds = {
             'compute': self.products + self.attention,
             'HBM': self.memory,
-            'ICI': self.links,
+            self.link: self.links,
             'DCN': self.network,
             'host': self.host,
         }
@@ -111,8 +112,9 @@ def seconds(
     sent: Sequence[wire.Sent],
     rates: dict[str, float],
     constants: Constants = FITTED,
+    across: frozenset[str] = frozenset({'slice'}),
 ) -> Time:
-    """A step of this work on a target, and its collectives."""
+    """A step of this work on a target; across: the mesh axes of the network."""
     arch, chip, L = work.arch, target.chip, work.arch.L / work.stages
     layer, head = products(arch), arch.V * arch.D
     again = sum(layer[part] for part in work.again if part in layer)
@@ -134,7 +136,7 @@ def seconds(
     moved = (_moved(work, L) + dense * constants.tiles) * halves
     moved += held * work.parameters
     t_memory = moved / (chip.memory_rate * constants.reached)
-    links = {one: one.bytes / rates[one.axis] for one in sent if one.axis != 'slice'}
+    links = {one: one.bytes / rates[one.axis] for one in sent if one.axis not in across}
     t_host = math.fsum(spent for one, spent in links.items() if one.axis == 'host')
     t_links = math.fsum(links.values()) - t_host
     busy = t_products + t_scores + t_memory
@@ -143,8 +145,9 @@ def seconds(
         for one, spent in links.items()
     )
     shown = max(shown, t_links - busy, t_host - busy)
-    across = math.fsum(one.bytes for one in sent if one.axis == 'slice')
-    t_network = across / rates['slice']
+    t_network = math.fsum(
+        one.bytes / rates[one.axis] for one in sent if one.axis in across
+    )
     bubble = (work.stages - 1) / work.pipeline * busy
     waiting = constants.network * t_network + bubble
     slower = constants.straggler * math.log2(target.slices)
@@ -152,7 +155,7 @@ def seconds(
     done = work.flops_per_token * work.tokens / (work.parts * work.stages)
     mfu = done / ((busy + shown + waiting) * chip.flops)
     times = t_products, t_scores, t_memory, shown, waiting, t_links, t_network
-    return Time(*times, mfu, t_host)
+    return Time(*times, mfu, t_host, 'NVLink' if chip.platform == 'gpu' else 'ICI')
 
 
 def _scores(work: Work, L: float, lanes: int) -> float:

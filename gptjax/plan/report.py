@@ -3,8 +3,7 @@
 import dataclasses
 from typing import Any
 
-from gptjax import sharding
-from gptjax.plan import ahead, search, targets
+from gptjax.plan import ahead, search, targets, wire
 from gptjax.plan import plans as plans_lib
 from gptjax.train import show
 
@@ -130,10 +129,8 @@ def _link(found: search.Found, axis: str) -> str:
     """What joins the devices of a mesh axis; of GPUs, the last axes fill a node."""
     if axis == 'host':
         return 'PCIe'
-    inner = sharding.MESH_AXES[sharding.MESH_AXES.index(axis) :]
-    if found.layout.size(*inner) > found.target.slice_chips:
-        return 'DCN'
-    return 'NVLink' if found.target.chip.platform == 'gpu' else 'ICI'
+    network = axis in wire.across(found.target, dict(found.layout.sizes))
+    return 'DCN' if network else found.time.link
 
 
 def _sent(plan: plans_lib.Plan) -> str:

@@ -95,8 +95,8 @@ def evaluate(
         again,
         planned.width,
     )
-    rates = wire.rates(target, sizes)
-    time = cost_model.seconds(work, target, sent, rates, constants)
+    rates, across = wire.rates(target, sizes), wire.across(target, sizes)
+    time = cost_model.seconds(work, target, sent, rates, constants, across)
     return Found(target, layout, taken, tuple(sent), time)
 
 

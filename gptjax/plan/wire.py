@@ -157,6 +157,16 @@ def _copies(
 _AXES = ('slice', 'stage', 'data', 'fsdp', 'expert', 'context', 'tensor')
 
 
+def across(target: targets.Target, sizes: Mapping[str, int]) -> frozenset[str]:
+    """The mesh axes of the network: `slice`, and of GPUs those past a node."""
+    found, inner = {'slice'}, 1
+    for axis in reversed(_AXES[1:]):
+        inner *= sizes.get(axis, 1)
+        if sizes.get(axis, 1) > 1 and inner > target.slice_chips:
+            found.add(axis)
+    return frozenset(found)
+
+
 def rates(target: targets.Target, sizes: Mapping[str, int]) -> dict[str, float]:
     """Bytes/s that a device sends along each mesh axis, where all its links work.
 

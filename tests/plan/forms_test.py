@@ -137,6 +137,20 @@ def test_steps_compare_by_their_first_digits(small):
     assert worths == [3.11e-3, 3.14e-3]
 
 
+def test_what_goes_over_nodes_is_of_the_network():
+    """8 of 16 GPUs are a node; the same bytes wait longer. Mutation: `slice` alone."""
+    nodes, slices = targets.parse('h100-16'), targets.parse('v5e-16x2')
+    assert wire.across(nodes, {'fsdp': 16}) == {'slice', 'fsdp'}
+    assert wire.across(nodes, {'data': 2, 'fsdp': 8}) == {'slice', 'data'}
+    assert wire.across(slices, {'slice': 2, 'fsdp': 16}) == {'slice'}
+    planned = planning.job_of(config_of())
+    layout = job.Layout((('fsdp', 16),), 'fsdp', 64, 1, 'full')
+    time = search.evaluate(planned, nodes, layout).time
+    assert time.links == 0 < time.network
+    assert time.waiting > 0.88 * time.network
+    assert time.link == 'NVLink'
+
+
 def test_one_number_for_the_room_of_experts():
     """Which is written again where no JAX is, and where a test counts operations."""
     assert experts.SPARE == wire._ROOM == _scale_wire.ROOM
@@ -371,9 +385,9 @@ def test_experts_keep_what_the_router_weighs_and_room_in_rounds():
 def test_links_are_told_by_what_they_cross():
     """Mutation: the links of TPUs for all."""
     config = gpt2.get_config('xl')
-    made = plans.make(config, ['h100-16', 'v5e-16x2'], compiled=False)
+    made = plans.make(config, ['h100-64', 'v5e-16x2'], compiled=False)
     nodes, slices = made.plans
-    assert nodes.found.layout.sizes == (('fsdp', 16),)
+    assert nodes.found.layout.sizes == (('fsdp', 64),)
     assert [report._link(nodes.found, axis) for axis in ('fsdp', 'tensor', 'host')] == [
         'DCN', 'NVLink', 'PCIe',
     ]  # fmt: skip
