@@ -18,7 +18,10 @@ import time
 from typing import Any
 
 from gptjax import platforms, sharding
+from gptjax.model import config, kernels
 from gptjax.plan import job, targets
+from gptjax.train import inputs
+from gptjax.train import settings as settings_lib
 
 _ALONE = {
     'JAX_PLATFORMS': 'cpu',
@@ -87,9 +90,7 @@ def compile_(
             if one.variable == _FLAGS['tpu'] and one.chip in ('', target.chip.kind)
         ]
     elif given['settings']['compute'].get('attention', 'auto') == 'auto':
-        # cuDNN asks the GPU what it can.
-        split = layout.size('context') > 1
-        given['settings']['compute']['attention'] = 'ring' if split else 'triton'
+        given['settings']['compute']['attention'] = _kernel(settings, layout)
     try:
         done = subprocess.run(
             [sys.executable, '-m', __name__],
@@ -107,6 +108,17 @@ def compile_(
         last = done.stderr.strip().splitlines()[-1:] or ['']
         return {'error': f'the compiler ended with {done.returncode}: {last[0][:200]}'}
     return found
+
+
+def _kernel(settings: Mapping[str, Any], layout: job.Layout) -> str:
+    """What 'auto' is on GPUs without cuDNN, which asks the GPU what it can."""
+    if layout.size('context') > 1:
+        return 'ring'
+    arch, triton = config.architecture(**settings['model']), kernels.KERNELS['triton']
+    T = inputs.length(settings_lib.data_of(settings), arch)
+    windows = any(0 < window < T for window in arch.windows)
+    fits = not T % triton.multiple and (triton.windows or not windows)
+    return 'triton' if fits else 'blocked'
 
 
 def laid(settings: Mapping[str, Any], layout: job.Layout) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from gptjax.train import settings as settings_lib
 
 
 def test_a_config_without_attention_has_a_kernel_that_asks_no_gpu(monkeypatch):
-    """The demo's has none. Mutation: indexing in place of the default."""
+    """The demo's has none. Mutations: indexing in place of the default; Triton for
+    windows and lengths that it has not."""
 
     def run(command, input, **others):
         attention = json.loads(input)['settings']['compute']['attention']
@@ -24,10 +25,13 @@ def test_a_config_without_attention_has_a_kernel_that_asks_no_gpu(monkeypatch):
         return types.SimpleNamespace(stdout=told, stderr='', returncode=0)
 
     monkeypatch.setattr(subprocess, 'run', run)
-    settings = settings_lib.of(demo.get_config())
+    config = demo.get_config()
     layout = job.Layout((), 'data', 4, 1, 'none')
-    found = ahead.compile_(settings, targets.parse('h100-8'), layout)
-    assert found == {'attention': 'triton'}
+    cases = (128, 0, 'triton'), (100, 0, 'blocked'), (256, 128, 'blocked')
+    for T, window, kernel in cases:
+        config.model.update(T=T, windows=(window,))
+        found = ahead.compile_(settings_lib.of(config), targets.parse('h100-8'), layout)
+        assert found == {'attention': kernel}
 
 
 def test_a_folder_that_is_not_there_is_told_before_anything_is_planned(
