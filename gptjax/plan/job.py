@@ -155,6 +155,11 @@ class Job:
         arch = dataclasses.replace(self.arch, T=self.T)
         return cost.causal_flops_per_token(arch) / self.flops_per_token
 
+    @property
+    def scored(self) -> bool:
+        """Whether attention has all its scores at once, as dropout inside needs."""
+        return self.compute.attention == 'reference' or self.arch.dropout > 0
+
     def own(self, chips: int) -> Layout:
         """The layout that the config itself has, on so many chips."""
         mesh = dict(self.settings['mesh'])

@@ -136,6 +136,8 @@ def _layer(planned: job.Job, layout: job.Layout, tokens: float) -> float:
     if tensor > 1:  # gradients of what queries, keys and values read, to be summed;
         # of a split sequence, what is gathered of either branch, too
         worked += (3 + 2 * (layout.sequence > 1)) * tokens * arch.D * 4
+    if planned.scored and layout.size('context') == 1:  # in float32, and as weights
+        worked += tokens * planned.T * arch.N / tensor * (4 + width)
     layer = planned.weights['layers'] / arch.L / tensor
     inside = planned.weights['experts'] / arch.L / tensor / layout.size('expert')
     return worked + (layout.size('fsdp') > 1) * 4 * (layer + inside)

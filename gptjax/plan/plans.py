@@ -139,6 +139,8 @@ def _plan(planned: job.Job, searched: _Searched, compiled: bool) -> Plan:
         note += '; float32 at half the peak'
     if planned.trained.layers:
         note += '; frozen weights timed as those that are trained'
+    if planned.scored and target.chip.platform != 'cpu':
+        note += '; scores of attention in the memory, of one layer, and not in the time'
     chips, counts = target.chips, {rows for _, rows in planned.stretches}
     if any(rows % chips for rows in counts):
         told = ' and '.join(map(str, sorted(counts)))

@@ -151,6 +151,21 @@ def test_what_goes_over_nodes_is_of_the_network():
     assert time.link == 'NVLink'
 
 
+def test_scores_that_exist_at_once_take_memory():
+    """4 rows of 4 heads and 1,024 x 1,024 scores. Mutation: as of blocks."""
+    peaks = []
+    for attention in ('auto', 'reference'):
+        config = config_of()
+        config.compute.attention = attention
+        planned = planning.job_of(config)
+        layout = job.Layout((('fsdp', 16),), 'fsdp', 64, 1, 'full')
+        tokens = 64 * 1024.0 / 16
+        peaks.append(memory._layer(planned, layout, tokens))
+    assert peaks[1] - peaks[0] == 4 * 4 * 1024**2 * (4 + 2)
+    (plan,) = plans.make(config, ['v5e-16'], compiled=False).plans
+    assert 'not in the time' in plan.note
+
+
 def test_one_number_for_the_room_of_experts():
     """Which is written again where no JAX is, and where a test counts operations."""
     assert experts.SPARE == wire._ROOM == _scale_wire.ROOM
