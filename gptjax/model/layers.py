@@ -222,18 +222,15 @@ def _weight_gradient(left: str, right: str, result: str, x: Array, dy: Array) ->
 def _rounded(spec: str, left: Array, right: Array) -> Array:
     """The product in the type of its operands, each number a float32 sum on its device.
 
-    Sums over devices are in that type: with float32 ones, a step split over four v5e
-    sent three times as much, as XLA then joins no sums of queries, keys and values.
+    So are sums over devices: with float32 ones a step split over four v5e sent three
+    times as much, as XLA then joins no sums of queries, keys and values.
     """
     if left.dtype == jnp.float32:
         return _einsum(spec, left, right)
-    return lax.platform_dependent(  # CPUs are slower so, and round sums on the way
-        left,
-        right,
-        cpu=lambda left, right: _einsum(spec, left, right).astype(left.dtype),
-        default=lambda *given: jnp.einsum(
-            spec, *given, preferred_element_type=left.dtype
-        ),
+    into = functools.partial(jnp.einsum, spec, preferred_element_type=left.dtype)
+    # CPUs are slower so, and round sums on the way.
+    return lax.platform_dependent(
+        left, right, cpu=lambda *x: _einsum(spec, *x).astype(x[0].dtype), default=into
     )
 
 
