@@ -105,7 +105,7 @@ def saved(
         # Splash has its statistics in float32, and in all lanes of a register.
         more = attended + 2 * arch.N * lanes / tensor if remat == 'minimal' else 0.0
         return 2 * D + heads + (2 if arch.gated else 1) * wide + more + weighed
-    return 10 * D + 2 * heads + attended + (5 if arch.gated else 6) * wide + weighed
+    return 10 * D + 2 * heads + attended + (5 if arch.gated else 2) * wide + weighed
 
 
 def _room(layout: job.Layout) -> float:
