@@ -126,7 +126,7 @@ def main() -> None:
         total = sum(found.planned.values())
         apart = max(
             abs(found.sent.get(kind, 0) - planned) / max(planned, total / 10)
-            for kind, planned in (found.planned | dict.fromkeys(found.sent, 0)).items()
+            for kind, planned in (dict.fromkeys(found.sent, 0.0) | found.planned).items()
         )
         both = sum(found.sent.values()), total
         print(json.dumps([name, apart, found.operations, *both]), flush=True)
