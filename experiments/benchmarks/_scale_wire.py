@@ -124,9 +124,10 @@ def main() -> None:
     for name in CASES:
         found = compared(name)
         total = sum(found.planned.values())
+        kinds = dict.fromkeys(found.sent, 0.0) | found.planned
         apart = max(
             abs(found.sent.get(kind, 0) - planned) / max(planned, total / 10)
-            for kind, planned in (dict.fromkeys(found.sent, 0.0) | found.planned).items()
+            for kind, planned in kinds.items()
         )
         both = sum(found.sent.values()), total
         print(json.dumps([name, apart, found.operations, *both]), flush=True)
