@@ -27,9 +27,7 @@ def main() -> None:
     flags = command.parse(parser)
     html = flags.html
     if html and (html.is_dir() or not html.parent.is_dir()):
-        raise command.UserError(
-            f'--html is {html}; it needs to be a file in a folder that is there.'
-        )
+        raise command.UserError(f'--html={html} is no file of a folder that is there.')
 
     from gptjax.plan import page, plans, report
 
@@ -38,12 +36,9 @@ def main() -> None:
         made = plans.make(flags.config, names, not flags.analytic)
     except plans.NothingFits as none:
         if flags.json:
-            print(json.dumps(list(map(report.as_json, none.plans))))
+            print(report.json(none.plans))
         raise
-    if flags.json:
-        print(json.dumps(list(map(report.as_json, made.plans))))
-    else:
-        print(report.text(made))
+    print(report.json(made.plans) if flags.json else report.text(made))
     if html:
         html.write_text(page.page(made))
 
@@ -51,8 +46,7 @@ def main() -> None:
 def _compare(argv: list[str]) -> None:
     parser = command.parser('plan compare', 'Sets a plan against what a run has done.')
     parser.add_argument('workdir', type=Path, metavar='WORKDIR')
-    what = 'what it ran on; this CPU if not given'
-    parser.add_argument('--target', default='cpu', metavar='NAME', help=what)
+    parser.add_argument('--target', default='cpu', metavar='NAME', help='it ran on')
     parser.add_argument('--json', action='store_true', help='one line of JSON')
     flags = command.parse(parser, argv)
 

@@ -1,6 +1,8 @@
 """Plans as tables for a terminal, and as JSON."""
 
+from collections.abc import Iterable
 import dataclasses
+import json as json_lib
 from typing import Any
 
 from gptjax.plan import ahead, search, targets, wire
@@ -9,6 +11,11 @@ from gptjax.train import show
 
 _GIB = targets.GIB
 KINDS = ('weights', 'gradients', 'optimizer', 'activations', 'temporaries')
+
+
+def json(plans: Iterable[plans_lib.Plan | plans_lib.Refused]) -> str:
+    """All targets, in one line."""
+    return json_lib.dumps([as_json(plan) for plan in plans])
 
 
 def as_json(plan: plans_lib.Plan | plans_lib.Refused) -> dict[str, Any]:
