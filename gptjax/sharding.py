@@ -176,7 +176,7 @@ class Sharding:
     @property
     def mapped(self) -> int:
         """The copies whose arrays `vmap` has: all inside `one_copy`, else 1."""
-        return self._size(COPIES) if _one_copy.get() else 1
+        return self.copies if _one_copy.get() else 1
 
     @property
     def batch_shards(self) -> int:

@@ -71,7 +71,8 @@ def of_targets(
         return log_likelihood(scores_BtW, part[1], model.arch.V)
 
     B, T = targets_BT.shape
-    rows = model.compute.loss_rows // model.sharding.mapped or B * T
+    # Rounded up: fewer tokens than there are copies are one of each, and not all.
+    rows = -(-model.compute.loss_rows // model.sharding.mapped) or B * T
     # The batch axis stays whole, as it lies over the devices.
     parts = next(
         n for n in range(1, T + 1) if T % n == 0 and B * T // n <= max(rows, B)

@@ -129,11 +129,18 @@ def test_an_embedding_has_a_way_from_split_widths_to_split_rows(capfd):
     assert exchanged
 
 
-@pytest.mark.parametrize('copies', [1, 4])
-def test_logits_that_exist_at_once_are_those_of_all_copies(copies, monkeypatch):
-    """32 of 128 tokens. Mutation: as many for each copy."""
+@pytest.mark.parametrize(
+    ('copies', 'loss_rows', 'length'), [(1, 32, 4), (4, 32, 4), (4, 3, 1)]
+)
+def test_logits_that_exist_at_once_are_those_of_all_copies(
+    copies, loss_rows, length, monkeypatch
+):
+    """32 of 128 tokens, or as few as can be.
+
+    Mutations: as many for each copy; all, where there are fewer than copies.
+    """
     place = over('data', data=4)
-    compute = dataclasses.replace(tiny.COMPUTE, loss_rows=32)
+    compute = dataclasses.replace(tiny.COMPUTE, loss_rows=loss_rows)
     model, shapes = tiny.model(tiny.ARCH, compute, place), []
 
     def scores(model, params, x_BTD):
@@ -148,4 +155,4 @@ def test_logits_that_exist_at_once_are_those_of_all_copies(copies, monkeypatch):
             jnp.zeros((rows, T, tiny.ARCH.V)),
             jnp.zeros((rows, T), jnp.int32),
         )
-    assert set(shapes) == {(rows, 4)}
+    assert set(shapes) == {(rows, length)}
